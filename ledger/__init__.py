@@ -1,0 +1,100 @@
+"""Secret Ledger: an embeddable, async, event-sourced store for an application's secrets.
+
+::
+
+    from ledger import Keyring, SecretLedger
+
+    async with SecretLedger.open("sqlite+aiosqlite:///app.db", Keyring.from_env()) as ledger:
+        await ledger.put("datasource/warehouse/password", "s3cr3t", actor="alice", expect=0)
+        got = await ledger.get("datasource/warehouse/password")
+        got.value.reveal()
+
+No secret ever becomes undecryptable silently: opening replays the log and proves that the
+keys in hand decrypt the latest event of every secret. asyncio only.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ledger.errors import *  # noqa: F403  # the whole tree; its own __all__ names it
+from ledger.errors import __all__ as _errors
+
+if TYPE_CHECKING:
+    from ledger.events import Event, EventType
+    from ledger.findings import Finding, Progress, VerifyReport
+    from ledger.health import Health, KeyStatus
+    from ledger.key_sources import EnvKeyProvider, LocalKeyProvider
+    from ledger.keys import Key, KeyProvider, Keyring
+    from ledger.nodes import NodeInfo
+    from ledger.opening import DEFAULT, init_ledger, open_ledger, upgrade_schema
+    from ledger.secret import Secret
+    from ledger.secret_ledger import SecretLedger
+    from ledger.unverified import UnverifiedLedger, open_unverified
+    from ledger.versions import SecretInfo, SecretVersion
+
+__all__ = [  # noqa: PLE0604  # the error tree lists itself
+    *_errors,
+    "DEFAULT",
+    "EnvKeyProvider",
+    "Event",
+    "EventType",
+    "Finding",
+    "Health",
+    "Key",
+    "KeyProvider",
+    "KeyStatus",
+    "Keyring",
+    "LocalKeyProvider",
+    "NodeInfo",
+    "Progress",
+    "Secret",
+    "SecretInfo",
+    "SecretLedger",
+    "SecretVersion",
+    "UnverifiedLedger",
+    "VerifyReport",
+    "init_ledger",
+    "open_ledger",
+    "open_unverified",
+    "upgrade_schema",
+]
+
+# Imported when first asked for (PEP 562): SQLAlchemy takes most of a second, which neither
+# `secret-ledger --help` nor a module that only catches our errors should wait for.
+_HOMES = {
+    "DEFAULT": "opening",
+    "EnvKeyProvider": "key_sources",
+    "Event": "events",
+    "EventType": "events",
+    "Finding": "findings",
+    "Health": "health",
+    "Key": "keys",
+    "KeyProvider": "keys",
+    "KeyStatus": "health",
+    "Keyring": "keys",
+    "LocalKeyProvider": "key_sources",
+    "NodeInfo": "nodes",
+    "Progress": "findings",
+    "Secret": "secret",
+    "SecretInfo": "versions",
+    "SecretLedger": "secret_ledger",
+    "SecretVersion": "versions",
+    "UnverifiedLedger": "unverified",
+    "VerifyReport": "findings",
+    "init_ledger": "opening",
+    "open_ledger": "opening",
+    "open_unverified": "unverified",
+    "upgrade_schema": "opening",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"ledger.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,258 @@
+"""Opening a ledger: the boot gate, with its I/O. The rules are in `ledger.gate`.
+
+No secret, key or schema is written before the gate has passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+from sqlalchemy.engine import Connection
+
+from ledger.authority import bind, short
+from ledger.control import Control
+from ledger.creation import create_ledger
+from ledger.errors import (
+    InvalidKey,
+    KeyFingerprintMismatch,
+    LedgerError,
+    LedgerUnavailable,
+    NotALedger,
+    SchemaOutdated,
+    WrongLedger,
+)
+from ledger.findings import Level, VerifyReport
+from ledger.following import Follower, snapshot
+from ledger.format import tampered
+from ledger.gate import Standing, check_not_moved, check_pinned, check_state, judge
+from ledger.keys import Keyring
+from ledger.log import log
+from ledger.nodes import Identity, NodeInfo, announce, list_nodes, record_refusal
+from ledger.state import Meta, State
+from ledger.store.database import Database
+from ledger.store.reads import first_under
+from ledger.store.translate import is_refusal, is_transient
+from ledger.verify import verify_ledger
+
+__all__ = ["BootOptions", "Booted", "boot"]
+
+MAX_ROUNDS = 50
+"""Races with other nodes (a first boot, a rotation) that one boot starts over for."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootOptions:
+    """How to open."""
+
+    create: bool
+    verify: Level
+    read_only: bool
+    pinned: bytes | None
+    beside_other_tables: bool = False
+    announce: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """What a passed gate leaves behind."""
+
+    meta: Meta
+    follower: Follower
+    report: VerifyReport
+    warnings: Sequence[str]
+    created: bool
+
+
+async def boot(
+    database: Database, keyring: Keyring, identity: Identity, options: BootOptions
+) -> Booted:
+    """Pass the gate, or raise what it refuses with; a refusal leaves its line among the nodes."""
+    if keyring.is_ephemeral and not database.in_memory:
+        raise InvalidKey(
+            "an ephemeral keyring is for an in-memory database only: what it seals can't be"
+            " opened after the process ends",
+            hint="use Keyring.from_env()",
+        )
+    created = False
+    for _ in range(MAX_ROUNDS):
+        state = await _state(database, options)
+        if state is None:
+            created = await _create(database, keyring, options) or created
+            if not created:  # somebody else is at it
+                await anyio.sleep(0.02)
+            continue
+        try:
+            booted = await _pass(database, keyring, identity, options, state, created=created)
+        except LedgerError as refusal:
+            await _leave_line(database, keyring, identity, options, state, refusal)
+            raise
+        if booted is not None:
+            return booted
+    raise LedgerUnavailable("the ledger kept changing while it was being opened")
+
+
+async def _state(database: Database, options: BootOptions) -> State | None:
+    if not database.exists():
+        return None
+    return await snapshot(database)
+
+
+async def _create(database: Database, keyring: Keyring, options: BootOptions) -> bool:
+    if options.pinned is not None:
+        raise WrongLedger(
+            f"{database.place} holds no ledger, and the settings pin"
+            f" {options.pinned.hex()}: none is made in its place",
+            hint="check the database URL and that the volume is mounted; nothing was written",
+            expected=options.pinned.hex(),
+        )
+    if options.read_only or not options.create:
+        raise NotALedger(
+            f"{database.place} holds no ledger",
+            hint="check the database URL; `secret-ledger init` makes a new ledger there",
+        )
+    try:
+        ledger_id = await create_ledger(
+            database, keyring.current, beside_other_tables=options.beside_other_tables
+        )
+    except LedgerUnavailable as error:
+        # A racing creator holds the lock, or was first and the catalogue refused our tables.
+        if is_transient(error) or (is_refusal(error) and await _somebody_made_one(database)):
+            return False
+        raise
+    if ledger_id is None:
+        return False
+    log.warning(
+        "ledger_created",
+        ledger_id=ledger_id.hex(),
+        place=database.place,
+        advice=f"pin it: OS_SECRET_LEDGER_ID={ledger_id.hex()}",
+    )
+    return True
+
+
+async def _somebody_made_one(database: Database) -> bool:
+    return database.exists() and await snapshot(database) is not None
+
+
+async def _pass(
+    database: Database,
+    keyring: Keyring,
+    identity: Identity,
+    options: BootOptions,
+    state: State,
+    *,
+    created: bool,
+) -> Booted | None:
+    """Steps 2 to 8. None where the ledger changed on the way: start over."""
+    check_pinned(state.meta.ledger_id, options.pinned)
+    control = check_state(state)
+    check_not_moved(state, read_only=options.read_only)
+    moved = state.in_use[0].state == "moved"
+    try:
+        standing = judge(control, keyring, moved=moved)
+    except KeyFingerprintMismatch:
+        await _check_control_not_replaced(database, control, keyring)
+        raise
+    settings = await database.run(database.check_settings, "statement")
+    report = await verify_ledger(database, state.meta, standing, options.verify)
+    if report is None:
+        return None
+    report.raise_if_not_ok()
+    follower = Follower(database, keyring, standing)
+    follower.saw(state.in_use[0])
+    nodes: Sequence[NodeInfo] = ()
+    if options.announce and not options.read_only:
+        announced = await _announce(database, identity, standing)
+        if announced is None:
+            return None
+        nodes = announced
+    warnings = [*settings, *_of_keys(standing), *_of_nodes(nodes)]
+    for warning in warnings:
+        log.warning(
+            "ledger_opened_with_warning", warning=warning, ledger_id=control.ledger_id.hex()
+        )
+    return Booted(state.meta, follower, report, tuple(warnings), created)
+
+
+async def _check_control_not_replaced(
+    database: Database, control: Control, keyring: Keyring
+) -> None:
+    """Nothing lies under a key in hand that the control stream does not know.
+
+    Somebody without our keys can put a whole control stream of his own in place: that is
+    damage, not a wrong key. Raises TamperedEvent.
+    """
+    for key in bind(keyring, control.ledger_id):
+        if control.key(key.fingerprint) is not None:
+            continue
+        event = await database.run(
+            lambda c: first_under(c, database, key.fingerprint),  # noqa: B023
+            "statement",
+        )
+        if event is not None:
+            raise tampered(
+                event,
+                f"it lies under {key.id} ({short(key.fingerprint)}…), which is in hand and which"
+                " the control stream does not know: this is damage, not a wrong key",
+                actual_fingerprint=key.fingerprint.hex(),
+            ) from None
+
+
+def _of_keys(standing: Standing) -> Sequence[str]:
+    return standing.held.warnings if standing.held else ()
+
+
+def _of_nodes(nodes: Sequence[NodeInfo]) -> list[str]:
+    return [
+        f"node {n.node} (pid {n.pid}) announces another active key, {n.key_id}: it can't write"
+        for n in nodes
+        if n.differs
+    ]
+
+
+async def _announce(
+    database: Database, identity: Identity, standing: Standing
+) -> Sequence[NodeInfo] | None:
+    held = standing.held
+    assert held is not None  # noqa: S101  # judge() at boot raises or gives keys to write with
+    control = standing.control
+
+    def unit(connection: Connection) -> Sequence[NodeInfo] | None:
+        locked = database.lock_head(connection, control.generation, control.epoch)
+        if locked is None:
+            return None
+        announce(connection, database, identity, held, locked.head)
+        return list_nodes(connection, database, control.active.fingerprint)
+
+    return await database.run(unit, "write")
+
+
+async def _leave_line(
+    database: Database,
+    keyring: Keyring,
+    identity: Identity,
+    options: BootOptions,
+    state: State,
+    refusal: LedgerError,
+) -> None:
+    """Best effort, at most two seconds; its failure never hides the refusal."""
+    if options.read_only or isinstance(refusal, WrongLedger | SchemaOutdated | LedgerUnavailable):
+        return
+    key = keyring.current.for_ledger(state.meta.ledger_id)
+    log.error(
+        "ledger_refused",
+        code=refusal.code,
+        reason=refusal.message,
+        key_id=key.id,
+        key_fingerprint=key.fingerprint.hex(),
+        node=identity.node,
+    )
+    try:
+        with anyio.move_on_after(2):
+            await database.run(
+                lambda c: record_refusal(c, database, identity, key, refusal), "note"
+            )
+    except LedgerError:
+        log.info("ledger_refusal_not_recorded", node=identity.node)

@@ -1,0 +1,285 @@
+"""Secrets: put, get, list, history, delete, restore, destroy."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Coroutine
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import App, Parameter
+
+from ledger.cli.opening import database_url, keyring, look, opened
+from ledger.cli.options import DEFAULTS, Actor, Common, Expect, Name, actor_of, register
+from ledger.cli.output import Columns, Output, facts, visible
+from ledger.cli.usage import UsageError
+
+if TYPE_CHECKING:
+    from ledger.versions import SecretInfo
+
+__all__ = ["add_to"]
+
+_SECRET: Final = Columns(
+    all=(
+        "name", "version", "state", "event_type", "recorded_at", "actor",
+        "key_id", "key_fingerprint", "position",
+    ),
+    shown=("name", "version", "state", "recorded_at", "actor", "key_id"),
+)  # fmt: skip
+_VERSION: Final = Columns(
+    all=_SECRET.all,
+    shown=("version", "event_type", "recorded_at", "actor", "reason", "key_id"),
+)
+
+
+def add_to(app: App) -> None:
+    """Register these verbs."""
+    register(
+        app,
+        put,
+        'printf %s "$PASSWORD" | secret-ledger put db/warehouse/password --expect 0',
+        'secret-ledger put tls/www --file www.key --metadata \'{"ticket": "OPS-7"}\'',
+    )
+    register(
+        app,
+        get,
+        "secret-ledger get db/warehouse/password > password.txt",
+        "secret-ledger get db/warehouse/password --at 2026-01-31T12:00:00Z",
+    )
+    register(app, list_, "secret-ledger list db/ | cut -f1", name="list")
+    register(app, history)
+    register(app, delete)
+    register(app, restore)
+    register(app, destroy, "secret-ledger destroy db/old/password --reason 'left the provider'")
+
+
+def put(
+    name: Name,
+    /,
+    *,
+    file: Annotated[Path | None, Parameter(help="Take the value from this file.")] = None,
+    expect: Expect = None,
+    actor: Actor = None,
+    metadata: Annotated[
+        str | None,
+        Parameter(help="A JSON object to note with it, at most 4 KiB. It is stored in clear."),
+    ] = None,
+    common: Common = DEFAULTS,
+) -> Coroutine[Any, Any, None]:
+    """Write a secret: its first version, or the next one.
+
+    The value comes from stdin, from --file, or is asked for on a terminal, never from an
+    argument. Its bytes are taken as they are, a last line break included. Where the database
+    holds nothing at all, a ledger is made, unless OS_SECRET_LEDGER_ID pins one.
+    """
+    from ledger.cli.values import read_value
+    from ledger.names import normalise_name
+
+    output = Output(common.json)
+    noted = _metadata(metadata)
+    name = normalise_name(name)
+    database_url(common)
+    keys = keyring()  # what is wrong with the settings is said before anything is typed
+    value = read_value(name, file, output)  # no loop runs yet: Ctrl-C ends it at once
+
+    async def work() -> None:
+        async with opened(common, output, create=True, keys=keys) as ledger:
+            written = await ledger.put(
+                name, value, expect=expect, actor=actor_of(actor), metadata=noted
+            )
+        _wrote(output, "wrote", written)
+
+    return work()
+
+
+async def get(
+    name: Name,
+    /,
+    *,
+    version: Annotated[int | None, Parameter(help="This version instead of the latest.")] = None,
+    at: Annotated[
+        str | None,
+        Parameter(name="--at", help="The one in force then: 2026-01-31T12:00:00Z (ISO 8601)."),
+    ] = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Print a secret's value: its bytes as they are, with a line break on a terminal only.
+
+    With --json, `value` holds it if it is UTF-8 text, else `value_base64`.
+    """
+    from ledger.cli.values import write_value
+
+    output = Output(common.json)
+    if version is not None and at is not None:
+        raise UsageError("--version and --at exclude each other", hint="give one of them")
+    moment = None if at is None else _moment(at)
+    async with opened(common, output, read_only=True) as ledger:
+        found = await ledger.get(name, version=version, at=moment)
+    if not output.as_json:
+        write_value(found.value)
+        return
+    raw = found.value.reveal()
+    try:
+        shown = {"value": raw.decode()}
+    except UnicodeDecodeError:
+        shown = {"value_base64": base64.b64encode(raw).decode()}
+    output.document({**_info(found), **shown})
+
+
+async def list_(
+    prefix: Annotated[str, Parameter(name="PREFIX", help="What the names begin with.")] = "",
+    /,
+    *,
+    all_: Annotated[
+        bool, Parameter(name="--all", negative=(), show_default=False, help="Deleted ones too.")
+    ] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """List secrets, without their values. Needs no key; without one, it is marked unverified.
+
+    Fields in a pipe: name, version, state, event type, time, actor, key id, fingerprint,
+    position.
+    """
+    output = Output(common.json)
+    async with look(common, output) as seen:
+        await output.rows(
+            "secrets",
+            _SECRET,
+            seen.ledger.list(prefix, deleted=all_),
+            ledger_id=seen.ledger.ledger_id,
+            verified=seen.verified,
+        )
+
+
+async def history(name: Name, /, *, common: Common = DEFAULTS) -> None:
+    """List the versions of a secret, oldest first: what, when, who, under which key.
+
+    Needs no key; without one, it is marked unverified. Fields in a pipe: as for `list`.
+    """
+    output = Output(common.json)
+    async with look(common, output) as seen:
+        await output.rows(
+            "versions",
+            _VERSION,
+            seen.ledger.history(name),
+            ledger_id=seen.ledger.ledger_id,
+            verified=seen.verified,
+        )
+
+
+async def delete(
+    name: Name, /, *, expect: Expect = None, actor: Actor = None, common: Common = DEFAULTS
+) -> None:
+    """Delete a secret. Its history is kept, and `restore` brings it back."""
+    output = Output(common.json)
+    async with opened(common, output) as ledger:
+        done = await ledger.delete(name, expect=expect, actor=actor_of(actor))
+    _wrote(output, "deleted", done)
+
+
+async def restore(
+    name: Name,
+    /,
+    *,
+    version: Annotated[
+        int | None, Parameter(help="Which value. Default: the last before the deletion.")
+    ] = None,
+    expect: Expect = None,
+    actor: Actor = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Bring a deleted secret back: an earlier value becomes its next version."""
+    output = Output(common.json)
+    async with opened(common, output) as ledger:
+        done = await ledger.restore(name, version, expect=expect, actor=actor_of(actor))
+    _wrote(output, "restored", done)
+
+
+def destroy(
+    name: Name,
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why, for the record.")],
+    actor: Actor = None,
+    yes: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Don't ask for the name again.")
+    ] = False,
+    common: Common = DEFAULTS,
+) -> Coroutine[Any, Any, None]:
+    """End a secret for good: no version of it so far is ever returned again.
+
+    Also the way out for a secret whose row is damaged. A later `put` starts anew.
+    """
+    output = Output(common.json)
+    if not yes:
+        _confirm(name)
+
+    async def work() -> None:
+        async with opened(common, output) as ledger:
+            done = await ledger.destroy(name, reason=reason, actor=actor_of(actor))
+        _wrote(output, "destroyed", done)
+
+    return work()
+
+
+def _confirm(name: str) -> None:
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError(
+            "destroy can't be undone, and nobody is there to ask",
+            hint="give --yes, or run it on a terminal",
+        )
+    print(f"This ends {visible(name)} for good. Its name again: ", end="", file=sys.stderr)
+    sys.stderr.flush()
+    if sys.stdin.readline().rstrip("\r\n") != name:
+        raise UsageError("that is not the name; nothing was destroyed")
+
+
+def _wrote(output: Output, did: str, info: SecretInfo) -> None:
+    if output.as_json:
+        output.document(_info(info))
+    elif sys.stdout.isatty():
+        print(f"{did} {visible(info.name)}: version {info.version}, under {info.key_id}")
+    else:
+        known = _info(info)
+        output.line(*(known[column] for column in _SECRET.all))
+
+
+def _info(info: SecretInfo) -> dict[str, Any]:
+    """All that is known of a version but its value."""
+    from dataclasses import fields
+
+    from ledger.versions import SecretInfo
+
+    known = {field.name: getattr(info, field.name) for field in fields(SecretInfo)}
+    return facts(SecretInfo(**known))
+
+
+def _metadata(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    raise UsageError(
+        "--metadata takes a JSON object", hint="""such as --metadata '{"ticket": "OPS-7"}'"""
+    )
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise UsageError("--at takes a time as ISO 8601", hint="such as 2026-01-31T12:00:00Z")
+    if moment.utcoffset() is None:
+        raise UsageError(
+            "--at has no time zone", hint=f"say which, such as {moment.isoformat()}Z for UTC"
+        )
+    return moment

@@ -1,0 +1,112 @@
+"""Commands that can't be understood: exit 2, and what to type instead.
+
+No word of the command is repeated unless it has the shape of an option or of a verb and stands
+where no value can be: a secret that was given as an argument by mistake is in the shell's
+history already, and must not get into a log of stderr too.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import Any, ClassVar, Final, Literal, get_args, get_origin
+
+from cyclopts import App, CycloptsError
+from cyclopts.exceptions import (
+    CoercionError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
+
+__all__ = ["UsageError", "explain"]
+
+_WORD: Final = re.compile(r"[a-z][a-z-]{0,19}")
+
+
+class UsageError(Exception):
+    """The command can't be carried out as it was typed. Shown as a LedgerError is."""
+
+    code: ClassVar[str] = "usage"
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details: dict[str, Any] = {}
+
+
+def explain(error: CycloptsError, app: App) -> UsageError:
+    """What cyclopts refused, in our words."""
+    chain = tuple(error.command_chain or ())
+    command = " ".join(("secret-ledger", *chain))
+    help_hint = f"{command} --help"
+    name = error.argument.name if error.argument is not None else "an argument"
+    match error:
+        case UnknownCommandError():
+            return _unknown_verb(error, app, chain, help_hint)
+        case UnusedCliTokensError() | UnknownOptionError() if chain == ("put",):
+            return _value_as_argument(error)
+        case UnusedCliTokensError():
+            many = len(error.unused_tokens or ()) != 1
+            problem = f"{command}: {'arguments' if many else 'one argument'} too many"
+            return UsageError(problem, hint=help_hint)
+        case UnknownOptionError():
+            option = _option(error)
+            near = _near_options(error)
+            problem = f"{command} has no {f'option {option}' if option else 'such option'}"
+            return UsageError(problem, hint=f"did you mean {near}?" if near else help_hint)
+        case MissingArgumentError():
+            verb = "needs a value" if name.startswith("-") else "is missing"
+            return UsageError(f"{command}: {name} {verb}", hint=help_hint)
+        case RepeatArgumentError():
+            return UsageError(f"{command}: {error.token.keyword} stands twice", hint=help_hint)
+        case CoercionError():
+            return UsageError(f"{command}: {name} takes {_kind(error)}", hint=help_hint)
+    return UsageError(f"{command}: the arguments can't be understood", hint=help_hint)
+
+
+def _kind(error: CoercionError) -> str:
+    hint = error.argument.hint if error.argument is not None else None
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    return "a whole number" if error.target_type is int else "another kind of value"
+
+
+def _unknown_verb(
+    error: CycloptsError, app: App, chain: tuple[str, ...], help_hint: str
+) -> UsageError:
+    word = next(iter(error.unused_tokens or ()), "")
+    family = app
+    for name in chain:
+        family = family[name]
+    verbs = sorted(name for name in family if not name.startswith("-"))
+    near = get_close_matches(word, verbs, n=1)
+    shown = f" {word}" if _WORD.fullmatch(word) else ""
+    hint = " ".join(("did you mean: secret-ledger", *chain, *near)) if near else help_hint
+    return UsageError(f"there is no verb{shown}", hint=hint)
+
+
+def _value_as_argument(error: CycloptsError) -> UsageError:
+    near = _near_options(error) if isinstance(error, UnknownOptionError) else ""
+    if near:
+        return UsageError("put has no such option", hint=f"did you mean {near}?")
+    return UsageError(
+        "put takes no value as an argument: it would stand in the list of processes and in the"
+        " shell's history",
+        hint='printf %s "$VALUE" | secret-ledger put NAME, or put NAME --file FILE, or put NAME'
+        " and type it; if a real value was just given, change it where it comes from",
+    )
+
+
+def _option(error: UnknownOptionError) -> str:
+    text = (error.token.keyword or error.token.value).partition("=")[0]
+    return text if re.fullmatch(r"--?[a-z][a-z-]{0,19}", text) else ""
+
+
+def _near_options(error: UnknownOptionError) -> str:
+    known = [name for argument in error.argument_collection for name in argument.names]
+    return next(iter(get_close_matches(_option(error), known, n=1, cutoff=0.75)), "")

@@ -1,0 +1,83 @@
+"""Where `put` takes a value from, and how `get` gives it out."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from ledger.cli.output import Output
+from ledger.cli.usage import UsageError
+from ledger.errors import ValueTooLarge
+from ledger.secret import Secret
+
+__all__ = ["MAX_VALUE", "read_value", "write_value"]
+
+MAX_VALUE = 1024 * 1024
+"""As the library has it; a test holds the two together."""
+
+
+def read_value(name: str, file: Path | None, output: Output) -> Secret:
+    """The bytes of `file` or stdin as they are, a last line break included; on a terminal,
+    what is typed without an echo. Raises UsageError or ValueTooLarge."""
+    if file is not None:
+        return _from_file(name, file, output)
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError(
+            "stdin is closed, so there is no value",
+            hint=f'printf %s "$VALUE" | secret-ledger put {name}',
+        )
+    if sys.stdin.isatty():
+        return _typed(name)
+    return _bounded(name, sys.stdin.buffer, output)
+
+
+def _from_file(name: str, file: Path, output: Output) -> Secret:
+    problem = ""
+    try:
+        with file.open("rb") as source:
+            return _bounded(name, source, output)
+    except (OSError, ValueError) as error:
+        problem = error.strerror or "" if isinstance(error, OSError) else ""
+    # The path is not repeated: a value in its place is a likely slip.
+    raise UsageError(
+        f"the file of --file can't be read: {problem or 'no such path'}",
+        hint="give the path of a file that holds the value, or leave --file out for stdin",
+    )
+
+
+def _bounded(name: str, source: BinaryIO, output: Output) -> Secret:
+    value = Secret(source.read(MAX_VALUE + 1))
+    size = len(value.reveal())
+    if size > MAX_VALUE:
+        raise ValueTooLarge(
+            f"the value of {name} has more than {MAX_VALUE:,} bytes",
+            hint="encrypt large things under a key of their own, and store that key here",
+        )
+    if value.reveal().endswith(b"\n") and value.reveal().count(b"\n") == 1 and size > 1:
+        output.note("the value ends with a line break, which is part of it (printf %s adds none)")
+    return value
+
+
+def _typed(name: str) -> Secret:
+    try:
+        value = Secret(os.fsencode(getpass.getpass(f"Value of {name} (not shown): ")))
+    except EOFError:
+        value = Secret(b"")
+    if not value.reveal():
+        raise UsageError(
+            "nothing was typed, and nothing was written",
+            hint=f"an empty value can be given so: printf '' | secret-ledger put {name}",
+        )
+    return value
+
+
+def write_value(value: Secret) -> None:
+    """The bytes as they are; on a terminal, a line break behind them."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(value.reveal())
+    if sys.stdout.isatty():
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()

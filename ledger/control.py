@@ -1,0 +1,273 @@
+"""The control stream, folded: which keys there are, which one is active where.
+
+`$ledger` says what the ledger is allowed to be. Its events are chained and sealed like any
+other, and readable without a key; this module checks the chain and the rules, and folds
+the stream into a `Control` that answers *under which key must the event at this position
+be sealed?* (the rule of authority). Pure: no I/O, no key.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from ledger.errors import TamperedEvent
+from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
+from ledger.format import hash_of, is_purged, tampered
+from ledger.metadata import encode_metadata, parse_metadata
+
+_FLIP: Final = (EventType.GENERATION_OPENED, EventType.GENERATION_CLOSED)
+
+__all__ = ["Control", "ControlKey", "fold_control", "key_metadata"]
+
+_KEY_ID: Final = re.compile(r"[a-z0-9._:/-]{1,64}")
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ControlKey:
+    """A key as the control stream knows it: the label, the fingerprint, and its times."""
+
+    id: str
+    fingerprint: bytes
+    epoch: int
+    """The activation this key came with: 1 for the first key of the ledger."""
+    introduced: int
+    """Position of its `key.introduced`."""
+    activated: int
+    """Position of its `key.activated`, the first event that must be under it."""
+    retired: int | None = None
+    """Position of its `key.retired`, if any."""
+    lost: int | None = None
+    """Position of its `key.lost`, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the control stream of one generation says, checked."""
+
+    ledger_id: bytes
+    generation: int
+    events: tuple[Event, ...]
+    keys: tuple[ControlKey, ...]
+    """In order of activation: the last one is active."""
+    opened: tuple[int, bytes] | None
+    """Position of the `generation.opened` that names this generation, and the fingerprint
+    of the one key that everything up to there is sealed under. None in generation 0."""
+    closed: int | None
+    """Position of a `generation.closed`: nothing is written here any more."""
+
+    @property
+    def epoch(self) -> int:
+        """How many activations there were: the fencing token of every append."""
+        return len(self.keys)
+
+    @property
+    def active(self) -> ControlKey:
+        """The key that new events are sealed under."""
+        return self.keys[-1]
+
+    @property
+    def last(self) -> Event:
+        """The newest event of the control stream."""
+        return self.events[-1]
+
+    def key(self, fingerprint: bytes) -> ControlKey | None:
+        """The key of that fingerprint, if it was ever introduced here."""
+        return next((k for k in self.keys if k.fingerprint == fingerprint), None)
+
+    def key_of_id(self, key_id: str) -> ControlKey | None:
+        """The key of that label, if it was ever introduced here."""
+        return next((k for k in self.keys if k.id == key_id), None)
+
+    def authority(self, position: int) -> ControlKey:
+        """The key that the event at `position` must be sealed under."""
+        if self.opened is not None and position <= self.opened[0]:
+            key = self.key(self.opened[1])
+            if key is not None:
+                return key
+        return self._active_at(position)
+
+    def _active_at(self, position: int) -> ControlKey:
+        # Genesis' own key.introduced, at position 1, comes before any activation.
+        return self.keys[max(0, bisect_right(self.keys, position, key=_activated) - 1)]
+
+    def may_be_under(self, event: Event) -> bool:
+        """The rule of authority for one row: is it under the key of its position?
+
+        A purged row keeps the key columns of the event it was, through migrations too.
+        """
+        owner = self.authority(event.position)
+        if (owner.fingerprint, owner.id) == (event.key_fingerprint, event.key_id):
+            return True
+        if self.opened is None or event.position > self.opened[0] or not is_purged(event.sealed):
+            return False
+        key = self.key(event.key_fingerprint)
+        return key is not None and key.id == event.key_id
+
+    def events_under_active(self, position: int) -> int:
+        """How many events lie under the active key when the log ends at `position`."""
+        first = self.active.activated
+        if self.epoch == 1 or (self.opened and self.opened[1] == self.active.fingerprint):
+            first = 1
+        return max(0, position - first + 1)
+
+    def extends(self, kept: Control) -> bool:
+        """Whether this is `kept`, or what `kept` has grown into, in all that a migration keeps."""
+        return len(self.events) >= len(kept.events) and all(
+            _unchanging(a) == _unchanging(b)
+            for a, b in zip(self.events, kept.events, strict=False)
+            if (a.event_type, b.event_type) != _FLIP
+        )
+
+
+def _activated(key: ControlKey) -> int:
+    return key.activated
+
+
+def _unchanging(event: Event) -> tuple[object, ...]:
+    return event.position, event.version, event.event_type, event.recorded_at, event.metadata
+
+
+def key_metadata(key_id: str, fingerprint: bytes, epoch: int) -> str:
+    """The metadata of `key.introduced` and `key.activated`: the key they are about."""
+    about = {"key": {"id": key_id, "fingerprint": fingerprint.hex()}, "epoch": epoch}
+    return encode_metadata(ledger=about)
+
+
+def fold_control(
+    ledger_id: bytes, generation: int, events: Iterable[Event], kept: Control | None = None
+) -> Control:
+    """Check the hashes, the chain and the rules of a control stream, without any key.
+
+    With `kept`, `events` are those that follow it in the same generation.
+    Raises TamperedEvent that names the first event that breaks a rule.
+    """
+    control = kept or Control(ledger_id, generation, (), (), None, None)
+    introduced: ControlKey | None = None
+    fold: list[Event] = list(control.events)
+    for event in events:
+        _check_link(control, fold, event)
+        facts = parse_metadata(event.metadata)
+        if facts.malformed:
+            raise tampered(event, "its metadata is not readable")
+        about = facts.ledger
+        if introduced is not None and event.event_type != EventType.KEY_ACTIVATED:
+            raise tampered(event, "a key was introduced and not activated at once")
+        match event.event_type:
+            case EventType.KEY_INTRODUCED:
+                introduced = _introduce(control, event, about)
+            case EventType.KEY_ACTIVATED:
+                control = _activate(control, introduced, event, about)
+                introduced = None
+            case EventType.KEY_RETIRED | EventType.KEY_LOST:
+                control = _end_key(control, event, about)
+            case EventType.GENERATION_OPENED:
+                control = _open_generation(control, event, about)
+            case EventType.GENERATION_CLOSED:
+                control = replace(control, closed=event.position)
+            case EventType.GENERATION_PURGED:
+                pass
+            case _:
+                raise tampered(event, f"{event.event_type!r} is no event of the control stream")
+        fold.append(event)
+    if introduced is not None:
+        raise tampered(fold[-1], "a key was introduced and not activated at once")
+    if not control.keys:
+        raise TamperedEvent(
+            "the control stream is empty: no key was ever activated",
+            hint="this database was a ledger once; restore it from a backup",
+        )
+    return replace(control, events=tuple(fold))
+
+
+def _check_link(control: Control, before: Sequence[Event], event: Event) -> None:
+    last = before[-1] if before else None
+    if event.stream != CONTROL_STREAM or event.generation != control.generation:
+        raise tampered(event, "it is not an event of this control stream")
+    if event.version != len(before) + 1:
+        raise tampered(event, f"version {len(before) + 1} is missing before it")
+    if event.prev_hash != (last.event_hash if last else NO_HASH):
+        raise tampered(event, "it does not follow the event before it")
+    if last and (event.position <= last.position or event.recorded_at < last.recorded_at):
+        raise tampered(event, "it lies before its predecessor")
+    if hash_of(control.ledger_id, event) != event.event_hash:
+        raise tampered(event, "its hash does not match its row")
+    if control.closed is not None:
+        raise tampered(event, "it was written after the generation was closed")
+
+
+def _about_key(event: Event, about: Mapping[str, Any]) -> tuple[str, bytes]:
+    key = about.get("key")
+    if isinstance(key, dict):
+        key_id, fingerprint = key.get("id"), key.get("fingerprint")
+        if (
+            isinstance(key_id, str)
+            and isinstance(fingerprint, str)
+            and _KEY_ID.fullmatch(key_id)
+            and _FINGERPRINT.fullmatch(fingerprint)
+        ):
+            return key_id, bytes.fromhex(fingerprint)
+    raise tampered(event, "its metadata names no key")
+
+
+def _introduce(control: Control, event: Event, about: Mapping[str, Any]) -> ControlKey:
+    key_id, fingerprint = _about_key(event, about)
+    if control.key_of_id(key_id) or control.key(fingerprint):
+        raise tampered(event, f"key {key_id} was introduced before")
+    if about.get("epoch") != control.epoch + 1:
+        raise tampered(event, f"it should begin epoch {control.epoch + 1}")
+    # A migrated generation keeps position 1 but not the key; see `authority`.
+    own = control.generation > 0 or event.key_fingerprint == fingerprint
+    if not control.keys and not (event.position == 1 and own):
+        raise tampered(event, "the ledger does not begin with its own first key")
+    return ControlKey(key_id, fingerprint, control.epoch + 1, event.position, 0)
+
+
+def _activate(
+    control: Control, introduced: ControlKey | None, event: Event, about: Mapping[str, Any]
+) -> Control:
+    key_id, fingerprint = _about_key(event, about)
+    if (
+        introduced is None
+        or (introduced.id, introduced.fingerprint) != (key_id, fingerprint)
+        or introduced.epoch != about.get("epoch")
+        or event.position != introduced.introduced + 1
+    ):
+        raise tampered(event, f"key {key_id} is activated without its introduction")
+    key = replace(introduced, activated=event.position)
+    return replace(control, keys=(*control.keys, key))
+
+
+def _end_key(control: Control, event: Event, about: Mapping[str, Any]) -> Control:
+    key_id, fingerprint = _about_key(event, about)
+    key = control.key(fingerprint)
+    if key is None or key.id != key_id:
+        raise tampered(event, f"key {key_id} was never introduced")
+    if key == control.active:
+        raise tampered(event, f"key {key_id} is the active one")
+    retired, lost = key.retired, key.lost
+    if event.event_type == EventType.KEY_RETIRED:
+        retired = event.position
+    else:
+        lost = event.position
+    ended = replace(key, retired=retired, lost=lost)
+    return replace(control, keys=tuple(ended if k == key else k for k in control.keys))
+
+
+def _open_generation(control: Control, event: Event, about: Mapping[str, Any]) -> Control:
+    key_id, fingerprint = _about_key(event, about)
+    key = control.key(fingerprint)
+    if key is None or key.id != key_id:
+        raise tampered(event, f"key {key_id} was never introduced")
+    number = about.get("generation")
+    if not isinstance(number, int) or number < 1 or number > control.generation:
+        raise tampered(event, "it opens no generation up to this one")
+    if number != control.generation:
+        return control  # carried over from the generation that this one was made of
+    if control.opened is not None:
+        raise tampered(event, "the generation is opened twice")
+    return replace(control, opened=(event.position, fingerprint))

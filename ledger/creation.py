@@ -1,0 +1,120 @@
+"""How a ledger comes to be, and how its schema moves on: each in one transaction.
+
+Killed at any moment, the next start finds nothing or a whole ledger. Of several processes
+that race for an empty database one wins; the others find its ledger and are judged by it.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from sqlalchemy.engine import Connection
+
+from ledger.control import key_metadata
+from ledger.errors import NotALedger
+from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
+from ledger.format import seal_event
+from ledger.keys import Key, LedgerKey
+from ledger.state import Head
+from ledger.store.database import Database
+from ledger.store.schema import FORMAT, OUR_TABLES, SCHEMA_VERSION, apply, read_meta
+
+__all__ = ["create_ledger", "genesis", "upgrade"]
+
+
+def genesis(key: LedgerKey, ledger_id: bytes, recorded_at: int) -> tuple[Event, Event]:
+    """The first two events of every ledger: its first key is introduced, then activated."""
+    metadata = key_metadata(key.id, key.fingerprint, epoch=1)
+    events: list[Event] = []
+    for event_type in (EventType.KEY_INTRODUCED, EventType.KEY_ACTIVATED):
+        number = len(events) + 1
+        bare = Event(
+            generation=0,
+            position=number,
+            stream=CONTROL_STREAM,
+            version=number,
+            event_type=event_type,
+            key_id=key.id,
+            key_fingerprint=key.fingerprint,
+            recorded_at=recorded_at,
+            metadata=metadata,
+            prev_hash=events[-1].event_hash if events else NO_HASH,
+            sealed=b"",
+            event_hash=b"",
+        )
+        events.append(seal_event(key.event_cipher, ledger_id, bare, b""))
+    return events[0], events[1]
+
+
+async def create_ledger(
+    database: Database, key: Key, *, beside_other_tables: bool = False
+) -> bytes | None:
+    """Make a ledger whose first key is `key`, and return its id.
+
+    None where somebody else has made one meanwhile. Raises NotALedger where the database
+    holds other tables (SQLite), unless the ledger may lie beside them.
+    """
+    if not await database.prepare_creation(beside_other_tables=beside_other_tables):
+        existing = await database.run(lambda c: database.tables(c) & OUR_TABLES, "statement")
+        if existing:
+            return None
+        raise _occupied(database)
+    ledger_id = uuid.uuid4().bytes
+
+    def unit(connection: Connection) -> bytes | None:
+        sql = database.statements
+        tables = database.tables(connection)
+        if tables & OUR_TABLES:
+            return None
+        if database.name == "sqlite" and tables and not beside_other_tables:
+            raise _occupied(database)
+        database.begin_creation(connection)
+        apply(connection, database, after=0)
+        connection.execute(
+            sql.insert_meta,
+            {"ledger_id": ledger_id, "format": FORMAT, "schema_version": SCHEMA_VERSION},
+        )
+        ledger_key = key.for_ledger(ledger_id)
+        now = database.clock(connection)
+        events = genesis(ledger_key, ledger_id, now)
+        connection.execute(
+            sql.insert_key,
+            {"key_id": ledger_key.id, "key_fingerprint": ledger_key.fingerprint},
+        )
+        database.insert_events(connection, events)
+        head = Head(0, len(events), now, 1, "active")
+        connection.execute(sql.insert_head, head._asdict())
+        return ledger_id
+
+    return await database.run(unit, "write")
+
+
+def _occupied(database: Database) -> NotALedger:
+    return NotALedger(
+        f"{database.place} holds another application's tables and no ledger",
+        hint="check OS_SECRET_LEDGER_URL; to keep a ledger beside those tables, run:"
+        " secret-ledger init",
+    )
+
+
+async def upgrade(database: Database) -> list[str]:
+    """Apply the numbered schema files that this database lacks; return their names.
+
+    The caller has passed the gate: a start without the right key changes no schema.
+    """
+
+    def unit(connection: Connection) -> list[str]:
+        meta = read_meta(connection, database)
+        if meta is None:
+            raise NotALedger(f"{database.place} holds no ledger")
+        # Two upgraders queue here: every ledger has this row, whatever its generations.
+        connection.execute(database.statements.lock_meta)
+        meta = read_meta(connection, database) or meta
+        done = apply(connection, database, after=meta.schema_version)
+        connection.execute(
+            database.statements.set_schema_version,
+            {"schema_version": max(SCHEMA_VERSION, meta.schema_version)},
+        )
+        return done
+
+    return await database.run(unit, "write")

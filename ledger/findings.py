@@ -1,0 +1,131 @@
+"""What a verification reports: findings that name the row, counts, and the verdict. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from ledger.errors import MissingKey, TamperedEvent
+
+__all__ = ["MAX_FINDINGS", "Finding", "Level", "Progress", "Tally", "Tell", "VerifyReport"]
+
+Level = Literal["control", "latest", "full"]
+MAX_FINDINGS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, and where."""
+
+    kind: Literal["tampered", "missing_key", "projection"]
+    reason: str
+    position: int | None = None
+    stream: str | None = None
+    version: int | None = None
+    generation: int | None = None
+    expected_fingerprint: str | None = None
+    actual_fingerprint: str | None = None
+    key_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a long operation is: `done` of `total` things."""
+
+    done: int
+    total: int
+
+
+Tell = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a verification found."""
+
+    level: Level
+    events: int
+    """Rows that were checked."""
+    heads: int
+    """Secrets whose latest event was checked (level `latest`)."""
+    by_key: Mapping[str, int]
+    """How many of the checked rows lie under each key id."""
+    findings: Sequence[Finding]
+    omitted: int
+    """Findings beyond the first 1,000 of each kind."""
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Nothing was found."""
+        return not self.findings
+
+    def raise_if_not_ok(self) -> None:
+        """Raises TamperedEvent for any damage; else MissingKey, its secrets counted and named."""
+        damaged = [f for f in self.findings if f.kind != "missing_key"]
+        if damaged:
+            first = damaged[0]
+            raise TamperedEvent(
+                f"{len(damaged) + self.omitted} damaged: {_place(first)}: {first.reason}",
+                hint="`secret-ledger verify --level full` lists every damaged row; restore them"
+                " from a backup, or `destroy` the secrets that can't be saved",
+                findings=len(damaged) + self.omitted,
+                position=first.position,
+                stream=first.stream,
+                version=first.version,
+                expected_fingerprint=first.expected_fingerprint,
+                actual_fingerprint=first.actual_fingerprint,
+            )
+        if self.findings:
+            names = sorted({f.stream or "?" for f in self.findings})
+            keys = sorted({f.key_id or "?" for f in self.findings})
+            shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+            count = f"{len(self.findings) + self.omitted} secrets are"
+            if self.level == "full":
+                count = f"{len(self.findings) + self.omitted} versions of secrets are"
+            raise MissingKey(
+                f"{count} under {', '.join(keys)}, which is not in the keyring: {shown}",
+                hint=f"add {', '.join(keys)} to OS_SECRET_PREVIOUS_KEYS",
+                key_ids=keys,
+                secrets=names[:100],
+            )
+
+
+def _place(finding: Finding) -> str:
+    if finding.stream is None:
+        return f"position {finding.position}" if finding.position else "the ledger"
+    return f"{finding.stream} version {finding.version} at position {finding.position}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a verification has counted and found so far."""
+
+    findings: list[Finding] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+    omitted: int = 0
+    by_key: Counter[str] = field(default_factory=Counter)
+    events: int = 0
+    heads: int = 0
+
+    def add(self, finding: Finding) -> None:
+        # By kind, so that no number of missing keys crowds out the one that was tampered with.
+        self.kinds[finding.kind] += 1
+        if self.kinds[finding.kind] <= MAX_FINDINGS:
+            self.findings.append(finding)
+        else:
+            self.omitted += 1
+
+    def report(self, level: Level, seconds: float) -> VerifyReport:
+        """The report of all that."""
+        return VerifyReport(
+            level=level,
+            events=self.events,
+            heads=self.heads,
+            by_key=dict(sorted(self.by_key.items())),
+            findings=tuple(self.findings),
+            omitted=self.omitted,
+            seconds=seconds,
+        )

@@ -1,0 +1,91 @@
+"""How a running process keeps up with its ledger's control stream.
+
+Each read and each append meets the head row; where its generation or key epoch is new, and
+before any verdict of MissingKey or TamperedEvent, the process first reads on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ledger.errors import NotALedger, TamperedEvent
+from ledger.gate import Standing, check_pinned, check_state, judge
+from ledger.keys import Keyring
+from ledger.state import Head, State
+from ledger.store.database import Database
+from ledger.store.reads import read_state
+from ledger.store.schema import check_version, read_meta
+
+__all__ = ["Follower", "snapshot"]
+
+
+async def snapshot(database: Database, *, upgrading: bool = False) -> State | None:
+    """All that the gate looks at, in one snapshot. None where there is no ledger.
+
+    Raises SchemaOutdated, SchemaTooNew, NotALedger.
+    """
+
+    def unit(connection: object) -> State | None:
+        meta = read_meta(connection, database)  # type: ignore[arg-type]
+        if meta is None:
+            return None
+        check_version(meta, upgrading=upgrading)
+        return read_state(connection, database, meta)  # type: ignore[arg-type]
+
+    return await database.run(unit, "snapshot")
+
+
+class Follower:
+    """The process's standing, replaced whole whenever the control stream has grown."""
+
+    def __init__(self, database: Database, keyring: Keyring, standing: Standing) -> None:
+        self.database = database
+        self.keyring = keyring
+        self.standing = standing
+        self.seen = 0
+        """The highest position that any read or append has met."""
+        self.in_doubt = False
+        """Whether what was read last could not be followed: damage, or another ledger."""
+        self._lock = asyncio.Lock()
+
+    def is_current(self, head: Head) -> bool:
+        """Whether a head row is of the generation and epoch that the standing covers."""
+        control = self.standing.control
+        return (
+            (head.generation, head.key_epoch) == (control.generation, control.epoch)
+            and (head.state == "moved") == self.standing.moved
+        )  # fmt: skip
+
+    def saw(self, head: Head) -> None:
+        """Remember how far the log has got."""
+        self.seen = max(self.seen, head.position)
+
+    async def follow(self, known: Standing | None = None) -> Standing:
+        """Read the control stream again, unless somebody has since `known`.
+
+        Raises TamperedEvent where it got shorter or other, WrongLedger or NotALedger where
+        the database was exchanged.
+        """
+        async with self._lock:
+            if known is not None and self.standing is not known:
+                return self.standing
+            state = await snapshot(self.database)
+            self.in_doubt = True
+            self.standing = self._judged(state)
+            self.in_doubt = False
+            return self.standing
+
+    def _judged(self, state: State | None) -> Standing:
+        kept = self.standing.control
+        if state is None:
+            raise NotALedger(f"{self.database.place} holds no ledger any more")
+        check_pinned(state.meta.ledger_id, kept.ledger_id)
+        control = check_state(state)
+        if not control.extends(kept) or control.generation < kept.generation:
+            raise TamperedEvent(
+                "the control stream is not the one that this process has verified before:"
+                " it is shorter, or its past was changed",
+                hint="an older copy of the database may have been put in place",
+            )
+        moved = state.in_use[0].state == "moved"
+        return judge(control, self.keyring, strict=False, moved=moved)

@@ -1,0 +1,211 @@
+"""Event format v1: the bytes. Pure, no I/O.
+
+A row's *context* is every field of it but `sealed` and `event_hash`, in an injective
+encoding; the value is padded into a *frame* and *sealed* with AES-256-GCM (NIST SP 800-38D)
+under the context as associated data, so no field can be edited and no row be moved to
+another place without the tag failing. The *event hash* is an RFC 6962-style leaf over
+context and sealed bytes; `prev_hash` chains it into the next event of the stream.
+Nobody without the key can make a seal; everybody can check the hashes.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+from cryptography.exceptions import InvalidTag
+
+from ledger.derivation import NAMESPACE
+from ledger.errors import TamperedEvent
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    from ledger.events import Event
+
+__all__ = [
+    "PURGED",
+    "SUITE",
+    "TamperedEvent",
+    "context_of",
+    "event_hash",
+    "frame",
+    "hash_of",
+    "is_purged",
+    "open_event",
+    "open_sealed",
+    "purge",
+    "seal",
+    "seal_event",
+    "unframe",
+]
+
+SUITE: Final = 1
+"""AES-256-GCM, 96-bit random nonce, 128-bit tag, frame padded to 64 bytes."""
+PURGED: Final = 0
+
+_NONCE: Final = 12
+_TAG: Final = 16
+_BLOCK: Final = 64
+_PREFIX: Final = NAMESPACE + b"event\x00"
+_LEAF: Final = b"\x00" + NAMESPACE + b"leaf\x00"
+_PLACE: Final = struct.Struct(">IQ")
+_LENGTH: Final = struct.Struct(">H")
+_U32: Final = struct.Struct(">I")
+_U64: Final = struct.Struct(">Q")
+_I64: Final = struct.Struct(">q")
+
+
+def _text(value: str) -> bytes:
+    raw = value.encode()
+    return _LENGTH.pack(len(raw)) + raw
+
+
+def context_of(ledger_id: bytes, event: Event, suite: int = SUITE) -> bytes:
+    """The associated data of `event`'s seal: all of its row but `sealed` and `event_hash`.
+
+    Raises TamperedEvent where a field could not have been written by this format.
+    """
+    try:
+        memoryview(event.sealed)  # a TypeError for what is no bytes
+        if (
+            len(event.key_fingerprint) != 32
+            or len(event.prev_hash) != 32
+            or event.position < 1
+            or event.version < 1
+        ):
+            raise ValueError
+        return b"".join(
+            (
+                _PREFIX,
+                bytes((suite,)),
+                ledger_id,
+                _PLACE.pack(event.generation, event.position),
+                _text(event.stream),
+                _U64.pack(event.version),
+                _text(event.event_type),
+                _text(event.key_id),
+                event.key_fingerprint,
+                _I64.pack(event.recorded_at),
+                sha256(event.metadata.encode()).digest(),
+                event.prev_hash,
+            )
+        )
+    except (struct.error, ValueError, TypeError, AttributeError):
+        raise tampered(event, "a field holds what this format can't have written") from None
+
+
+def frame(data: bytes) -> bytes:
+    """`data` behind its length, padded with zeros to a multiple of 64 bytes."""
+    used = 4 + len(data)
+    return _U32.pack(len(data)) + data + bytes(-used % _BLOCK)
+
+
+def unframe(framed: bytes) -> bytes:
+    """The data of a frame. Raises ValueError unless `frame` would give these bytes again."""
+    if len(framed) < _BLOCK or len(framed) % _BLOCK:
+        raise ValueError("the frame is not a multiple of 64 bytes")
+    (length,) = _U32.unpack_from(framed)
+    end = 4 + length
+    if end > len(framed) or len(framed) - end >= _BLOCK:
+        raise ValueError("the frame's length does not fit its size")
+    if any(framed[end:]):
+        raise ValueError("the frame's padding is not zero")
+    return framed[4:end]
+
+
+def seal(cipher: AESGCM, context: bytes, data: bytes, nonce: bytes | None = None) -> bytes:
+    """Seal `data` under `context`. `nonce` is given only to reproduce known answers."""
+    nonce = os.urandom(_NONCE) if nonce is None else nonce
+    return bytes((SUITE,)) + nonce + cipher.encrypt(nonce, frame(data), context)
+
+
+def open_sealed(cipher: AESGCM, context: bytes, sealed: bytes) -> bytes:
+    """The data that was sealed under `context`. Raises TamperedEvent, never returns a doubt."""
+    if not sealed or sealed[0] != SUITE:
+        raise TamperedEvent("the sealed bytes are of no known suite")
+    if len(sealed) < 1 + _NONCE + _BLOCK + _TAG:
+        raise TamperedEvent("the sealed bytes are cut short")
+    try:
+        # Not kept in a local: the frame of this call is part of the traceback below.
+        return unframe(cipher.decrypt(sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :], context))
+    except InvalidTag:
+        reason = "the seal does not authenticate"
+    except (ValueError, OverflowError) as error:
+        reason = f"the seal opens, but {error}"
+    raise TamperedEvent(reason)
+
+
+def is_purged(sealed: object) -> bool:
+    """Whether `sealed` is the tombstone that `purge` leaves, by its first byte."""
+    return isinstance(sealed, bytes) and sealed[:1] == b"\x00"
+
+
+def purge(sealed: bytes) -> bytes:
+    """What stands in place of `sealed` once its data is gone, keeping the event's hash."""
+    return bytes((PURGED, sealed[0])) + sha256(sealed).digest()
+
+
+def seal_event(cipher: AESGCM, ledger_id: bytes, event: Event, data: bytes) -> Event:
+    """`event` with `data` sealed into it and its hash; both are empty in the one given."""
+    context = context_of(ledger_id, event)
+    sealed = seal(cipher, context, data)
+    return event._replace(sealed=sealed, event_hash=event_hash(context, sealed))
+
+
+def event_hash(context: bytes, sealed: bytes) -> bytes:
+    """The leaf hash over a context and its sealed bytes (purged ones stand for theirs)."""
+    inner = sealed[2:] if is_purged(sealed) else sha256(sealed).digest()
+    return sha256(_LEAF + sha256(context).digest() + inner).digest()
+
+
+def hash_of(ledger_id: bytes, event: Event) -> bytes:
+    """The event hash that the row's own columns give. Needs no key.
+
+    Raises TamperedEvent where the columns have a shape that was never written.
+    """
+    suite = SUITE
+    if is_purged(event.sealed):
+        if len(event.sealed) != 34 or event.sealed[1] != SUITE:
+            raise tampered(event, "its purged remains have the wrong shape")
+        suite = event.sealed[1]
+    return event_hash(context_of(ledger_id, event, suite), event.sealed)
+
+
+def open_event(cipher: AESGCM, ledger_id: bytes, event: Event) -> bytes:
+    """The data of `event`. Raises TamperedEvent that names its place."""
+    try:
+        return open_sealed(cipher, context_of(ledger_id, event), event.sealed)
+    except TamperedEvent as error:
+        reason = error.message
+        if "position" in error.details:
+            raise
+    raise tampered(event, reason)
+
+
+def tampered(event: Event, reason: str, **details: object) -> TamperedEvent:
+    """A TamperedEvent that names the row: generation, position, stream and version."""
+    version, position = printable(event.version), printable(event.position)
+    return TamperedEvent(
+        f"{printable(event.stream)} version {version} at position {position}: {reason}",
+        hint="compare with a backup; `secret-ledger verify --level full` lists every damaged row,"
+        " and `destroy` ends a secret that can't be saved",
+        generation=event.generation,
+        position=event.position,
+        stream=printable(event.stream),
+        version=event.version,
+        reason=reason,
+        **details,
+    )
+
+
+def printable(text: object) -> str:
+    """A name as it can be shown, whatever the row holds: no control characters, bounded."""
+    try:
+        shown = text if isinstance(text, str) else repr(text)
+    except ValueError:  # a number of more digits than Python writes out
+        shown = "(a huge number)"
+    shown = shown.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in shown[:600])

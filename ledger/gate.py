@@ -1,0 +1,175 @@
+"""The boot gate's rules, in its order. Pure: a snapshot of the database in, a verdict out.
+
+1. keys are resolved (before anything is connected)
+2. the schema is one this release reads; the ledger is the pinned one
+3. without any key: the control stream's hashes, chain and rules; `ledger_key` and the head
+   row agree with it; then the seals that held keys open: `check_state`, `judge`
+4. which key: the ledger says: `ledger.authority.choose_keys`
+5. the rule of authority on the control stream
+6. the heads, or every event: `ledger.verify`
+7. and 8. announcing this node: `ledger.boot`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ledger.authority import (
+    HeldKeys,
+    bind,
+    check_control_authority,
+    check_control_seals,
+    choose_keys,
+)
+from ledger.control import Control, fold_control
+from ledger.errors import (
+    KeyFingerprintMismatch,
+    LedgerError,
+    LedgerMoved,
+    MigrationInProgress,
+    StaleKey,
+    TamperedEvent,
+    WrongLedger,
+)
+from ledger.events import Event
+from ledger.format import hash_of
+from ledger.keys import Keyring, LedgerKey
+from ledger.state import Head, State
+
+__all__ = ["Standing", "check_pinned", "check_state", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a process knows of its ledger: the control stream it has verified, and its keys."""
+
+    control: Control
+    keys: Mapping[bytes, LedgerKey] = field(default_factory=dict)
+    """All keys in hand, by fingerprint: reads go on where the key is held."""
+    held: HeldKeys | None = None
+    """What may be written with; None where writing is refused, or nothing was judged."""
+    refusal: LedgerError | None = None
+    """Why writing is refused."""
+    moved: bool = False
+
+
+def check_pinned(ledger_id: bytes, pinned: bytes | None) -> None:
+    """Raises WrongLedger where the settings pin another ledger."""
+    if pinned is not None and ledger_id != pinned:
+        raise WrongLedger(
+            f"this is ledger {ledger_id.hex()}; the settings pin {pinned.hex()}",
+            hint="check the database URL, then OS_SECRET_LEDGER_ID; nothing was written",
+            expected=pinned.hex(),
+            actual=ledger_id.hex(),
+        )
+
+
+def check_state(state: State) -> Control:
+    """Step 3, the part without any key. Raises TamperedEvent, or MigrationInProgress where
+    this database is the unfinished target of a move."""
+    head = _head_in_use(state)
+    control = fold_control(state.meta.ledger_id, head.generation, state.control)
+    if control.generation > 0 and control.opened is None:
+        raise TamperedEvent(
+            f"generation {head.generation} was never opened, but its head row says that it is"
+            f" {head.state}",
+            hint="a migration that has not finished was put into use; restore the database from a"
+            " backup",
+        )
+    if control.closed is not None and head.state == "active":
+        raise TamperedEvent(
+            f"generation {head.generation} was closed at position {control.closed}, but its head"
+            " row says that it is active",
+            hint="an old head row was put back; restore the database from a backup",
+        )
+    if control.closed is None and head.state == "moved":
+        raise TamperedEvent(
+            f"the head row says that the ledger moved, but generation {head.generation} was"
+            " never closed"
+        )
+    if head.key_epoch != control.epoch:
+        raise TamperedEvent(
+            f"the head row is at key epoch {head.key_epoch}, the control stream at"
+            f" {control.epoch}: this is damage, not a wrong key"
+        )
+    last = state.last
+    if last is None or head.position < control.last.position:
+        raise TamperedEvent(
+            f"the head row says that the log ends at position {head.position}; there is no such"
+            " event, or the control stream goes on behind it",
+            position=head.position,
+        )
+    if last.recorded_at != head.recorded_at and not _is_damaged(state.meta.ledger_id, last):
+        raise TamperedEvent(
+            f"the head row's time is not that of the last event, at position {head.position}",
+            position=head.position,
+        )
+    known = {key.id: key.fingerprint for key in control.keys}
+    if len(state.keys) != len(known) or dict(state.keys) != known:
+        raise TamperedEvent(
+            "ledger_key does not agree with the control stream: this is damage, not a wrong key",
+            hint="the control stream is the truth; restore ledger_key from it or from a backup",
+        )
+    return control
+
+
+def _is_damaged(ledger_id: bytes, event: Event) -> bool:
+    """Whether it is the event that is at fault, not the head row: step 6 reports that one,
+    and the ledger can be opened without it, to destroy what it belongs to."""
+    try:
+        return hash_of(ledger_id, event) != event.event_hash
+    except TamperedEvent:
+        return True
+
+
+def _head_in_use(state: State) -> Head:
+    if len(state.in_use) == 1:
+        return state.in_use[0]
+    # The first generation was never the target of anything.
+    if not state.in_use and any(h.state == "building" and h.generation for h in state.heads):
+        raise MigrationInProgress(
+            "this database is the target of a move that has not finished",
+            hint="run the same `secret-ledger migrate --to` again, at the source",
+        )
+    raise TamperedEvent(
+        f"{len(state.in_use)} generations say that they are in use; exactly one must be",
+        hint="restore the database from a backup",
+    )
+
+
+def check_not_moved(state: State, *, read_only: bool) -> None:
+    """Raises LedgerMoved for a ledger that went to another database, unless it is only read."""
+    if state.in_use and state.in_use[0].state == "moved" and not read_only:
+        raise LedgerMoved(
+            "this ledger moved to another database; what is here may only be read",
+            hint="point OS_SECRET_LEDGER_URL at the new database, or open it read-only",
+        )
+
+
+def judge(
+    control: Control, keyring: Keyring, *, strict: bool = True, moved: bool = False
+) -> Standing:
+    """Steps 3 (the seals), 4 and 5. Raises TamperedEvent, and where `strict` (at boot)
+    KeyFingerprintMismatch or StaleKey; a running node keeps that as its refusal to write."""
+    keys = bind(keyring, control.ledger_id)
+    by_fingerprint = {key.fingerprint: key for key in keys}
+    check_control_seals(control, by_fingerprint)
+    held: HeldKeys | None = None
+    refusal: LedgerError | None = None
+    try:
+        held = choose_keys(control, keys)
+    except (KeyFingerprintMismatch, StaleKey) as error:
+        if strict:
+            raise
+        refusal = error
+    check_control_authority(control)
+    if moved:
+        held, refusal = (
+            None,
+            LedgerMoved(
+                "this ledger moved to another database; here it can only be read",
+                hint="point OS_SECRET_LEDGER_URL at the new database",
+            ),
+        )
+    return Standing(control, by_fingerprint, held, refusal, moved)

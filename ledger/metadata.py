@@ -1,0 +1,114 @@
+"""The readable part of an event: who, why, and what the caller noted.
+
+Stored as canonical JSON: UTF-8, keys sorted, no white space, `{}` when empty. The caller's
+part lies under `user`, the library's own under `ledger`, so that neither can pose as the
+other. It is bound by the seal, and stored in clear: never put a secret into it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ledger.errors import InvalidValue, ValueTooLarge
+
+__all__ = ["MAX_METADATA", "Metadata", "encode_metadata", "parse_metadata"]
+
+MAX_METADATA: Final = 4096
+"""Bytes of JSON that a caller's actor, reason and metadata may take together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """An event's metadata, parsed. Empty parts are None or empty mappings."""
+
+    actor: str | None = None
+    reason: str | None = None
+    ledger: Mapping[str, Any] = field(default_factory=dict)
+    user: Mapping[str, Any] = field(default_factory=dict)
+    malformed: bool = False
+    """The stored text is no metadata of ours; the parts are empty."""
+
+
+def encode_metadata(
+    *,
+    actor: str | None = None,
+    reason: str | None = None,
+    user: Mapping[str, Any] | None = None,
+    ledger: Mapping[str, Any] | None = None,
+) -> str:
+    """The metadata as it is stored.
+
+    Raises InvalidValue for what is not text or JSON, ValueTooLarge where the caller's
+    parts take more than 4 KiB.
+    """
+    for name, value in (("actor", actor), ("reason", reason)):
+        if value is not None and not isinstance(value, str):
+            raise InvalidValue(f"{name} must be text, not {type(value).__name__}")
+    if user is not None and not isinstance(user, Mapping):
+        raise InvalidValue(f"metadata must be a mapping, not {type(user).__name__}")
+    given: dict[str, Any] = {}
+    if actor:
+        given["actor"] = actor
+    if reason:
+        given["reason"] = reason
+    if user:
+        _check_keys(user)
+        given["user"] = dict(user)
+    text = _canonical(given)
+    if len(text.encode()) > MAX_METADATA:
+        raise ValueTooLarge(
+            f"actor, reason and metadata take more than {MAX_METADATA:,} bytes of JSON together",
+            hint="keep large notes elsewhere and store a reference to them",
+        )
+    if ledger:
+        text = _canonical({**given, "ledger": dict(ledger)})
+    return text
+
+
+def parse_metadata(text: str) -> Metadata:
+    """Read metadata as stored. What is no metadata comes back empty and `malformed`."""
+    try:
+        parts = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return Metadata(malformed=True)
+    if not isinstance(parts, dict):
+        return Metadata(malformed=True)
+    actor, reason = parts.get("actor"), parts.get("reason")
+    ledger, user = parts.get("ledger", {}), parts.get("user", {})
+    if (
+        not isinstance(actor, str | None)
+        or not isinstance(reason, str | None)
+        or not isinstance(ledger, dict)
+        or not isinstance(user, dict)
+    ):
+        return Metadata(malformed=True)
+    return Metadata(actor, reason, ledger, user)
+
+
+def _check_keys(value: object, depth: int = 0) -> None:
+    # json.dumps would quietly turn 1, True and None into text keys.
+    if depth > 32:
+        raise InvalidValue("metadata is nested more than 32 deep")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise InvalidValue(f"metadata keys must be text, not {type(key).__name__}")
+            _check_keys(inner, depth + 1)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_keys(inner, depth + 1)
+
+
+def _canonical(parts: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(
+            parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+        text.encode()
+    except (TypeError, ValueError, RecursionError):
+        # `from None`: json's own messages quote the object.
+        raise InvalidValue("metadata is not plain JSON (text, numbers, lists, mappings)") from None
+    return text

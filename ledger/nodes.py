@@ -1,0 +1,204 @@
+"""Who has the ledger open, and who was refused at its door.
+
+The registry lies in `ledger_node`, is written by the nodes themselves and sealed by nobody:
+it is shown to operators and warned about, and no decision on a key ever rests on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, Literal
+
+from sqlalchemy.engine import Connection
+
+from ledger.authority import HeldKeys
+from ledger.errors import LedgerError
+from ledger.events import from_microseconds
+from ledger.format import printable
+from ledger.keys import LedgerKey
+from ledger.state import Head
+from ledger.store.database import Database
+
+__all__ = [
+    "HEARTBEAT",
+    "Identity",
+    "NodeInfo",
+    "announce",
+    "forget",
+    "list_nodes",
+    "record_refusal",
+]
+
+HEARTBEAT: Final = 10.0
+"""Seconds between two heartbeats; a node that missed three is not live."""
+MAX_REFUSED: Final = 1000
+
+
+def _release() -> str:
+    try:
+        return version("secret-ledger")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """This process, as it shows itself in one ledger."""
+
+    node: str
+    """The name an operator knows it by: given to `open`, or the host's name."""
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    release: str = field(default_factory=_release)
+    node_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @classmethod
+    def of(cls, node: str | None) -> Identity:
+        """This process under the name `node`, or under its host's."""
+        return cls(node=printable(node or socket.gethostname())[:255])
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """One line of the registry: a node that has the ledger open, or one that was refused."""
+
+    node: str
+    host: str
+    pid: int
+    release: str
+    state: Literal["live", "gone", "refused"]
+    """`gone` is a node that missed three heartbeats and did not close."""
+    key_id: str
+    """The key it seals with; of a refused one, the key it came with."""
+    key_fingerprint: bytes
+    pending_id: str | None
+    pending_fingerprint: bytes | None
+    readable: Sequence[tuple[str, str]]
+    """Key id and fingerprint (hex) of all that it can read."""
+    position: int
+    reason: str
+    refusals: int
+    started_at: datetime
+    last_seen: datetime
+    differs: bool
+    """It is live, and seals with another key than the active one: it is fenced."""
+
+
+def announce(
+    connection: Connection, database: Database, me: Identity, held: HeldKeys, head: Head
+) -> None:
+    """Insert this node's line, or renew it."""
+    now = database.clock(connection)
+    readable = [[k.id, k.fingerprint.hex()] for k in held.by_fingerprint.values()]
+    values: dict[str, Any] = {
+        "node_id": me.node_id,
+        "node": me.node,
+        "host": me.host,
+        "pid": me.pid,
+        "release": me.release,
+        "state": "live",
+        "key_id": held.active_id,
+        "key_fingerprint": held.active.fingerprint,
+        "pending_id": held.pending.id if held.pending else None,
+        "pending_fingerprint": held.pending.fingerprint if held.pending else None,
+        "readable": json.dumps(readable),
+        "position": head.position,
+        "reason": "",
+        "refusals": 0,
+        "started_at": now,
+        "last_seen": now,
+    }
+    connection.execute(database.statements.announce_node, values)
+
+
+def forget(connection: Connection, database: Database, me: Identity) -> None:
+    """Take this node's line out, and those of nodes that have been gone for a day."""
+    old = database.clock(connection) - 86_400_000_000
+    connection.execute(database.statements.forget_node, {"node_id": me.node_id, "old": old})
+
+
+def record_refusal(
+    connection: Connection,
+    database: Database,
+    me: Identity,
+    key: LedgerKey,
+    refusal: LedgerError,
+) -> None:
+    """Count a refused boot: one line for each node, key and reason, however often."""
+    now = database.clock(connection)
+    values: dict[str, Any] = {
+        "node_id": me.node_id,
+        "node": me.node,
+        "host": me.host,
+        "pid": me.pid,
+        "release": me.release,
+        "state": "refused",
+        "key_id": key.id,
+        "key_fingerprint": key.fingerprint,
+        "pending_id": None,
+        "pending_fingerprint": None,
+        "readable": "[]",
+        "position": 0,
+        "reason": refusal.code,
+        "refusals": 1,
+        "started_at": now,
+        "last_seen": now,
+    }
+    connection.execute(database.statements.refuse_node, values)
+    connection.execute(database.statements.trim_refused_nodes, {"most": MAX_REFUSED})
+
+
+def list_nodes(
+    connection: Connection, database: Database, active_fingerprint: bytes | None
+) -> list[NodeInfo]:
+    """The registry, live nodes first. Unauthenticated."""
+    now = database.clock(connection)
+    rows = connection.execute(database.statements.nodes)
+    return [_node(dict(row), now, active_fingerprint) for row in rows.mappings()]
+
+
+def _node(row: dict[str, Any], now: int, active: bytes | None) -> NodeInfo:
+    # Anybody may have written it, and it is printed: never a reason to fail.
+    def text(column: str) -> str:
+        return printable(row[column])
+
+    def number(column: str) -> int:
+        return row[column] if isinstance(row[column], int) else 0
+
+    def raw(column: str) -> bytes:
+        return row[column] if isinstance(row[column], bytes) else b""
+
+    try:
+        readable = tuple((printable(i), printable(f)) for i, f in json.loads(row["readable"]))
+    except (ValueError, TypeError, RecursionError):
+        readable = ()
+    state: Literal["live", "gone", "refused"] = "refused"
+    if row["state"] != "refused":
+        state = "live" if now - number("last_seen") <= 3 * HEARTBEAT * 1_000_000 else "gone"
+    fingerprint = raw("key_fingerprint")
+    pending = row["pending_id"] is not None
+    return NodeInfo(
+        node=text("node"),
+        host=text("host"),
+        pid=number("pid"),
+        release=text("release"),
+        state=state,
+        key_id=text("key_id"),
+        key_fingerprint=fingerprint,
+        pending_id=text("pending_id") if pending else None,
+        pending_fingerprint=raw("pending_fingerprint") if pending else None,
+        readable=readable,
+        position=number("position"),
+        reason=text("reason"),
+        refusals=number("refusals"),
+        started_at=from_microseconds(number("started_at")),
+        last_seen=from_microseconds(number("last_seen")),
+        differs=state == "live" and active is not None and fingerprint != active,
+    )

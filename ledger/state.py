@@ -1,0 +1,67 @@
+"""The rows beside the log, as facts: which ledger, its generations, a snapshot of both. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from ledger.errors import TamperedEvent
+from ledger.events import Event
+
+__all__ = ["Head", "Meta", "State"]
+
+_RESTORE = "restore the database from a backup"
+
+
+class Meta(NamedTuple):
+    """The row of `ledger_meta`."""
+
+    ledger_id: bytes
+    """16 bytes."""
+    format: int
+    schema_version: int
+
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> Self:
+        """Raises TamperedEvent where a value is of another type than was ever written."""
+        if tuple(map(type, row)) != (bytes, int, int) or len(row[0]) != 16:
+            raise TamperedEvent("ledger_meta does not say which ledger this is", hint=_RESTORE)
+        return cls._make(row)
+
+
+class Head(NamedTuple):
+    """A row of `ledger_head`: one generation and where its log ends."""
+
+    generation: int
+    position: int
+    recorded_at: int
+    """Microseconds since 1970, of the event at `position`."""
+    key_epoch: int
+    state: str
+
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> Self:
+        """Raises TamperedEvent where a value is of another type than was ever written."""
+        if tuple(map(type, row)) != (int, int, int, int, str):
+            raise TamperedEvent("a row of ledger_head holds what was never written", hint=_RESTORE)
+        return cls._make(row)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that the gate looks at before any key: one snapshot of the database."""
+
+    meta: Meta
+    heads: tuple[Head, ...]
+    keys: tuple[tuple[str, bytes], ...]
+    """The rows of `ledger_key`: a projection of the control stream, never trusted."""
+    control: tuple[Event, ...]
+    """The control stream of the generation in use (of `generation`, where one was asked)."""
+    last: Event | None
+    """The event at the position that the head row in use states."""
+
+    @property
+    def in_use(self) -> tuple[Head, ...]:
+        """The head rows that say they are the one in use. There should be exactly one."""
+        return tuple(h for h in self.heads if h.state in ("active", "moved"))

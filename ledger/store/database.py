@@ -1,0 +1,168 @@
+"""The seam between the ledger and a database: a unit of work, run whole.
+
+A *unit* is a plain function over a SQLAlchemy `Connection`. It runs in one transaction:
+on SQLite in one hop to a dedicated thread (an await costs more there than a statement), on
+PostgreSQL on the event loop through SQLAlchemy's greenlet bridge. So there is one code path
+for both, nothing but the database is ever awaited inside a transaction, and what differs
+lies in `ledger.store.sqlite` and `ledger.store.postgresql` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
+
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.errors import LedgerUnavailable
+from ledger.events import Event
+from ledger.state import Head
+
+if TYPE_CHECKING:
+    from ledger.store.statements import Statements
+
+__all__ = ["Database", "LockedHead", "Mode", "address_of", "connect"]
+
+T = TypeVar("T")
+
+Mode = Literal["statement", "snapshot", "write", "note"]
+"""`statement`: reads, each statement on its own. `snapshot`: reads that all see one state.
+`write`: one transaction that may lock the head row, and on SQLite holds the write lock.
+`note`: like `write`, but waits for a lock two seconds at most: for what may be left out."""
+
+
+class LockedHead(NamedTuple):
+    """The active head row, locked until commit, and the time of the next event."""
+
+    head: Head
+    now: int
+    """Microseconds since 1970: the database's clock where it has one, never below
+    the head row's last."""
+
+
+class Database(Protocol):
+    """What a dialect gives. Errors of the driver come out as LedgerUnavailable,
+    TamperedEvent or NotALedger, without the driver's own message."""
+
+    schema: str | None
+    """PostgreSQL's schema; None on SQLite."""
+    read_only: bool
+    statements: Statements
+
+    @property
+    def name(self) -> Literal["sqlite", "postgresql"]:
+        """Which dialect this is."""
+        ...
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is gone when it is closed."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """The database's address, without a password."""
+        ...
+
+    async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
+        """Run `unit` in one transaction of that mode; commit if it returns."""
+        ...
+
+    async def close(self) -> None:
+        """Close what was opened here. A host's own engine is left alone."""
+        ...
+
+    def exists(self) -> bool:
+        """False where there is nothing to connect to yet: no file."""
+        ...
+
+    def tables(self, connection: Connection) -> frozenset[str]:
+        """The tables in our schema (SQLite: in the file), ours and others'."""
+        ...
+
+    def begin_creation(self, connection: Connection) -> None:
+        """Make room for a new ledger, in the transaction that makes it."""
+        ...
+
+    async def prepare_creation(self, *, beside_other_tables: bool) -> bool:
+        """What must happen before the creating transaction. False where other tables
+        are in the way."""
+        ...
+
+    def check_settings(self, connection: Connection) -> tuple[str, ...]:
+        """Read the settings that durability rests on back. Raises LedgerUnavailable
+        where they are not as they must be; returns warnings."""
+        ...
+
+    def lock_head(self, connection: Connection, generation: int, epoch: int) -> LockedHead | None:
+        """Lock the active head row. None where it is not active or not of that epoch."""
+        ...
+
+    def lock_generation(self, connection: Connection, generation: int) -> Head | None:
+        """Lock a generation's head row in whatever state."""
+        ...
+
+    def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
+        """Add rows to the log, in one statement where the driver can."""
+        ...
+
+    def heads_of(
+        self, connection: Connection, generation: int, streams: Sequence[str]
+    ) -> Iterator[Event]:
+        """The newest event of each of these streams, those that have one; large ones are
+        fetched as they are reached."""
+        ...
+
+    def text(self, value: str) -> str | bytes:
+        """A stored text as a parameter, also where it is damaged and no valid UTF-8."""
+        ...
+
+    def clock(self, connection: Connection) -> int:
+        """The database's clock, in microseconds since 1970."""
+        ...
+
+
+def address_of(url: object) -> URL | None:
+    """The parsed URL, whose repr hides its password. None for what is none; never raises."""
+    try:
+        address = url.url if isinstance(url, AsyncEngine) else make_url(url)  # type: ignore[arg-type]
+    except (ArgumentError, ValueError):  # ValueError: its port is no number
+        return None
+    # Drivers take it from the query too, where a URL's repr shows it.
+    password = address.query.get("password")
+    if isinstance(password, str):
+        address = address.difference_update_query(["password"]).set(password=password)
+    return address
+
+
+def connect(
+    url: str | URL | AsyncEngine | None,
+    *,
+    schema: str | None = None,
+    read_only: bool = False,
+    patience: float = 10.0,
+) -> Database:
+    """The database behind a URL (`sqlite+aiosqlite:…`, `postgresql+asyncpg:…`) or an engine.
+
+    `patience`: seconds to wait for another process's lock on SQLite.
+
+    Nothing is connected yet. Raises LedgerUnavailable for a URL of another kind.
+    """
+    address = address_of(url)
+    engine = url if isinstance(url, AsyncEngine) else None
+    del url  # a text may hold a password, and a traceback with locals shows this frame
+    kind = address.get_backend_name() if address is not None else None
+    if address is not None and kind == "sqlite":
+        from ledger.store.sqlite import SqliteDatabase
+
+        return SqliteDatabase(address, read_only=read_only, patience=patience)
+    if address is not None and kind == "postgresql":
+        from ledger.store.postgresql import PostgresqlDatabase
+
+        return PostgresqlDatabase(address, engine, schema=schema, read_only=read_only)
+    raise LedgerUnavailable(
+        "the database URL is of no kind that the ledger knows",
+        hint="use sqlite+aiosqlite:///path/to/file.db or postgresql+asyncpg://user@host/database",
+    )

@@ -1,0 +1,218 @@
+"""Reads, each a unit of work: rows in, `Event`s out, paged and bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import TextualSelect
+from sqlalchemy.engine import Connection, Row
+
+from ledger.events import CONTROL_STREAM, Event
+from ledger.state import Head, Meta, State
+from ledger.store.database import Database
+from ledger.store.statements import whole
+
+__all__ = [
+    "PAGE",
+    "CheckedRow",
+    "Found",
+    "check_page",
+    "events_page",
+    "find",
+    "first_under",
+    "head_in_use",
+    "heads_page",
+    "read_state",
+    "stream_page",
+]
+
+PAGE: Final = 500
+"""Rows a page: a few hundred kB, a few milliseconds."""
+PAGE_BYTES: Final = 8 * 1024 * 1024
+"""A page ends early, with at least one row, once its sealed bytes exceed this."""
+
+
+class Found(NamedTuple):
+    """The answer to one read of a secret, beside the head row it was read under."""
+
+    head: Head
+    event: Event | None
+    destroyed: int | None
+    """Version of the stream's newest `secret.destroyed`."""
+
+
+class CheckedRow(NamedTuple):
+    """An event with what it follows, for a scan that keeps no state by stream."""
+
+    event: Event
+    previous_position: int | None
+    previous_hash: bytes | None
+    destroyed: int | None
+
+
+def read_state(
+    connection: Connection, database: Database, meta: Meta, generation: int | None = None
+) -> State:
+    """The state of the ledger, in a snapshot."""
+    sql = database.statements
+    heads = tuple(Head.of_row(row) for row in connection.execute(sql.heads))
+    keys = tuple((row[0], row[1]) for row in connection.execute(sql.keys))
+    in_use = next((h for h in heads if h.state in ("active", "moved")), None)
+    if generation is None and in_use is not None:
+        generation = in_use.generation
+    control: tuple[Event, ...] = ()
+    last = None
+    if generation is not None:
+        control = tuple(_stream(connection, database, generation, CONTROL_STREAM))
+    if in_use is not None:
+        rows = connection.execute(
+            sql.event_at_position,
+            {"generation": in_use.generation, "position": in_use.position},
+        )
+        last = _first(rows)
+    return State(meta, heads, keys, control, last)
+
+
+def _stream(
+    connection: Connection, database: Database, generation: int, stream: str
+) -> Iterable[Event]:
+    after = 0
+    while page := stream_page(connection, database, generation, stream, after):
+        yield from page
+        if page[-1].version <= after:
+            return  # no number at all, above every number: damage that its reader will name
+        after = page[-1].version
+
+
+def _first(rows: Iterable[Row[tuple[object, ...]]]) -> Event | None:
+    return next((Event.of_row(row) for row in rows), None)
+
+
+def first_under(connection: Connection, database: Database, fingerprint: bytes) -> Event | None:
+    """Of the newest 1,000 events, the first that says it is sealed under a key."""
+    sql = database.statements.first_under
+    return _first(connection.execute(sql, {"key_fingerprint": fingerprint}))
+
+
+def head_in_use(connection: Connection, database: Database) -> Head | None:
+    """The head row that reads resolve to."""
+    row = connection.execute(database.statements.head_in_use).first()
+    return None if row is None else Head.of_row(row)
+
+
+def find(
+    connection: Connection,
+    statement: TextualSelect,
+    stream: str,
+    **parameters: int,
+) -> Found | None:
+    """One event of a stream, found in the generation in use, in one statement.
+
+    None where no generation is in use.
+    """
+    row = connection.execute(statement, {"stream": stream, **parameters}).first()
+    if row is None:
+        return None
+    values = tuple(row)
+    event = None if values[5] is None else Event.of_row(values[5:17])
+    return Found(Head.of_row(values[:5]), event, _number(values[17]))
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def stream_page(
+    connection: Connection,
+    database: Database,
+    generation: int,
+    stream: str,
+    after: int,
+    limit: int = PAGE,
+) -> list[Event]:
+    """The events of one stream above version `after`, in order of version."""
+    rows = connection.execute(
+        database.statements.stream_page,
+        {
+            "generation": generation,
+            "stream": database.text(stream),
+            "after": after,
+            "limit": limit,
+        },
+    )
+    return _events(connection, database, rows)
+
+
+def events_page(
+    connection: Connection,
+    database: Database,
+    generation: int,
+    after: int,
+    bound: int,
+    limit: int = PAGE,
+) -> list[Event]:
+    """The events above position `after` up to `bound`, in order of position."""
+    rows = connection.execute(
+        database.statements.events_page,
+        {"generation": generation, "after": after, "bound": bound, "limit": limit},
+    )
+    return _events(connection, database, rows)
+
+
+def check_page(
+    connection: Connection,
+    database: Database,
+    generation: int,
+    after: int,
+    bound: int,
+    limit: int = PAGE,
+) -> list[CheckedRow]:
+    """Like `events_page`, each event with its predecessor's place and hash."""
+    rows = connection.execute(
+        database.statements.check_page,
+        {"generation": generation, "after": after, "bound": bound, "limit": limit},
+    )
+    return [
+        CheckedRow(Event.of_row(row[:12]), _number(row[12]), row[13], _number(row[14]))
+        for row in _bounded(connection, database, rows)
+    ]
+
+
+def _bounded(
+    connection: Connection, database: Database, rows: Iterable[Row[Any]]
+) -> Iterator[tuple[Any, ...]]:
+    size = 0
+    for values in whole(connection, database.statements, rows):
+        yield values
+        size += len(values[10])
+        if size > PAGE_BYTES:
+            return
+
+
+def _events(connection: Connection, database: Database, rows: Iterable[Row[Any]]) -> list[Event]:
+    return [Event.of_row(values) for values in _bounded(connection, database, rows)]
+
+
+def heads_page(
+    connection: Connection,
+    database: Database,
+    generation: int,
+    after: str | None,
+    start: str = "",
+    limit: int = PAGE,
+) -> list[Event]:
+    """The newest event of each stream, in order of the names' bytes.
+
+    The page begins above the stream `after`, or at the name `start` where that is None.
+    """
+    sql = database.statements
+    rows = connection.execute(
+        sql.heads_page_from if after is None else sql.heads_page_after,
+        {
+            "generation": generation,
+            "after": database.text(start if after is None else after),
+            "limit": limit,
+        },
+    )
+    return _events(connection, database, rows)

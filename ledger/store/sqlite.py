@@ -1,0 +1,291 @@
+"""SQLite: WAL, `synchronous=FULL`, one thread that writes, a few that read.
+
+The connections are our own (a host's engine lends its URL, not its pool), because the
+settings that durability rests on are theirs. A unit of work runs in one hop to a thread;
+write transactions begin IMMEDIATE, so that they never have to be upgraded half-way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from ledger.errors import LedgerError, LedgerUnavailable, NotALedger
+from ledger.events import Event
+from ledger.state import Head
+from ledger.store.database import LockedHead, Mode
+from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
+from ledger.store.translate import DRIVER_ERRORS, closed, translate
+
+__all__ = ["SqliteDatabase"]
+
+T = TypeVar("T")
+
+_WRITES: Final = ("write", "note")
+READERS: Final = 4
+PAGE_CACHE_KIB: Final = 8192
+NOTE_TIMEOUT: Final = 1500
+"""Milliseconds that a `note` waits for another process's write lock."""
+
+_INSERT: Final = (
+    f"INSERT INTO secret_event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# CROSS JOIN holds the order: the planner would walk the whole log and look for each stream.
+_HEADS_OF: Final = text(
+    f"SELECT {paged('e')} FROM json_each(:streams) AS s CROSS JOIN secret_event AS e"
+    " WHERE e.generation = :generation AND e.stream = s.value AND e.version ="
+    " (SELECT max(v.version) FROM secret_event AS v"
+    "  WHERE v.generation = :generation AND v.stream = s.value)"
+)
+_ACTIVE_HEAD: Final = text(
+    f"SELECT {HEAD_COLUMNS} FROM ledger_head"
+    " WHERE generation = :generation AND state = 'active' AND key_epoch = :epoch"
+)
+_GENERATION: Final = text(f"SELECT {HEAD_COLUMNS} FROM ledger_head WHERE generation = :generation")
+
+
+class SqliteDatabase:
+    """A ledger in a SQLite file, or in memory. Implements `ledger.store.database.Database`."""
+
+    name: Final = "sqlite"
+    schema: str | None = None
+
+    def __init__(self, url: URL, *, read_only: bool, patience: float) -> None:
+        self._patience = patience
+        self.read_only = read_only
+        self.statements = Statements("")
+        self._file = url.database if url.database not in (None, "", ":memory:") else None
+        if self._file and self._file.startswith("file:"):
+            raise LedgerUnavailable(
+                "SQLite URLs with file: are not supported",
+                hint="write the path itself: sqlite+aiosqlite:///path/to/file.db",
+            )
+        self.in_memory = self._file is None
+        self._engines: dict[bool, Engine] = {}
+        self._closed = False
+        # An in-memory database is one connection: its units queue on one thread.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-sqlite-write")
+        self._readers = (
+            self._writer
+            if self.in_memory
+            else ThreadPoolExecutor(READERS, thread_name_prefix="ledger-sqlite-read")
+        )
+
+    @property
+    def place(self) -> str:
+        return f"sqlite:{self._file or ':memory:'}"
+
+    async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
+        if self._closed:
+            raise closed(self.place)
+        executor = self._writer if mode in _WRITES else self._readers
+        return await asyncio.get_running_loop().run_in_executor(executor, self._run, unit, mode)
+
+    def _run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
+        failure: LedgerError
+        try:
+            with self._engine(write=mode in _WRITES).connect() as connection:
+                options = connection.execution_options(ledger_mode=mode)
+                with options.begin():
+                    return unit(options)
+        except DRIVER_ERRORS as error:
+            failure = translate(error, self.place)
+        # Raised outside the handler: the driver's exception is no context of it either.
+        raise failure
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._dispose)
+        self._writer.shutdown(wait=False)
+
+    def _dispose(self) -> None:
+        if self._readers is not self._writer:
+            # A read whose caller was cancelled still runs: its connection is closed after it.
+            self._readers.shutdown(wait=True)
+        for engine in self._engines.values():
+            engine.dispose()
+        self._engines.clear()
+
+    def _engine(self, *, write: bool) -> Engine:
+        write = write or self.in_memory
+        engine = self._engines.get(write)
+        if engine is None:
+            engine = self._engines[write] = self._make_engine(write=write)
+        return engine
+
+    def _make_engine(self, *, write: bool) -> Engine:
+        pool: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 1 if write else READERS}
+        if self.in_memory:
+            pool = {"poolclass": StaticPool}
+        engine = create_engine(
+            "sqlite+pysqlite://", creator=self._connect, hide_parameters=True, **pool
+        )
+        event.listen(engine, "begin", self._begin)
+        return engine
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._file is None:
+            target = ":memory:"
+        else:
+            # rw, not rwc: a file is only ever made by `prepare_creation`.
+            mode = "ro" if self.read_only else "rw"
+            target = f"file:{quote(str(Path(self._file).absolute()))}?mode={mode}"
+        connection = sqlite3.connect(
+            target,
+            uri=True,
+            timeout=self._patience,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        # Damaged text must reach the check that names its row, not stop the whole page.
+        connection.text_factory = _text_of
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
+            if self.read_only:
+                connection.execute("PRAGMA query_only = ON")
+        except sqlite3.Error:  # no database, say; nobody else would close it
+            connection.close()
+            raise
+        return connection
+
+    def _begin(self, connection: Connection) -> None:
+        # On the driver's own connection: SQLAlchemy's way costs more than the statement does.
+        raw: Any = connection.connection.driver_connection
+        match connection.get_execution_options().get("ledger_mode"):
+            case "note":
+                raw.execute(f"PRAGMA busy_timeout = {NOTE_TIMEOUT}")
+                raw.execute("BEGIN IMMEDIATE")
+            case "write":
+                raw.execute(f"PRAGMA busy_timeout = {int(self._patience * 1000)}")
+                raw.execute("BEGIN IMMEDIATE")
+            case "snapshot":
+                raw.execute("BEGIN")
+
+    async def prepare_creation(self, *, beside_other_tables: bool) -> bool:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writer, self._prepare, beside_other_tables)
+
+    def _prepare(self, beside_other_tables: bool) -> bool:
+        if self._file is None:
+            return True
+        if self.exists() and Path(self._file).stat().st_size == 1:
+            # SQLite takes such a file for an empty one (its VFS made them once).
+            raise NotALedger(f"{self.place} is not a SQLite database")
+        failure: LedgerError
+        try:
+            # The file may be made here, and its header be rewritten for WAL: only where
+            # it holds nothing yet, or where a ledger beside other tables was asked for.
+            raw = sqlite3.connect(self._file, timeout=self._patience, isolation_level=None)
+            try:
+                (tables,) = raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                if tables and not beside_other_tables:
+                    return False
+                raw.execute("PRAGMA journal_mode = WAL")
+                return True
+            finally:
+                raw.close()
+        except DRIVER_ERRORS as error:
+            failure = translate(error, self.place)
+        raise failure
+
+    def exists(self) -> bool:
+        """Whether there is a file to open at all."""
+        return self._file is None or Path(self._file).exists()
+
+    def tables(self, connection: Connection) -> frozenset[str]:
+        rows = connection.exec_driver_sql(
+            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+            " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        )
+        return frozenset(name for (name,) in rows)
+
+    def begin_creation(self, connection: Connection) -> None:
+        """Nothing to do: a write transaction began IMMEDIATE, so it is alone."""
+
+    def check_settings(self, connection: Connection) -> tuple[str, ...]:
+        def read(pragma: str) -> object:
+            return connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
+
+        if read("encoding") != "UTF-8":
+            raise NotALedger(f"{self.place} is not encoded in UTF-8")
+        journal = str(read("journal_mode")).lower()
+        if journal != ("memory" if self.in_memory else "wal") and not self.read_only:
+            raise LedgerUnavailable(
+                f"{self.place} is in journal mode {journal}, not WAL",
+                hint="another program changed it; run: sqlite3 FILE 'PRAGMA journal_mode=WAL'",
+            )
+        if read("synchronous") != 2 or (read("foreign_keys") != 1):
+            raise LedgerUnavailable(f"{self.place}: SQLite did not take the durable settings")
+        version = sqlite3.sqlite_version_info
+        if not self.in_memory and not self.read_only and _has_wal_reset_race(version):
+            return (
+                f"SQLite {sqlite3.sqlite_version} has the WAL-reset race, which can damage a"
+                " file that several processes write; 3.51.3, 3.50.7 and 3.44.6 mend it",
+            )
+        return ()
+
+    def clock(self, connection: Connection) -> int:
+        return time.time_ns() // 1000
+
+    def lock_head(self, connection: Connection, generation: int, epoch: int) -> LockedHead | None:
+        row = connection.execute(_ACTIVE_HEAD, {"generation": generation, "epoch": epoch}).first()
+        if row is None:
+            return None
+        head = Head.of_row(row)
+        return LockedHead(head, max(head.recorded_at, self.clock(connection)))
+
+    def lock_generation(self, connection: Connection, generation: int) -> Head | None:
+        row = connection.execute(_GENERATION, {"generation": generation}).first()
+        return None if row is None else Head.of_row(row)
+
+    def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
+        done = connection.exec_driver_sql(_INSERT, [tuple(e) for e in events])
+        if done.rowcount != len(events):  # a trigger that is not ours may drop them
+            raise LedgerUnavailable(
+                "the database stored another number of events than it was given"
+            )
+
+    def heads_of(
+        self, connection: Connection, generation: int, streams: Sequence[str]
+    ) -> Iterator[Event]:
+        rows = connection.execute(
+            _HEADS_OF, {"streams": json.dumps(streams), "generation": generation}
+        ).all()
+        return map(Event.of_row, whole(connection, self.statements, rows))
+
+    def text(self, value: str) -> str | bytes:
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # what `_text_of` let through; the statement casts it
+            return value.encode("utf-8", "surrogateescape")
+        return value
+
+
+def _text_of(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _has_wal_reset_race(version: tuple[int, ...]) -> bool:
+    mended = (
+        version >= (3, 51, 3)
+        or (3, 50, 7) <= version < (3, 51)
+        or ((3, 44, 6) <= version < (3, 45))
+    )
+    return version >= (3, 7, 0) and not mended

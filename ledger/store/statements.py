@@ -1,0 +1,291 @@
+"""The SQL that both databases understand, named; compiled once for each database.
+
+`{s}` stands for the schema and its dot. What is spelt differently lies in the dialect
+modules. Reads that callers see resolve the generation in use in their own statement and
+return its head row beside their rows, so that nothing is answered from an old generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from sqlalchemy import TextClause, TextualSelect, bindparam, column, text
+from sqlalchemy.engine import Connection, Row
+
+__all__ = ["EVENT_COLUMNS", "HEAD_COLUMNS", "Statements", "paged", "whole"]
+
+EVENT_COLUMNS: Final = (
+    "generation, position, stream, version, event_type, key_id, key_fingerprint,"
+    " recorded_at, metadata, prev_hash, sealed, event_hash"
+)
+HEAD_COLUMNS: Final = "generation, position, recorded_at, key_epoch, state"
+
+
+NODE_COLUMNS: Final = (
+    "node_id, node, host, pid, release, state, key_id, key_fingerprint, pending_id,"
+    " pending_fingerprint, readable, position, reason, refusals, started_at, last_seen"
+)
+_NODE_VALUES: Final = ", ".join(f":{column.strip()}" for column in NODE_COLUMNS.split(","))
+_NODE_RENEWED: Final = ", ".join(
+    f"{column} = excluded.{column}"
+    for column in (
+        "key_id", "key_fingerprint", "pending_id", "pending_fingerprint", "readable",
+        "position", "last_seen",
+    )
+)  # fmt: skip
+SMALL: Final = 16 * 1024
+"""Sealed bytes up to here come with a page; larger ones are fetched row by row, so that
+no page is larger than memory allows, whatever the values."""
+
+
+def _of(alias: str, columns: str) -> str:
+    return ", ".join(f"{alias}.{c.strip()}" for c in columns.split(","))
+
+
+def paged(alias: str) -> str:
+    """The columns of an event in a page: `sealed` is NULL where it is not small."""
+    small = f"CASE WHEN length({alias}.sealed) <= {SMALL} THEN {alias}.sealed END AS sealed"
+    return _of(alias, EVENT_COLUMNS).replace(f"{alias}.sealed", small)
+
+
+_E: Final = _of("e", EVENT_COLUMNS)
+_P: Final = paged("e")
+# What a projection folds: all of an event but `sealed`, which says nothing without a key.
+_F: Final = _of("e", EVENT_COLUMNS).replace(" e.sealed,", "")
+_H: Final = _of("h", HEAD_COLUMNS)
+
+# The newest event of a stream, the newest `secret.destroyed` at or above it, and the head.
+_FIND: Final = f"""
+SELECT {_H}, {_E},
+       (SELECT max(d.version) FROM {{s}}secret_event AS d
+        WHERE d.generation = h.generation AND d.stream = :stream
+          AND d.event_type = 'secret.destroyed') AS destroyed
+FROM {{s}}ledger_head AS h
+LEFT JOIN {{s}}secret_event AS e
+  ON e.generation = h.generation AND e.stream = :stream AND e.version = {{version}}
+WHERE h.state IN ('active', 'moved')
+"""
+_FOUND: Final = (*_H.split(", "), *_E.split(", "), "destroyed")
+_LATEST_VERSION: Final = """(
+    SELECT max(v.version) FROM {s}secret_event AS v
+    WHERE v.generation = h.generation AND v.stream = :stream
+)"""
+_VERSION_AT: Final = """(
+    SELECT v.version FROM {s}secret_event AS v
+    WHERE v.generation = h.generation AND v.stream = :stream AND v.recorded_at <= :at
+    ORDER BY v.version DESC LIMIT 1
+)"""
+
+# Streams in order of their bytes, found by skipping through the index one stream at a
+# time: the cost is that of the streams, not of their history. (CROSS JOIN holds SQLite's
+# planner to that order.)
+_HEADS_PAGE: Final = f"""
+WITH RECURSIVE names (stream, n) AS (
+    SELECT (SELECT min(f.stream) FROM {{s}}secret_event AS f
+            WHERE f.generation = :generation AND f.stream {{after}} CAST(:after AS TEXT)), 1
+    UNION ALL
+    SELECT (SELECT min(f.stream) FROM {{s}}secret_event AS f
+            WHERE f.generation = :generation AND f.stream > names.stream), n + 1
+    FROM names WHERE names.stream IS NOT NULL AND n < :limit
+)
+SELECT {_P}
+FROM names CROSS JOIN {{s}}secret_event AS e
+WHERE e.generation = :generation AND e.stream = names.stream
+ AND e.version = (SELECT max(v.version) FROM {{s}}secret_event AS v
+                  WHERE v.generation = :generation AND v.stream = names.stream)
+ORDER BY e.stream
+"""
+
+# With each event what it follows: the version before it in its stream, and whether a
+# later `secret.destroyed` ends it. So a scan of any length keeps no state by stream.
+_CHECK_PAGE: Final = f"""
+SELECT {_P}, p.position AS previous_position, p.event_hash AS previous_hash,
+       (SELECT max(d.version) FROM {{s}}secret_event AS d
+        WHERE d.generation = e.generation AND d.stream = e.stream
+          AND d.event_type = 'secret.destroyed') AS destroyed
+FROM {{s}}secret_event AS e
+LEFT JOIN {{s}}secret_event AS p
+  ON p.generation = e.generation AND p.stream = e.stream
+ AND p.version = CASE WHEN e.version > 1 THEN e.version - 1 END
+WHERE e.generation = :generation AND e.position > :after AND e.position <= :bound
+ORDER BY e.position LIMIT :limit
+"""
+
+
+def whole(
+    connection: Connection, statements: Statements, rows: Iterable[Row[Any]]
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of a page with the large `sealed` fetched as they are reached."""
+    for row in rows:
+        values = tuple(row)
+        if not isinstance(values[10], bytes):
+            place = {"generation": values[0], "position": values[1]}
+            # Not `scalar_one`: an attacker's rows may share a place, or hold nothing.
+            sealed = connection.execute(statements.sealed_at, place).scalars().first()
+            sealed = sealed if isinstance(sealed, bytes) else b""
+            values = (*values[:10], sealed, *values[11:])
+        yield values
+
+
+class Statements:
+    """The named statements, each with its parameters written `:name`."""
+
+    def __init__(self, schema_prefix: str) -> None:
+        def sql(template: str, **parts: str) -> TextClause:
+            filled = {name: part.replace("{s}", schema_prefix) for name, part in parts.items()}
+            return text(template.format(s=schema_prefix, **filled))
+
+        self.prefix: Final = schema_prefix
+        self.meta: Final = sql("SELECT ledger_id, format, schema_version FROM {s}ledger_meta")
+        self.insert_meta: Final = sql(
+            "INSERT INTO {s}ledger_meta (only_row, ledger_id, format, schema_version)"
+            " VALUES (1, :ledger_id, :format, :schema_version)"
+        )
+        self.lock_meta: Final = sql("UPDATE {s}ledger_meta SET only_row = only_row")
+        self.set_schema_version: Final = sql(
+            "UPDATE {s}ledger_meta SET schema_version = :schema_version"
+        )
+
+        self.heads: Final = sql(f"SELECT {HEAD_COLUMNS} FROM {{s}}ledger_head ORDER BY generation")
+        self.head_in_use: Final = sql(
+            f"SELECT {HEAD_COLUMNS} FROM {{s}}ledger_head WHERE state IN ('active', 'moved')"
+        )
+        self.insert_head: Final = sql(
+            f"INSERT INTO {{s}}ledger_head ({HEAD_COLUMNS})"
+            " VALUES (:generation, :position, :recorded_at, :key_epoch, :state)"
+        )
+        self.advance_head: Final = sql(
+            "UPDATE {s}ledger_head SET position = :position, recorded_at = :recorded_at,"
+            " key_epoch = :key_epoch"
+            " WHERE generation = :generation AND position = :before AND state = 'active'"
+        )
+
+        self.keys: Final = sql("SELECT key_id, key_fingerprint FROM {s}ledger_key ORDER BY key_id")
+        self.insert_key: Final = sql(
+            "INSERT INTO {s}ledger_key (key_id, key_fingerprint) VALUES (:key_id, :key_fingerprint)"
+        )
+
+        def find(version: str) -> TextualSelect:
+            # Its columns stated, by place: else SQLAlchemy works them out at every call.
+            return sql(_FIND, version=version).columns(*map(column, _FOUND))
+
+        self.latest: Final = find(_LATEST_VERSION)
+        self.version: Final = find(":version")
+        self.at: Final = find(_VERSION_AT)
+        self.event_at_position: Final = sql(
+            f"SELECT {EVENT_COLUMNS} FROM {{s}}secret_event"
+            " WHERE generation = :generation AND position = :position"
+        )
+        self.sealed_at: Final = sql(
+            "SELECT sealed FROM {s}secret_event"
+            " WHERE generation = :generation AND position = :position"
+        )
+        self.event_of_version: Final = sql(
+            f"SELECT {EVENT_COLUMNS} FROM {{s}}secret_event"
+            " WHERE generation = :generation AND stream = CAST(:stream AS TEXT)"
+            " AND version = :version"
+        )
+        self.first_under: Final = sql(
+            f"SELECT {_E} FROM (SELECT {EVENT_COLUMNS} FROM {{s}}secret_event"
+            " ORDER BY generation DESC, position DESC LIMIT 1000) AS e"
+            " WHERE e.key_fingerprint = :key_fingerprint ORDER BY e.position LIMIT 1"
+        )
+        self.last_with_value: Final = sql(
+            f"SELECT {EVENT_COLUMNS} FROM {{s}}secret_event"
+            " WHERE generation = :generation AND stream = :stream AND version < :before"
+            " AND event_type IN ('secret.written', 'secret.restored', 'secret.rekeyed')"
+            " ORDER BY version DESC LIMIT 1"
+        )
+        self.stream_page: Final = sql(
+            f"SELECT {_P} FROM {{s}}secret_event AS e"
+            " WHERE generation = :generation AND stream = CAST(:stream AS TEXT)"
+            " AND version > :after"
+            " ORDER BY version LIMIT :limit"
+        )
+        self.events_page: Final = sql(
+            f"SELECT {_P} FROM {{s}}secret_event AS e"
+            " WHERE generation = :generation AND position > :after AND position <= :bound"
+            " ORDER BY position LIMIT :limit"
+        )
+        self.fold_page: Final = sql(
+            f"SELECT {_F} FROM {{s}}secret_event AS e"
+            " WHERE generation = :generation AND position > :after AND position <= :bound"
+            " ORDER BY position LIMIT :limit"
+        )
+        self.by_stream_page: Final = sql(
+            f"SELECT {_F} FROM {{s}}secret_event AS e"
+            " WHERE generation = :generation AND position <= :bound"
+            " AND (stream, version) > (CAST(:stream AS TEXT), :version)"
+            " ORDER BY stream, version LIMIT :limit"
+        )
+        self.begun_streams: Final = sql(
+            "SELECT stream FROM {s}secret_event WHERE generation = :generation"
+            " AND stream IN :streams AND version = 1 AND position <= :bound"
+        ).bindparams(bindparam("streams", expanding=True))
+        self.any_of_stream: Final = sql(
+            "SELECT 1 FROM {s}secret_event WHERE generation = :generation"
+            " AND stream = CAST(:stream AS TEXT) AND position <= :bound LIMIT 1"
+        )
+        self.heads_page_from: Final = sql(_HEADS_PAGE, after=">=")
+        self.heads_page_after: Final = sql(_HEADS_PAGE, after=">")
+        self.check_page: Final = sql(_CHECK_PAGE)
+        self.destroyed_after: Final = sql(
+            "SELECT max(version) FROM {s}secret_event WHERE generation = :generation"
+            " AND stream = :stream AND event_type = 'secret.destroyed'"
+        )
+        self.count: Final = sql(
+            "SELECT count(*), coalesce(min(position), 0), coalesce(max(position), 0)"
+            " FROM {s}secret_event WHERE generation = :generation"
+        )
+        self.broken_streams: Final = sql(
+            "SELECT stream, count(*), min(version), max(version)"
+            " FROM {s}secret_event WHERE generation = :generation GROUP BY stream"
+            " HAVING min(version) <> 1 OR max(version) <> count(*) ORDER BY stream LIMIT :limit"
+        )
+        self.generations_of_events: Final = sql(
+            "SELECT generation, count(*), min(position), max(position)"
+            " FROM {s}secret_event GROUP BY generation ORDER BY generation"
+        )
+
+        self.checkpoint: Final = sql(
+            "SELECT position FROM {s}projection_checkpoint"
+            " WHERE projection = :projection AND generation = :generation"
+        )
+        self.insert_checkpoint: Final = sql(
+            "INSERT INTO {s}projection_checkpoint (projection, generation, position)"
+            " VALUES (:projection, :generation, :position)"
+            " ON CONFLICT (projection, generation) DO NOTHING"
+        )
+        self.lock_checkpoint: Final = sql(
+            "UPDATE {s}projection_checkpoint SET position = position"
+            " WHERE projection = :projection AND generation = :generation RETURNING position"
+        )
+        self.advance_checkpoint: Final = sql(
+            "UPDATE {s}projection_checkpoint SET position = :position"
+            " WHERE projection = :projection AND generation = :generation"
+            " AND position = :before"
+        )
+
+        self.announce_node: Final = sql(
+            f"INSERT INTO {{s}}ledger_node ({NODE_COLUMNS}) VALUES ({_NODE_VALUES})"
+            f" ON CONFLICT (node_id) DO UPDATE SET {_NODE_RENEWED}"
+        )
+        self.refuse_node: Final = sql(
+            f"INSERT INTO {{s}}ledger_node AS n ({NODE_COLUMNS}) VALUES ({_NODE_VALUES})"
+            " ON CONFLICT (node, key_id, key_fingerprint, reason) WHERE state = 'refused'"
+            " DO UPDATE SET refusals = n.refusals + 1, last_seen = excluded.last_seen,"
+            " host = excluded.host, pid = excluded.pid, release = excluded.release"
+        )
+        self.trim_refused_nodes: Final = sql(
+            "DELETE FROM {s}ledger_node WHERE node_id IN ("
+            "SELECT node_id FROM {s}ledger_node WHERE state = 'refused'"
+            " ORDER BY last_seen DESC LIMIT 1000000 OFFSET :most)"
+        )
+        self.forget_node: Final = sql(
+            "DELETE FROM {s}ledger_node WHERE node_id = :node_id"
+            " OR (state = 'live' AND last_seen < :old)"
+        )
+        self.nodes: Final = sql(
+            f"SELECT {NODE_COLUMNS} FROM {{s}}ledger_node ORDER BY state, node, started_at"
+        )

@@ -1,0 +1,115 @@
+"""From a driver's exception to ours, keeping only what can't hold a row's values.
+
+SQLAlchemy puts parameters, asyncpg DETAIL lines, SQLite file contents into messages; all
+that survives here is the SQLSTATE (or SQLite's error name), the constraint, and a sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+
+from sqlalchemy import exc
+
+from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEvent
+
+__all__ = ["DRIVER_ERRORS", "closed", "is_refusal", "is_transient", "translate"]
+
+DRIVER_ERRORS = (exc.SQLAlchemyError, sqlite3.Error, OSError, asyncio.TimeoutError)
+"""What a database's trouble looks like from outside (asyncpg's own are wrapped)."""
+
+_TRANSIENT_STATES = ("08", "40", "53300", "57P01", "57P02", "57P03", "57014", "55P03", "25006")
+_TRANSIENT_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
+_REFUSED_STATES = ("22", "23", "42", "P0", "54")
+_REFUSED_NAMES = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
+
+
+def translate(error: BaseException, place: str) -> LedgerError:
+    """The LedgerError that stands for a driver's `error` at the database `place`."""
+    if isinstance(error, LedgerError):
+        return error
+    origin = getattr(error, "orig", None) or error
+    cause = getattr(origin, "__cause__", None)
+    state = getattr(origin, "sqlstate", None) or getattr(cause, "sqlstate", None)
+    constraint = getattr(cause, "constraint_name", None)
+    name = getattr(origin, "sqlite_errorname", None)
+    details: dict[str, object] = {}
+    if state:
+        details["sqlstate"] = state
+    if constraint:
+        details["constraint"] = constraint
+    if name:
+        details["sqlite_error"] = name
+    kind = str(name or state or type(origin).__name__)
+
+    if name == "SQLITE_NOTADB":
+        return NotALedger(
+            f"{place} is not a SQLite database",
+            hint="check OS_SECRET_LEDGER_URL; nothing was changed",
+            **details,
+        )
+    if (name and name.startswith("SQLITE_CORRUPT")) or state in ("XX001", "XX002"):
+        return TamperedEvent(
+            f"{place}: the database itself is damaged ({kind}); this is not a wrong key",
+            hint="stop all writers, keep a copy of the files, and restore from a backup",
+            **details,
+        )
+    lost = bool(getattr(error, "connection_invalidated", False)) or isinstance(
+        error, OSError | exc.InterfaceError | exc.TimeoutError | asyncio.TimeoutError
+    )
+    transient = (
+        lost
+        or any(state.startswith(s) for s in _TRANSIENT_STATES if state)
+        or any(name.startswith(n) for n in _TRANSIENT_NAMES if name)
+        or (state is None and name is None and isinstance(error, exc.DBAPIError))
+    )
+    return LedgerUnavailable(
+        f"{place}: {_sentence(kind, lost)}",
+        hint=_hint(kind, lost),
+        transient=transient,
+        refused=any(kind.startswith(s) for s in (*_REFUSED_STATES, *_REFUSED_NAMES)),
+        **details,
+    )
+
+
+def closed(place: str) -> LedgerUnavailable:
+    """What a call on a database gets that was closed here."""
+    return LedgerUnavailable(f"{place}: the ledger is closed", hint="open it again")
+
+
+def _sentence(kind: str, lost: bool) -> str:
+    if kind.startswith(("SQLITE_FULL", "53100")):
+        return f"the disk is full ({kind})"
+    if kind.startswith("SQLITE_READONLY") or kind == "25006":
+        return f"the database is read-only ({kind})"
+    if kind.startswith("SQLITE_CANTOPEN"):
+        return f"the database file can't be opened ({kind})"
+    if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return f"another process holds the database's lock ({kind})"
+    if lost:
+        return f"the database can't be reached ({kind})"
+    if kind.startswith("28") or kind == "3D000":
+        return f"the server refuses the login or has no such database ({kind})"
+    return f"the database refused the statement ({kind})"
+
+
+def _hint(kind: str, lost: bool) -> str:
+    if kind.startswith(("SQLITE_FULL", "53100")):
+        return "free space; nothing half-written is left"
+    if kind.startswith("SQLITE_CANTOPEN"):
+        return "check that the folder exists and can be written"
+    if kind.startswith("42501"):
+        return "this role lacks a right on the ledger's schema or tables"
+    if lost:
+        return "check that the server runs and that the URL is right; then try again"
+    return ""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may succeed in a moment."""
+    return isinstance(error, LedgerUnavailable) and bool(error.details.get("transient"))
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the database refused what was in the batch, not the batch's timing."""
+    return isinstance(error, LedgerUnavailable) and bool(error.details.get("refused"))

@@ -1,0 +1,77 @@
+"""Looking into a ledger without a key, for an operator in front of a crash-looping fleet.
+
+What these show is marked unverified: the rows are read as they stand, and no seal is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.errors import NotALedger
+from ledger.following import snapshot
+from ledger.gate import Standing, check_state
+from ledger.health import KeyStatus, key_status
+from ledger.names import normalise_name
+from ledger.nodes import NodeInfo, list_nodes
+from ledger.reading import list_history, list_secrets
+from ledger.state import State
+from ledger.store.database import Database, address_of, connect
+from ledger.versions import SecretInfo
+
+__all__ = ["UnverifiedLedger", "open_unverified"]
+
+
+class UnverifiedLedger:
+    """The part of a ledger that needs no key."""
+
+    def __init__(self, database: Database, state: State) -> None:
+        self._database = database
+        self._state = state
+
+    @property
+    def ledger_id(self) -> str:
+        """What the database says: 32 hex digits."""
+        return self._state.meta.ledger_id.hex()
+
+    def list(self, prefix: str = "", deleted: bool = False) -> AsyncIterator[SecretInfo]:
+        """As `SecretLedger.list`."""
+        return list_secrets(self._database, prefix, deleted=deleted)
+
+    def history(self, name: str) -> AsyncIterator[SecretInfo]:
+        """As `SecretLedger.history`."""
+        return list_history(self._database, normalise_name(name))
+
+    async def nodes(self) -> Sequence[NodeInfo]:
+        """As `SecretLedger.nodes`; which node differs is not told."""
+        return await self._database.run(lambda c: list_nodes(c, self._database, None), "statement")
+
+    async def key_status(self) -> Sequence[KeyStatus]:
+        """As `SecretLedger.key_status`. The control stream's hashes are checked, its seals not.
+
+        Raises TamperedEvent.
+        """
+        return key_status(Standing(check_state(self._state)), self._state.in_use[0])
+
+
+@asynccontextmanager
+async def open_unverified(
+    url: str | URL | AsyncEngine, *, schema: str | None = None
+) -> AsyncIterator[UnverifiedLedger]:
+    """Open a ledger read-only and without a key.
+
+    Raises NotALedger, SchemaOutdated, SchemaTooNew, LedgerUnavailable.
+    """
+    where = url if isinstance(url, AsyncEngine) else address_of(url)
+    del url  # a text may hold a password, and a traceback with locals shows this frame
+    database = connect(where, schema=schema, read_only=True)
+    try:
+        state = await snapshot(database) if database.exists() else None
+        if state is None:
+            raise NotALedger(f"{database.place} holds no ledger", hint="check the database URL")
+        yield UnverifiedLedger(database, state)
+    finally:
+        await database.close()

@@ -1,0 +1,244 @@
+"""Group commit: one writer task a process, one transaction a batch, one outcome a caller.
+
+Callers queue their requests; the writer takes what is waiting, runs `ledger.append` once,
+and gives each caller its own outcome. While a transaction is under way the next batch
+gathers, so the database's commit is shared by as many as are waiting for it. A caller that
+is cancelled leaves the queue, or its write happens; nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.engine import Connection
+
+from ledger.append import (
+    MAX_EVENTS_PER_KEY,
+    Attempt,
+    InlineProjection,
+    Outcome,
+    Request,
+    append,
+    was_committed,
+)
+from ledger.decide import Intent, Put
+from ledger.errors import LedgerError, LedgerUnavailable
+from ledger.following import Follower
+from ledger.log import log
+from ledger.store.translate import is_refusal, is_transient
+from ledger.versions import SecretInfo
+
+__all__ = ["Writer"]
+
+QUEUE: Final = 4096
+"""Requests that may wait; a caller over that waits for room."""
+BATCH_EVENTS: Final = 512
+BATCH_BYTES: Final = 16 * 1024 * 1024
+MAX_FOLLOWS: Final = 20
+"""Rotations or flips that one batch follows before it gives up."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    request: Request
+    size: int
+    outcome: asyncio.Future[Sequence[SecretInfo]]
+
+
+class Writer:
+    """The one place of this process that appends."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        projections: Sequence[InlineProjection],
+        *,
+        patience: float,
+    ) -> None:
+        self._follower = follower
+        self._database = follower.database
+        self._projections = projections
+        self._patience = patience
+        self._queue: asyncio.Queue[_Waiting | None] = asyncio.Queue(QUEUE)
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._held_over: _Waiting | None = None
+        self._warned = False
+
+    async def submit(self, intents: Sequence[Intent]) -> Sequence[SecretInfo]:
+        """Write all of `intents` in one transaction, or none. Raises what refused them."""
+        if self._closed:
+            raise _closed()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="secret-ledger writer")
+        size = sum(len(i.value.reveal()) for i in intents if isinstance(i, Put))
+        outcome: asyncio.Future[Sequence[SecretInfo]] = asyncio.get_running_loop().create_future()
+        await self._queue.put(_Waiting(Request(intents), size, outcome))
+        if self._task.done():  # it waited for room, and the writer has ended since
+            raise _closed()
+        return await outcome
+
+    async def close(self) -> None:
+        """Write what is waiting, then stop."""
+        self._closed = True
+        if self._task is not None:
+            await self._queue.put(None)
+            await self._task
+
+    async def _run(self) -> None:
+        ending = False
+        while not ending or self._held_over or not self._queue.empty():
+            batch, ended = await self._gather(wait=not ending)
+            ending = ending or ended
+            if batch:
+                await self._write_out(batch)
+
+    async def _gather(self, *, wait: bool) -> tuple[list[_Waiting], bool]:
+        batch: list[_Waiting] = []
+        ended = False
+        events = size = 0
+        while True:
+            if self._held_over is not None:
+                waiting: _Waiting | None = self._held_over
+                self._held_over = None
+            elif not self._queue.empty():
+                waiting = self._queue.get_nowait()
+            elif not batch and wait and not ended:
+                waiting = await self._queue.get()
+            else:
+                return batch, ended
+            if waiting is None:
+                ended = True
+                continue
+            if waiting.outcome.done():  # its caller was cancelled
+                continue
+            events += len(waiting.request.intents)
+            size += waiting.size
+            if batch and (events > BATCH_EVENTS or size > BATCH_BYTES):
+                self._held_over = waiting
+                return batch, ended
+            batch.append(waiting)
+
+    async def _write_out(self, batch: Sequence[_Waiting]) -> None:
+        outcomes: Sequence[Outcome | Exception]
+        try:
+            outcomes = await self._commit([w.request for w in batch])
+            one_at_fault = False
+        except LedgerError as error:
+            outcomes = [error] * len(batch)
+            one_at_fault = is_refusal(error)
+        except Exception as error:  # noqa: BLE001  # a projection's own error: the callers' answer
+            outcomes = [error] * len(batch)
+            one_at_fault = True
+        if one_at_fault and len(batch) > 1:  # and nobody else is to pay for it
+            for waiting in batch:
+                await self._write_out([waiting])
+            return
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if waiting.outcome.done():
+                continue
+            if isinstance(outcome, LedgerError):
+                # A copy: it may go to many callers, and each raise hangs frames on it.
+                waiting.outcome.set_exception(copy(outcome))
+            elif isinstance(outcome, Exception):
+                waiting.outcome.set_exception(outcome)
+            else:
+                waiting.outcome.set_result(outcome)
+
+    async def _commit(self, requests: Sequence[Request]) -> Sequence[Outcome]:
+        """One transaction, tried again while the database is out of reach.
+
+        A retry after a commit of unknown outcome looks for what it may have written first.
+        """
+        follower, database = self._follower, self._database
+        give_up = asyncio.get_running_loop().time() + self._patience
+        attempt: Attempt | None = None
+        looked = False
+        pause = 0.02
+        follows = 0
+
+        def unit(connection: Connection) -> Attempt | Sequence[Outcome] | None:
+            nonlocal attempt
+            if attempt is not None:
+                committed = was_committed(connection, database, attempt)
+                if committed is None:
+                    raise _unknown(None)
+                if committed:
+                    return attempt
+                attempt = None
+            standing = follower.standing
+            if standing.held is None:
+                return None
+            written = append(
+                connection,
+                database,
+                standing.control,
+                standing.held,
+                requests,
+                self._projections,
+                follower.seen,
+            )
+            if isinstance(written, Attempt):
+                attempt = written
+            return written
+
+        while True:
+            standing = follower.standing
+            try:
+                done = await database.run(unit, "write")
+                if done is None:
+                    standing = await follower.follow(standing)
+            except LedgerError as error:
+                if not is_transient(error):
+                    if attempt is None or looked:
+                        raise
+                    looked = True  # once more: it may have been committed all the same
+                    continue
+                if asyncio.get_running_loop().time() + pause > give_up:
+                    if attempt is None:
+                        raise
+                    raise _unknown(error) from None
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+                continue
+            if isinstance(done, Attempt):
+                follower.saw(done.head)
+                self._warn_of_exhaustion(standing.control.events_under_active(done.head.position))
+                return done.outcomes
+            if done is not None:
+                return done
+            if standing.refusal is not None:
+                raise copy(standing.refusal)
+            follows += 1
+            if follows > MAX_FOLLOWS:
+                raise LedgerUnavailable(
+                    "the ledger's head row and its control stream keep disagreeing",
+                    hint="run `secret-ledger verify --level full`",
+                )
+
+    def _warn_of_exhaustion(self, events: int) -> None:
+        if events >= MAX_EVENTS_PER_KEY // 2 and not self._warned:
+            self._warned = True
+            log.warning(
+                "key_nearly_exhausted",
+                events=events,
+                bound=MAX_EVENTS_PER_KEY,
+                advice="rotate to a new key: secret-ledger keys rotate",
+            )
+
+
+def _closed() -> LedgerUnavailable:
+    return LedgerUnavailable("the ledger is closed", hint="open it again")
+
+
+def _unknown(error: LedgerError | None) -> LedgerUnavailable:
+    reason = error.message if error else "the generation that it was written to is gone"
+    return LedgerUnavailable(
+        f"whether the write was committed is unknown: {reason}",
+        hint="read the secret before you write it again, and state `expect`",
+        outcome_unknown=True,
+    )

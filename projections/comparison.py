@@ -1,0 +1,226 @@
+"""Holding a projection's table against the fold of the log, page by page.
+
+A page is one short snapshot: the checkpoint, some events and the rows they fold to are of
+one moment, so that nothing written meanwhile is taken for a difference. First the log is
+read stream by stream, the fold of a stream that goes on carried over the edge of the page;
+then the table is, for rows of names that the log does not have. Memory is that of a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from ledger.state import Head
+from ledger.store.database import Database
+from projections import checkpoint, pages
+from projections.protocol import Projection
+from projections.table import ProjectionTable, RowValues, same
+
+__all__ = ["Compared", "Difference", "Moved", "check", "compare", "differences_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One value that is not what the log folds to. Metadata only: no secret is in it."""
+
+    secret: str | None
+    """The secret's name; None where the checkpoint is meant."""
+    column: str | None
+    """None: the row is missing, or should not be there."""
+    expected: Any
+    """What the log folds to; None for no row."""
+    actual: Any
+    """What the table holds; None for no row."""
+
+    def __str__(self) -> str:
+        if self.secret is None:
+            at = self.actual if self.actual is not None else "missing"
+            if self.actual is not None and self.actual > self.expected:
+                return f"the checkpoint {at} is ahead of the log, which ends at {self.expected}"
+            behind = self.expected - (self.actual or 0)
+            return f"the checkpoint ({at}) is {behind} positions behind the log"
+        if self.column is not None:
+            return f"{self.secret}: {self.column} is {self.actual!r}, not {self.expected!r}"
+        if self.expected is None:
+            return f"{self.secret}: there is a row, and the log has none for it"
+        return f"{self.secret}: its row is missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One page of a comparison: the rows that are not what they should be."""
+
+    standing: checkpoint.Standing
+    bound: int
+    """The position that `expected` is folded up to."""
+    rows: int
+    """How many rows the log gives on this page."""
+    expected: Mapping[str, RowValues | None]
+    actual: Mapping[str, RowValues]
+    scanned: int
+    """How many events this page folded."""
+
+    def differences(self) -> list[Difference]:
+        """What differs, value by value."""
+        found: list[Difference] = []
+        for name, row in self.expected.items():
+            actual = self.actual.get(name)
+            shown = _shown(name)
+            if row is None or actual is None:
+                found.append(Difference(shown, None, row, actual))
+                continue
+            found += [
+                Difference(shown, column, value, actual.get(column, "unreadable"))
+                for column, value in row.items()
+                if not same({column: value}, actual)
+            ]
+        return found
+
+
+def _shown(name: object) -> str:
+    text = name if isinstance(name, str) else repr(name)
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:600])
+
+
+class Moved(Exception):
+    """The generation is no longer in use, or the checkpoint was set back: begin again."""
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """Where the comparison is in the log, and the fold of the stream that it is in."""
+
+    bound: int = 0
+    stream: str = ""
+    version: int = 0
+    row: RowValues | None = None
+    ended: bool = False
+
+
+async def compare(database: Database, table: ProjectionTable) -> AsyncIterator[Compared]:
+    """Each page of the comparison of the whole table. Raises Moved, LedgerUnavailable."""
+    name = table.projection.name
+    first = await database.run(lambda c: checkpoint.standing(c, database, name), "snapshot")
+
+    def here(connection: Connection, since: int) -> tuple[checkpoint.Standing, int]:
+        now = checkpoint.standing(connection, database, name)
+        bound = max(0, min(now.checkpoint or 0, now.end))
+        if now.generation != first.generation or bound < since:
+            raise Moved
+        return now, bound
+
+    def log_page(connection: Connection) -> tuple[Compared, _Cursor]:
+        now, bound = here(connection, cursor.bound)
+        return _log_page(connection, database, table, now, bound, cursor)
+
+    def table_page(connection: Connection) -> tuple[Compared, list[str]]:
+        now, bound = here(connection, cursor.bound)
+        return _table_page(connection, database, table, now, bound, after)
+
+    cursor = _Cursor()
+    while not cursor.ended:
+        page, cursor = await database.run(log_page, "snapshot")
+        yield page
+    after: str | None = None
+    names = [""]
+    while names:
+        page, names = await database.run(table_page, "snapshot")
+        yield page
+        after = names[-1] if names else after
+
+
+def _log_page(
+    connection: Connection,
+    database: Database,
+    table: ProjectionTable,
+    now: checkpoint.Standing,
+    bound: int,
+    cursor: _Cursor,
+) -> tuple[Compared, _Cursor]:
+    generation = now.generation
+    events = pages.by_stream(connection, database, generation, cursor.stream, cursor.version, bound)
+    folded: dict[str, RowValues | None] = {}
+    stream, version, row = cursor.stream, cursor.version, cursor.row
+    for event in events:
+        if event.stream != stream:
+            folded[stream] = row
+            row = None
+        stream, version = event.stream, event.version
+        if table.has_row(stream):
+            row = table.fold(row, event)
+    ended = len(events) < pages.PAGE
+    if ended:
+        folded[stream] = row
+    folded = {name: row for name, row in folded.items() if table.has_row(name)}
+    actual = table.load(connection, generation, folded)
+    differing = {
+        name: row
+        for name, row in folded.items()
+        if (name in actual if row is None else name not in actual or not same(row, actual[name]))
+    }
+    page = Compared(
+        standing=now,
+        bound=bound,
+        rows=sum(row is not None for row in folded.values()),
+        expected=differing,
+        actual={name: actual[name] for name in differing if name in actual},
+        scanned=len(events),
+    )
+    return page, _Cursor(bound, stream, version, row, ended)
+
+
+def _table_page(
+    connection: Connection,
+    database: Database,
+    table: ProjectionTable,
+    now: checkpoint.Standing,
+    bound: int,
+    after: str | None,
+) -> tuple[Compared, list[str]]:
+    names = table.names(connection, now.generation, after)
+    secrets = [name for name in names if table.has_row(name)]
+    known = pages.begun(connection, database, now.generation, secrets, bound)
+    surplus = [name for name in names if name not in known]
+    actual = table.load(connection, now.generation, surplus)
+    page = Compared(now, bound, 0, dict.fromkeys(actual), actual, 0)
+    return page, names
+
+
+async def check(database: Database, projection: Projection) -> AsyncIterator[Difference]:
+    """Each way in which the table is not what the log folds to; nothing is written.
+
+    The checkpoint comes first, where it is not at the log's end; the rows are compared with
+    the log up to the checkpoint. Raises LedgerUnavailable, NotALedger.
+    """
+    async for difference in differences_at(database, projection, None):
+        yield difference
+
+
+async def differences_at(
+    database: Database, projection: Projection, head: Head | None
+) -> AsyncIterator[Difference]:
+    """Like `check`; with `head`, a table that is as far as that is not behind."""
+    table = ProjectionTable(projection, database)
+    while True:
+        told = False
+        try:
+            async for page in compare(database, table):
+                if not told:
+                    told = True
+                    now = page.standing
+                    enough = now.end
+                    if head is not None and head.generation == now.generation:
+                        enough = min(head.position, now.end)
+                    at = now.checkpoint
+                    if at is None or not enough <= at <= now.end:
+                        yield Difference(None, "checkpoint", now.end, at)
+                for difference in page.differences():
+                    yield difference
+            return
+        except Moved:
+            continue

@@ -1,0 +1,43 @@
+"""What a projection is: a table, and a pure fold of each secret's events into its row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from sqlalchemy import Table
+
+from ledger.events import Event
+
+__all__ = ["Projection"]
+
+
+class Projection(Protocol):
+    """A table that is a fold of the log: one row a secret, always rebuildable.
+
+    Implement it to keep a read side of your own; the runner does the rest.
+    """
+
+    @property
+    def name(self) -> str:
+        """The key of its checkpoint: how far the table has got. Never reuse one."""
+        ...
+
+    @property
+    def table(self) -> Table:
+        """Where the rows lie. The primary key is (generation, name): a whole number and the
+        secret's name; the other columns are the projection's own. Without a schema it lies
+        beside the ledger's tables. Give columns plain types (numbers, text, bytes): a value
+        must be read back equal to what was written.
+        """
+        ...
+
+    def fold(self, row: Mapping[str, Any] | None, event: Event) -> Mapping[str, Any] | None:
+        """The row after `event`, without the key columns; None for no row.
+
+        `row` is what the earlier events of the same secret gave, None before the first one.
+        Pure: the same events give the same row. `event.sealed` is always empty, and events
+        of the control stream are not folded. Text that no database takes (a NUL, damaged
+        UTF-8) is stored escaped, a number beyond 64 bits as the nearest that fits.
+        """
+        ...

@@ -1,0 +1,175 @@
+"""Keeping a projection's table: in the append's own transaction, or behind it in pages.
+
+Whatever way, a page is one transaction: the checkpoint is moved first, by compare-and-set,
+then the rows are loaded, folded and written. So of several runners each event is folded by
+exactly one, and a crash leaves rows and checkpoint agreeing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from sqlalchemy.engine import Connection
+
+from ledger.errors import LedgerUnavailable
+from ledger.events import Event
+from ledger.findings import Progress
+from ledger.state import Head
+from ledger.store.database import Database
+from projections import checkpoint, pages
+from projections.comparison import differences_at
+from projections.protocol import Projection
+from projections.table import ProjectionTable
+
+__all__ = ["Inline", "catch_up", "install", "lag"]
+
+
+class Inline:
+    """Keeps a projection in the append's own transaction: read what you wrote.
+
+    For `SecretLedger.open(…, projections=[*default(), Inline(MyProjection())])`. On
+    PostgreSQL it takes three statements an append. Where the table is behind (a process
+    wrote without it) by a page at most, the next append folds that too; where it is behind
+    further, or was never begun, it stays behind until `catch_up`, which opening runs.
+    """
+
+    def __init__(self, projection: Projection) -> None:
+        self.name: str = projection.name
+        self.projection = projection
+        self._tables: dict[tuple[str, str | None], ProjectionTable] = {}
+
+    def __repr__(self) -> str:
+        return f"<Inline {self.name}>"
+
+    def apply(
+        self, connection: Connection, database: Database, head: Head, events: Sequence[Event]
+    ) -> None:
+        """Fold `events`, which follow `head`'s position, and move the checkpoint with them."""
+        generation, last = head.generation, events[-1].position
+        if not checkpoint.advance(connection, database, self.name, generation, head.position, last):
+            missed = self._missed(connection, database, head, last)
+            if missed is None:
+                return
+            events = [*missed, *events]
+        self._table(database).apply(connection, generation, events)
+
+    def _missed(
+        self, connection: Connection, database: Database, head: Head, last: int
+    ) -> list[Event] | None:
+        """What lies between the checkpoint and `head`, the checkpoint moved to `last`; None
+        where that is more than a page, or the checkpoint is not behind at all."""
+        at = checkpoint.read(connection, database, self.name, head.generation)
+        if not 0 <= head.position - (at or 0) <= pages.PAGE:
+            return None
+        if at is None:
+            checkpoint.begin(connection, database, self.name, head.generation)
+        if not checkpoint.advance(connection, database, self.name, head.generation, at or 0, last):
+            return None
+        return pages.by_position(connection, database, head.generation, at or 0, head.position)
+
+    async def catch_up(self, database: Database) -> int:
+        """Make the table if it is missing, and fold what was written while nobody kept it."""
+        await install(database, self.projection)
+        return await catch_up(database, self.projection)
+
+    def lag(self, connection: Connection, database: Database, head: Head) -> int:
+        """Positions between the checkpoint and the head row."""
+        at = checkpoint.read(connection, database, self.name, head.generation) or 0
+        if at <= head.position:
+            return head.position - at
+        # Either the log has grown since `head` was read, or the checkpoint is none of ours.
+        return checkpoint.standing(connection, database, self.name, head.generation).lag
+
+    async def differences(self, database: Database, head: Head) -> AsyncIterator[str]:
+        """Each way in which the table is not what the log folds to."""
+        async for difference in differences_at(database, self.projection, head):
+            yield str(difference)
+
+    def _table(self, database: Database) -> ProjectionTable:
+        key = database.name, database.schema
+        if key not in self._tables:
+            self._tables[key] = ProjectionTable(self.projection, database)
+        return self._tables[key]
+
+
+async def catch_up(
+    database: Database,
+    projection: Projection,
+    *,
+    generation: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> int:
+    """Fold what the log holds beyond the checkpoint; how many positions that was.
+
+    Follows the generation in use, through a flip, unless one is named. A checkpoint ahead
+    of the log says nothing about the table: it is set back and all is folded anew. Any
+    number of processes may run it at once. Raises LedgerUnavailable, NotALedger.
+    """
+    table = ProjectionTable(projection, database)
+
+    def look(connection: Connection) -> checkpoint.Standing:
+        return checkpoint.standing(connection, database, projection.name, generation)
+
+    def page(connection: Connection) -> tuple[int, checkpoint.Standing]:
+        here = look(connection)
+        if here.checkpoint is None:
+            checkpoint.begin(connection, database, projection.name, here.generation)
+        at = here.checkpoint or 0
+
+        def move(to: int) -> bool:
+            return checkpoint.advance(
+                connection, database, projection.name, here.generation, at, to
+            )
+
+        if at > here.end:
+            move(0)
+            return 0, here
+        events = pages.by_position(connection, database, here.generation, at, here.end)
+        to = events[-1].position if len(events) >= pages.PAGE else here.end
+        if not move(to):  # another runner was faster
+            return 0, here
+        table.apply(connection, here.generation, events)
+        return to - at, here._replace(checkpoint=to)
+
+    folded = 0
+    here = await database.run(look, "snapshot")
+    while here.lag or here.checkpoint is None:
+        done, here = await database.run(page, "write")
+        folded += done
+        if on_progress is not None:
+            on_progress(Progress(here.end - here.lag, here.end))
+        if not here.lag:  # as far as the log was then
+            here = await database.run(look, "snapshot")
+    return folded
+
+
+async def lag(database: Database, projection: Projection) -> int:
+    """How many positions the table is behind the log. Raises LedgerUnavailable, NotALedger."""
+    here = await database.run(
+        lambda c: checkpoint.standing(c, database, projection.name), "snapshot"
+    )
+    return here.lag
+
+
+async def install(database: Database, projection: Projection) -> bool:
+    """Make the projection's table where there is none; whether it was made now.
+
+    On PostgreSQL it lies in the ledger's schema, unless the table names one of its own.
+    Raises LedgerUnavailable.
+    """
+    table = ProjectionTable(projection, database).table
+
+    def missing(connection: Connection) -> bool:
+        if table.schema == database.schema:
+            return table.name not in database.tables(connection)
+        return not connection.dialect.has_table(connection, table.name, table.schema)
+
+    if not await database.run(missing, "snapshot"):
+        return False
+    try:
+        await database.run(table.create, "write")
+    except LedgerUnavailable:
+        if await database.run(missing, "snapshot"):
+            raise
+        return False  # another process made it meanwhile
+    return True

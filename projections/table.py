@@ -1,0 +1,243 @@
+"""A projection's table in one database: its rows loaded, folded, compared and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    literal,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from ledger.events import CONTROL_STREAM, Event
+from ledger.store.database import Database
+from projections import pages
+from projections.protocol import Projection
+
+__all__ = ["UNREADABLE", "ProjectionTable", "Written"]
+
+KEY: Final = ("generation", "name")
+LARGEST: Final = 2**63 - 1
+
+RowValues = Mapping[str, Any]
+UNREADABLE: Final[RowValues] = {}
+"""Stands for a row whose values are not of their columns' types."""
+
+
+class Written(NamedTuple):
+    """What became of rows."""
+
+    changed: int
+    added: int
+    removed: int
+
+
+class ProjectionTable:
+    """The table of one projection in one database."""
+
+    def __init__(self, projection: Projection, database: Database) -> None:
+        given = projection.table
+        if {column.name for column in given.primary_key} != set(KEY):
+            raise ValueError(
+                f"the primary key of projection {projection.name} must be (generation, name)"
+            )
+        self.projection: Final = projection
+        self._database = database
+        # The ledger's own schema, where the projection names none.
+        self.table: Final[Table] = (
+            given if given.schema else given.to_metadata(MetaData(schema=database.schema))
+        )
+        self.columns: Final = tuple(c.name for c in self.table.columns if c.name not in KEY)
+        columns = self.table.c
+        one_generation = columns.generation == bindparam("in_generation")
+        own = [columns[name] for name in self.columns]
+        self._select = select(columns.name, *own).where(one_generation)
+        self._load = self._select.where(columns.name.in_(bindparam("names", expanding=True)))
+        self._names = (
+            select(columns.name)
+            .where(one_generation, columns.name.is_not(None))
+            .order_by(columns.name)
+            .limit(bindparam("page"))
+        )
+        self._delete = delete(self.table).where(one_generation)
+        self._upsert = self._make_upsert()
+
+    def _make_upsert(self) -> postgresql.Insert | sqlite.Insert:
+        # The two dialects spell it alike, each in a class of its own.
+        if self._database.name == "postgresql":
+            into = postgresql.insert(self.table)
+            new = {name: into.excluded[name] for name in self.columns}
+            if not new:
+                return into.on_conflict_do_nothing()
+            return into.on_conflict_do_update(index_elements=KEY, set_=new)
+        into_lite = sqlite.insert(self.table)
+        new = {name: into_lite.excluded[name] for name in self.columns}
+        if not new:
+            return into_lite.on_conflict_do_nothing()
+        return into_lite.on_conflict_do_update(index_elements=KEY, set_=new)
+
+    # --- the fold --------------------------------------------------------------------
+
+    def has_row(self, stream: object) -> bool:
+        """Whether a stream of that name is folded: not the control stream, and no damaged
+        name that no secret can have."""
+        return isinstance(stream, str) and stream != CONTROL_STREAM and is_plain(stream)
+
+    def fold(self, row: RowValues | None, event: Event) -> RowValues | None:
+        """The row after `event`, as it is stored. Nothing comes before version 1."""
+        folded = self.projection.fold(row if event.version > 1 else None, event)
+        if folded is None:
+            return None
+        unknown = folded.keys() - set(self.columns)
+        if unknown:
+            raise ValueError(
+                f"projection {self.projection.name} folds to {', '.join(sorted(unknown))},"
+                f" which its table has no column for"
+            )
+        return {name: _storable(folded.get(name)) for name in self.columns}
+
+    def fold_all(
+        self, rows: Mapping[str, RowValues], events: Iterable[Event]
+    ) -> dict[str, RowValues | None]:
+        """The rows that `rows` become through `events`: the names that have events only."""
+        after: dict[str, RowValues | None] = {}
+        for event in events:
+            if self.has_row(event.stream):
+                row = after[event.stream] if event.stream in after else rows.get(event.stream)
+                if row is UNREADABLE:
+                    row = None
+                after[event.stream] = self.fold(row, event._replace(sealed=b""))
+        return after
+
+    def apply(self, connection: Connection, generation: int, events: Sequence[Event]) -> None:
+        """Fold events of one generation into the table, the checkpoint being locked."""
+        names = {event.stream for event in events if self.has_row(event.stream)}
+        if names:
+            before = self.load(connection, generation, names)
+            self.write(connection, generation, before, self.fold_all(before, events))
+
+    # --- the rows --------------------------------------------------------------------
+
+    def load(
+        self, connection: Connection, generation: int, names: Iterable[str]
+    ) -> dict[str, RowValues]:
+        """The rows of these names, those that there are."""
+        given = list(names)
+        plain = [name for name in given if self.has_row(name)]
+        found: dict[str, RowValues] = {}
+        for start in range(0, len(plain), pages.PAGE):
+            chunk = pages.padded(plain[start : start + pages.PAGE])
+            try:
+                rows = connection.execute(
+                    self._load, {"in_generation": generation, "names": chunk}
+                ).all()
+            except SQLAlchemyError:
+                raise
+            except Exception:  # noqa: BLE001  # a column's type met what it can't hold
+                for name in dict.fromkeys(chunk):
+                    found.update(self._load_one(connection, generation, name))
+            else:
+                for name, *values in rows:
+                    twice = name in found  # a table that lost its primary key
+                    row = dict(zip(self.columns, values, strict=True))
+                    found[name] = UNREADABLE if twice else row
+        for name in given:
+            if not self.has_row(name):
+                found.update(self._load_one(connection, generation, name))
+        return found
+
+    def _load_one(self, connection: Connection, generation: int, name: str) -> dict[str, RowValues]:
+        statement = self._select.where(self._is(name))
+        try:
+            row = connection.execute(statement, {"in_generation": generation}).first()
+        except SQLAlchemyError:
+            raise
+        except Exception:  # noqa: BLE001  # as above
+            return {name: UNREADABLE}
+        if row is None:
+            return {}
+        return {name: dict(zip(self.columns, row[1:], strict=True))}
+
+    def write(
+        self,
+        connection: Connection,
+        generation: int,
+        before: Mapping[str, RowValues],
+        after: Mapping[str, RowValues | None],
+    ) -> Written:
+        """Make the rows `before` what they are in `after`, where they differ."""
+        upserts: list[dict[str, Any]] = []
+        added = removed = 0
+        for name, row in after.items():
+            old = before.get(name)
+            if row is not None and (old is None or not same(row, old)):
+                upserts.append({"generation": generation, "name": name, **row})
+                added += old is None
+            elif row is None and old is not None:
+                statement = self._delete.where(self._is(name))
+                connection.execute(statement, {"in_generation": generation})
+                removed += 1
+        if upserts:
+            connection.execute(self._upsert, upserts)
+        return Written(len(upserts) - added, added, removed)
+
+    def names(self, connection: Connection, generation: int, after: str | None) -> list[str]:
+        """The next names of the table above `after`, in its own order; None: from the start."""
+        statement = self._names
+        if after is not None:
+            statement = statement.where(self.table.c.name > self._text(after))
+        rows = connection.execute(statement, {"in_generation": generation, "page": pages.PAGE})
+        return [row[0] for row in rows]
+
+    def _is(self, name: str) -> ColumnElement[bool]:
+        return self.table.c.name == self._text(name)
+
+    def _text(self, name: object) -> ColumnElement[Any]:
+        # The name of a damaged row may be no valid text, and in a table without types no
+        # text at all.
+        if not isinstance(name, str):
+            return literal(name)
+        encoded = self._database.text(name)
+        if isinstance(encoded, str):
+            return literal(encoded, Text())
+        return cast(literal(encoded, LargeBinary()), Text())
+
+
+def same(expected: RowValues, actual: RowValues) -> bool:
+    """Whether a row holds what it should."""
+    return all(name in actual and actual[name] == value for name, value in expected.items())
+
+
+def is_plain(text: str) -> bool:
+    """Whether both databases can hold a text."""
+    if "\x00" in text:
+        return False
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        if is_plain(value):
+            return value
+        return value.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(-LARGEST - 1, min(value, LARGEST))
+    return value

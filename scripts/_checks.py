@@ -1,0 +1,58 @@
+"""Run every check of the project, all of them even when one fails, and say how it went.
+
+With arguments: only pytest, with these arguments. In the environment of oldest dependencies
+(./scripts/test --minimums): only pytest, because the tools are held to one version elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = [sys.executable, "-m"]
+IMPORT_LINTER = "import sys; from importlinter.cli import lint_imports_command as c; sys.exit(c())"
+
+STATIC: list[tuple[str, list[str]]] = [
+    ("ruff check", [*PYTHON, "ruff", "check", "."]),
+    ("ruff format", [*PYTHON, "ruff", "format", "--check", "."]),
+    ("mypy --strict", [*PYTHON, "mypy"]),
+    ("import contracts", [sys.executable, "-c", IMPORT_LINTER, "--no-logo", "--no-cache"]),
+]
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    whole = not arguments and os.environ.get("SECRET_LEDGER_ENVIRONMENT") != "minimums"
+    pytest = [*PYTHON, "pytest", *(arguments or _workers())]
+    steps = [*(STATIC if whole else []), ("tests", pytest)]
+
+    failed = []
+    began = time.monotonic()
+    for number, (name, command) in enumerate(steps, 1):
+        print(f"== {number}/{len(steps)} {name}", flush=True)
+        code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+        if code != 0:
+            failed.append(f"{name} (exit {code})")
+
+    seconds = time.monotonic() - began
+    if failed:
+        print(f"== not green after {seconds:.0f} s: {', '.join(failed)}", flush=True)
+        return 1
+    print(f"== all green: {len(steps)} of {len(steps)} steps in {seconds:.0f} s", flush=True)
+    return 0
+
+
+def _workers() -> list[str]:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return [f"--numprocesses={min(count or 1, 4)}", "--dist=worksteal"]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

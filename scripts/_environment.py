@@ -1,0 +1,206 @@
+"""Make the virtual environment that a script needs, then become that script.
+
+    python scripts/_environment.py {cli,test,minimums} scripts/some_script.py [argument ...]
+
+Environments live in .venv/, one for each Python version and purpose. One is whole only when its
+stamp says so, and the stamp is written last: what a killed run left is made anew. It is made under
+an exclusive lock and used under a shared one, so that scripts can run side by side.
+
+Runs on a bare Python 3.11 or newer: standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+EXTRAS = {"cli": "cli", "test": "test", "minimums": "test"}
+
+
+def main() -> None:
+    purpose, script, *arguments = sys.argv[1:]
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)
+    environment = _usable(_environments(purpose), project)
+    python = environment / "bin" / "python"
+    os.environ["SECRET_LEDGER_ENVIRONMENT"] = purpose
+    os.execv(python, [str(python), str(ROOT / script), *arguments])
+
+
+def _environments(purpose: str) -> list[Path]:
+    """Where to look, best first; the last one is made if none is there."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}{sys.abiflags}"
+    folder = ROOT / ".venv"
+    own = folder / f"{version}-{purpose}"
+    return [folder / f"{version}-test", own] if purpose == "cli" else [own]
+
+
+def _usable(environments: list[Path], project: dict[str, Any]) -> Path:
+    try:
+        (ROOT / ".venv").mkdir(exist_ok=True)
+        for environment in environments:
+            if _take(environment, project, make=environment is environments[-1]):
+                return environment
+    except PermissionError as error:
+        raise _failure(
+            f"{error.filename} can't be written", "run as the owner of this checkout"
+        ) from None
+    raise AssertionError("the last environment is always made")
+
+
+def _take(environment: Path, project: dict[str, Any], *, make: bool) -> bool:
+    """Hold a shared lock on a whole environment; the script that we become inherits it."""
+    lock = os.open(environment.with_name(environment.name + ".lock"), os.O_RDWR | os.O_CREAT)
+    while True:
+        _wait_for(lock, fcntl.LOCK_SH, environment)
+        if _is_whole(environment, project):
+            os.set_inheritable(lock, True)
+            return True
+        if not make:
+            os.close(lock)
+            return False
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        _wait_for(lock, fcntl.LOCK_EX, environment)
+        if not _is_whole(environment, project):  # else another run was quicker
+            _make(environment, project, lock)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _wait_for(lock: int, kind: int, environment: Path) -> None:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _say(f"waiting for another run that makes or uses .venv/{environment.name}")
+        fcntl.flock(lock, kind)
+
+
+def _is_whole(environment: Path, project: dict[str, Any]) -> bool:
+    try:
+        return (environment / "stamp").read_text("utf-8") == _stamp(environment, project)
+    except OSError:
+        return False
+
+
+def _stamp(environment: Path, project: dict[str, Any]) -> str:
+    """What the environment depends on: not the tools' settings, which are in pyproject too."""
+    parts = {
+        "python": [platform.python_version(), str(_interpreter().resolve())],
+        "place": str(environment),
+        "packaging": [project["build-system"], project["project"], project["tool"].get("hatch")],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest() + "\n"
+
+
+def _interpreter() -> Path:
+    """The Python itself, also when we were started by one of a virtual environment."""
+    return Path(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def _make(environment: Path, project: dict[str, Any], lock: int) -> None:
+    version = platform.python_version()
+    _say(f"making .venv/{environment.name} with Python {version} (about a minute, once)")
+    if environment.exists():
+        shutil.rmtree(environment)
+    pip = _make_bare(environment, lock)
+    purpose = environment.name.partition("-")[2]
+    constraints = environment / "constraints.txt"
+    bounds = _lower_bounds(project["project"]) if purpose == "minimums" else []
+    constraints.write_text("".join(f"{bound}\n" for bound in bounds), "utf-8")
+    _run(
+        [
+            *(*pip, "install", "--quiet", "--no-input", "--disable-pip-version-check"),
+            *("--constraint", str(constraints), "--editable", f"{ROOT}[{EXTRAS[purpose]}]"),
+        ],
+        "pip could not install the dependencies (above: what it says)",
+        "it needs a package index; PIP_INDEX_URL and PIP_PROXY name yours",
+        lock,
+    )
+    partial = environment / "stamp.partial"
+    partial.write_text(_stamp(environment, project), "utf-8")
+    partial.rename(environment / "stamp")
+
+
+def _make_bare(environment: Path, lock: int) -> list[str]:
+    """Create the environment with what this machine has, and return the pip that fills it."""
+    interpreter = str(_interpreter())
+    python = str(environment / "bin" / "python")
+    failed = "the virtual environment could not be made (above: why)"
+    has = {
+        module: importlib.util.find_spec(module) is not None
+        for module in ("venv", "ensurepip", "virtualenv", "pip")
+    }
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    hint = f"apt-get install python3-venv (for a Python beside the system's: python{version}-venv)"
+    if has["venv"] and has["ensurepip"]:
+        _run([interpreter, "-m", "venv", str(environment)], failed, hint, lock)
+        return [python, "-m", "pip"]
+    if has["virtualenv"]:
+        _say("this Python has no ensurepip; using virtualenv")
+        _run([interpreter, "-m", "virtualenv", "--quiet", str(environment)], failed, hint, lock)
+        return [python, "-m", "pip"]
+    if has["venv"] and has["pip"]:
+        _say("this Python has no ensurepip; using its own pip")
+        _run([interpreter, "-m", "venv", "--without-pip", str(environment)], failed, hint, lock)
+        return [interpreter, "-m", "pip", "--python", python]
+    missing = "ensurepip" if has["venv"] else "venv"
+    text = f"{interpreter} can't make virtual environments: it has no module {missing}"
+    raise _failure(text, hint)
+
+
+def _lower_bounds(project: dict[str, Any]) -> list[str]:
+    """The oldest versions that pyproject allows of what users install, each pinned."""
+    bounds = []
+    for requirement in [*project["dependencies"], *project["optional-dependencies"]["cli"]]:
+        found = re.fullmatch(r"([\w.-]+)(?:\[.*\])?>=([\d.]+)(?:,.*)?", requirement)
+        if found is None:
+            raise _failure(
+                f"no lower bound in {requirement!r}", "declare one in pyproject.toml: name>=x.y"
+            )
+        bounds.append(f"{found[1]}=={found[2]}")
+    return bounds
+
+
+def _run(command: list[str], failure: str, hint: str, lock: int) -> None:
+    """Run a command that holds the lock too: if we are killed, the next run waits until it ends."""
+    environ = {**os.environ, "PIP_USER": "0"}  # a host's default of --user is refused in a venv
+    for name in ("PYTHONPATH", "PYTHONHOME"):
+        environ.pop(name, None)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        pass_fds=(lock,),
+        check=False,
+    )
+    if done.returncode != 0:
+        raise _failure(failure, hint)
+
+
+def _say(text: str) -> None:
+    print(f"environment: {text}", file=sys.stderr, flush=True)
+
+
+def _failure(text: str, hint: str) -> SystemExit:
+    print(f"error: {text}\nhint: {hint}", file=sys.stderr, flush=True)
+    return SystemExit(2)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()
+    sys.exit(130)

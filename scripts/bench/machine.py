@@ -1,0 +1,51 @@
+"""What the figures were measured on: no names of hosts, no paths."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import asyncpg
+from floors import driver_url
+from places import Place
+
+__all__ = ["describe", "version"]
+
+
+def describe() -> dict[str, Any]:
+    """The machine: its flush is what bounds every durable write."""
+    return {
+        "cpus": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "flush_microseconds": round(_flush()),
+    }
+
+
+def _flush() -> float:
+    """The median time of one fdatasync after a page was written."""
+    taken = []
+    with tempfile.TemporaryFile() as file:
+        number = file.fileno()
+        for _ in range(100):
+            os.write(number, bytes(4096))
+            began = time.perf_counter()
+            os.fsync(number) if not hasattr(os, "fdatasync") else os.fdatasync(number)
+            taken.append(time.perf_counter() - began)
+    return statistics.median(taken) * 1e6
+
+
+async def version(place: Place) -> str:
+    """The version of the database."""
+    if place.database == "sqlite":
+        return sqlite3.sqlite_version
+    connection = await asyncpg.connect(driver_url(place.empty("version")))
+    try:
+        return str(await connection.fetchval("SHOW server_version"))
+    finally:
+        await connection.close()

@@ -1,0 +1,51 @@
+"""Databases for the tests: every test that asks for `database_url` runs on each backend."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from postgresql_server import DatabaseHost, ExternalServer, PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[DatabaseHost]:
+    """The server of this session (of this worker, under xdist). Tests must not stop it."""
+    url = os.environ.get("SECRET_LEDGER_TEST_POSTGRESQL_URL")
+    if url:
+        yield ExternalServer(url)
+        return
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: DatabaseHost) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite database whose file does not exist yet."""
+    return f"sqlite+aiosqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database of each backend in turn."""
+    backend = "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    url: str = request.getfixturevalue(backend)
+    return url
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[PostgresServer]:
+    """A server of the test's own, to stop, restart and kill. Takes a second or two to make."""
+    with PostgresServer() as server:
+        yield server

@@ -1,0 +1,76 @@
+"""A wire between a client and PostgreSQL that can be cut exactly around a COMMIT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Literal, Self
+
+from sqlalchemy.engine import make_url
+
+COMMIT = b"COMMIT;"
+
+Moment = Literal["before the commit arrives", "before its answer arrives"]
+
+
+class CuttingProxy:
+    """Forwards bytes both ways. `cut` names the moment at which the next commit's connection
+    is torn; `cuts` counts them. While `down`, no new connection is let through."""
+
+    def __init__(self, url: str) -> None:
+        self._target = make_url(url)
+        self._server: asyncio.Server | None = None
+        self.cut: Moment | None = None
+        self.cuts = 0
+        self.down_after_cut = False
+        self.down = False
+        self._answers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._answers:
+            writer.close()
+
+    @property
+    def url(self) -> str:
+        """The database's URL, by way of this proxy."""
+        assert self._server is not None
+        port = self._server.sockets[0].getsockname()[1]
+        return self._target.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._answers.add(writer)
+        if self.down:
+            writer.close()
+            return
+        there, back = await asyncio.open_connection(self._target.host, self._target.port)
+        answers = asyncio.create_task(self._forward(there, writer))
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if COMMIT in data and self.cut is not None:
+                    moment, self.cut = self.cut, None
+                    self.cuts += 1
+                    self.down = self.down_after_cut
+                    answers.cancel()
+                    await asyncio.wait([answers])
+                    if moment == "before its answer arrives":
+                        back.write(data)
+                        await back.drain()
+                        await there.read(1)  # the server has answered: it has committed
+                    break
+                back.write(data)
+                await back.drain()
+        back.close()
+        writer.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()

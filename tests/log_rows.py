@@ -1,0 +1,182 @@
+"""The rows of a log, read and written on one connection with the format's own functions.
+
+What `log_builder` builds with; a test that writes something refused may use it directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import column, table, update
+from sqlalchemy.engine import Connection
+
+from ledger.control import Control, fold_control
+from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
+from ledger.format import hash_of, is_purged, open_event, purge, seal_event
+from ledger.keys import Key, LedgerKey
+from ledger.metadata import encode_metadata
+from ledger.state import Head
+from ledger.store.database import Database
+from ledger.store.reads import events_page, read_state
+from ledger.store.schema import FORMAT, apply, read_meta
+from ledger.versions import state_of
+
+_EVERYTHING = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event before it has a place in the log; `key` None stands for the active one."""
+
+    stream: str
+    event_type: str
+    data: bytes = b""
+    metadata: str = "{}"
+    key: LedgerKey | None = None
+
+
+class LogRows:
+    """The rows of one ledger. Every method runs inside its caller's transaction."""
+
+    def __init__(self, database: Database, ledger_id: bytes, keys: Sequence[Key] = ()) -> None:
+        self.database = database
+        self.ledger_id = ledger_id
+        self.keys = {bound.fingerprint: bound for bound in map(self.bound, keys)}
+
+    def bound(self, key: Key) -> LedgerKey:
+        """The key with its fingerprint in this ledger."""
+        return key.for_ledger(self.ledger_id)
+
+    def append(
+        self,
+        connection: Connection,
+        head: Head,
+        entries: Sequence[Entry],
+        *,
+        state: str = "active",
+        activations: int = 0,
+    ) -> list[Event]:
+        self.database.lock_generation(connection, head.generation)
+        active = self.keys[self.control(connection, head.generation).active.fingerprint]
+        newest = {e.stream: e for e in self.events(connection, head.generation)}
+        now = max(head.recorded_at, self.database.clock(connection))
+        added: list[Event] = []
+        for position, entry in enumerate(entries, head.position + 1):
+            last = newest.get(entry.stream)
+            key = entry.key or active
+            event = Event(
+                generation=head.generation,
+                position=position,
+                stream=entry.stream,
+                version=last.version + 1 if last else 1,
+                event_type=entry.event_type,
+                key_id=key.id,
+                key_fingerprint=key.fingerprint,
+                recorded_at=now,
+                metadata=entry.metadata,
+                prev_hash=last.event_hash if last else NO_HASH,
+                sealed=b"",
+                event_hash=b"",
+            )
+            newest[entry.stream] = seal_event(key.event_cipher, self.ledger_id, event, entry.data)
+            added.append(newest[entry.stream])
+        self.database.insert_events(connection, added)
+        after = head._replace(
+            position=added[-1].position,
+            recorded_at=now,
+            key_epoch=head.key_epoch + activations,
+            state=state,
+        )
+        self.set_head(connection, head.generation, after._asdict())
+        return added
+
+    def copied(self, connection: Connection, generation: int, to: int) -> list[Event]:
+        """Every event as a migration carries it: the same, but under the active key; purged
+        where nobody may read it any more."""
+        control = self.control(connection, generation)
+        active = self.keys[control.active.fingerprint]
+        lost = {key.fingerprint for key in control.keys if key.lost is not None}
+        events = self.events(connection, generation)
+        ends = {e.stream: e.version for e in events if e.event_type == EventType.DESTROYED}
+        newest: dict[str, bytes] = {}
+        copied: list[Event] = []
+        for event in events:
+            bare = event._replace(
+                generation=to, prev_hash=newest.get(event.stream, NO_HASH), event_hash=b""
+            )
+            under_lost = event.key_fingerprint in lost
+            if ends.get(event.stream, 0) > event.version or (
+                under_lost and state_of(event) == "live" and event.stream != CONTROL_STREAM
+            ):
+                sealed = event.sealed if is_purged(event.sealed) else purge(event.sealed)
+                new = bare._replace(sealed=sealed)
+                new = new._replace(event_hash=hash_of(self.ledger_id, new))
+            else:
+                data = b"" if under_lost else self.opened(event)
+                new = seal_event(
+                    active.event_cipher,
+                    self.ledger_id,
+                    bare._replace(key_id=active.id, key_fingerprint=active.fingerprint, sealed=b""),
+                    data,
+                )
+            newest[event.stream] = new.event_hash
+            copied.append(new)
+        return copied
+
+    def opened(self, event: Event) -> bytes:
+        key = self.keys[event.key_fingerprint]
+        return open_event(key.event_cipher, self.ledger_id, event)
+
+    def about(self, key: LedgerKey) -> Mapping[str, Any]:
+        return {"key": {"id": key.id, "fingerprint": key.fingerprint.hex()}}
+
+    def about_generation(self, control: Control, new: int) -> str:
+        active = self.keys[control.active.fingerprint]
+        return encode_metadata(
+            ledger={"generation": new, "from": control.generation, **self.about(active)}
+        )
+
+    def control(self, connection: Connection, generation: int) -> Control:
+        events = self.events(connection, generation)
+        return fold_control(
+            self.ledger_id, generation, [e for e in events if e.stream == CONTROL_STREAM]
+        )
+
+    def events(self, connection: Connection, generation: int) -> list[Event]:
+        return events_page(connection, self.database, generation, 0, _EVERYTHING, limit=_EVERYTHING)
+
+    def in_use(self, connection: Connection) -> Head:
+        meta = read_meta(connection, self.database)
+        assert meta is not None
+        return read_state(connection, self.database, meta).in_use[0]
+
+    def make_schema(self, connection: Connection, upto: int) -> None:
+        self.database.begin_creation(connection)
+        apply(connection, self.database, after=0, upto=upto)
+        connection.execute(
+            self.database.statements.insert_meta,
+            {"ledger_id": self.ledger_id, "format": FORMAT, "schema_version": upto},
+        )
+
+    def add_key(self, connection: Connection, key: LedgerKey) -> None:
+        connection.execute(
+            self.database.statements.insert_key,
+            {"key_id": key.id, "key_fingerprint": key.fingerprint},
+        )
+
+    def set_head(
+        self, connection: Connection, generation: int, columns: Mapping[str, object]
+    ) -> None:
+        """Change columns of a head row."""
+        heads = table(
+            "ledger_head",
+            *(column(name) for name in Head._fields),
+            schema=self.database.schema,
+        )
+        change = update(heads).where(heads.c.generation == generation).values(**columns)
+        connection.execute(change)
+
+    def insert_head(self, connection: Connection, head: Head) -> None:
+        connection.execute(self.database.statements.insert_head, head._asdict())

@@ -1,0 +1,277 @@
+"""The command as a process: on a terminal, in a pipe, interrupted, without its extra."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cli_session import KEY
+
+ROOT = Path(__file__).resolve().parent.parent
+LEDGER = [sys.executable, "-m", "ledger"]
+CANARY = "canary-value-90c1"
+
+
+@pytest.fixture
+def environ(sqlite_url: str) -> dict[str, str]:
+    kept = {n: v for n, v in os.environ.items() if "OS_SECRET_" not in n}
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT),
+        "OS_SECRET_LEDGER_URL": sqlite_url,
+        "OS_SECRET_KEY": KEY.text().reveal_text(),
+        "COLUMNS": "100",
+        "TERM": "xterm",
+    }
+
+
+def run(
+    environ: dict[str, str], *words: str, value: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*LEDGER, *words], env=environ, input=value, capture_output=True, timeout=60, check=False
+    )
+
+
+@dataclass
+class Terminal:
+    """A person at a terminal: what is shown to it, and what it types."""
+
+    fd: int
+    process: subprocess.Popen[bytes]
+    shown: str = ""
+    _seen: int = field(default=0)
+
+    def wait_for(self, text: str) -> None:
+        end = time.monotonic() + 30
+        while text not in self.shown[self._seen :]:
+            assert time.monotonic() < end, f"{text!r} was not shown: {self.shown!r}"
+            self._read(0.1)
+        self._seen = len(self.shown)
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def end(self) -> int:
+        while self.process.poll() is None:
+            self._read(0.1)
+        self._read(0)
+        return self.process.returncode
+
+    def _read(self, seconds: float) -> None:
+        while select.select([self.fd], [], [], seconds)[0]:
+            try:
+                got = os.read(self.fd, 65536)
+            except OSError:
+                return
+            if not got:
+                return
+            self.shown += got.decode(errors="replace").replace("\r\n", "\n")
+            seconds = 0
+
+
+@contextmanager
+def terminal(environ: dict[str, str], *words: str) -> Iterator[Terminal]:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*LEDGER, *words],
+        env=environ,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=_take_terminal,  # getpass asks the controlling terminal
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(ours, process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def _take_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def on_terminal(environ: dict[str, str], *words: str) -> tuple[int, str]:
+    with terminal(environ, *words) as person:
+        return person.end(), person.shown
+
+
+def test_a_first_session_in_a_shell(environ: dict[str, str]) -> None:
+    made = run(environ, "init")
+    assert made.returncode == 0
+    environ["OS_SECRET_LEDGER_ID"] = made.stdout.decode().strip().partition("=")[2]
+    assert run(environ, "put", "a", value=b"\xff\n").returncode == 0
+    assert run(environ, "get", "a").stdout == b"\xff\n"
+    assert run(environ, "get", "nope").returncode == 20
+    assert run(environ, "verify", "--level", "full").returncode == 0
+    environ["OS_SECRET_KEY"] = "ff" * 31 + "00"
+    assert run(environ, "get", "a").returncode == 11
+
+
+def test_a_value_typed_at_a_terminal_is_not_shown_and_has_no_line_break(
+    environ: dict[str, str],
+) -> None:
+    run(environ, "init")
+    with terminal(environ, "put", "a") as person:
+        person.wait_for("Value of a (not shown): ")
+        time.sleep(0.2)
+        person.type(f"{CANARY}\n")
+        assert person.end() == 0
+        assert CANARY not in person.shown
+        assert "wrote a: version 1" in person.shown
+    assert run(environ, "get", "a").stdout == CANARY.encode()
+    code, shown = on_terminal(environ, "get", "a")
+    assert code == 0
+    assert f"{CANARY}\n" in shown
+
+
+def test_nothing_typed_is_nothing_written(environ: dict[str, str]) -> None:
+    run(environ, "init")
+    with terminal(environ, "put", "a") as person:
+        person.wait_for("(not shown): ")
+        time.sleep(0.2)
+        person.type("\n")
+        assert person.end() == 2
+        assert "error: nothing was typed" in person.shown
+    assert run(environ, "get", "a").returncode == 20
+
+
+def test_control_c_at_the_prompt_ends_it_quietly(environ: dict[str, str]) -> None:
+    run(environ, "init")
+    with terminal(environ, "put", "a") as person:
+        person.wait_for("(not shown): ")
+        time.sleep(0.2)
+        person.type("\x03")
+        assert person.end() == 130
+        assert "Traceback" not in person.shown
+        assert "error" not in person.shown
+    assert run(environ, "get", "a").returncode == 20
+
+
+def test_control_c_while_stdin_is_read_ends_it_quietly(environ: dict[str, str]) -> None:
+    run(environ, "init")
+    process = subprocess.Popen(
+        [*LEDGER, "put", "a"], env=environ, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_destroy_on_a_terminal_asks_for_the_name_again(environ: dict[str, str]) -> None:
+    run(environ, "put", "a", value=b"1")
+    for typed, code in (("b", 2), ("a", 0)):
+        with terminal(environ, "destroy", "a", "--reason", "x") as person:
+            person.wait_for("This ends a for good. Its name again: ")
+            person.type(f"{typed}\n")
+            assert person.end() == code
+    assert run(environ, "get", "a").returncode == 21
+
+
+def test_lists_are_tables_on_a_terminal(environ: dict[str, str]) -> None:
+    run(environ, "put", "db/pw", "--actor", "a\x1b[2Jb[red]", value=b"1")
+    for words, columns in (
+        (["list"], ["name", "version", "state", "actor", "key id"]),
+        (["history", "db/pw"], ["version", "event type", "actor"]),
+        (["keys", "status"], ["key id", "key fingerprint", "held"]),
+    ):
+        code, shown = on_terminal(environ, *words)
+        assert code == 0
+        for column in columns:
+            assert column in shown
+    _, shown = on_terminal(environ, "list")
+    assert "a\\u001b[2Jb[red]" in re.sub(r"\s", "", shown)
+    assert "\x1b[2J" not in shown
+    assert "note: there are none" in on_terminal(environ, "list", "none")[1]
+    assert "nothing is wrong" in on_terminal(environ, "verify", "--level", "full")[1]
+    code, shown = on_terminal(environ, "health")
+    assert re.search(r"^ready: +yes$", shown, re.MULTILINE)
+    assert "as the log has it" in on_terminal(environ, "projections", "check")[1]
+
+
+def test_a_pipe_that_closes_early_ends_it_quietly(environ: dict[str, str]) -> None:
+    script = (
+        "import asyncio, os\n"
+        "from ledger import Keyring, SecretLedger\n"
+        "async def fill():\n"
+        "    url = os.environ['OS_SECRET_LEDGER_URL']\n"
+        "    async with SecretLedger.open(url, Keyring.from_env()) as ledger:\n"
+        "        await ledger.put_many({f'n/{i:04}': 'x' for i in range(3000)})\n"
+        "asyncio.run(fill())\n"
+    )
+    subprocess.run([sys.executable, "-c", script], env=environ, check=True)
+    for words in ("list", "list --json", "list n/ --all"):
+        shell = f"{sys.executable} -m ledger {words} | head -1; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(
+            ["bash", "-c", shell], env=environ, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.splitlines()[-1] == "141"
+        assert [e for e in done.stderr.splitlines() if "WAL-reset" not in e] == []
+
+
+def test_a_closed_stdin_or_stdout_is_no_traceback(environ: dict[str, str]) -> None:
+    run(environ, "init")
+    for shell, code in (("put a <&-", 2), ("list >&-", 0), ("list 2>&-", 0)):
+        command = f"{sys.executable} -m ledger {shell}"
+        done = subprocess.run(
+            ["bash", "-c", command], env=environ, capture_output=True, check=False
+        )
+        assert b"Traceback" not in done.stderr
+        assert done.returncode == code
+
+
+def test_any_encoding_of_stdout_can_show_any_name(environ: dict[str, str]) -> None:
+    environ["PYTHONIOENCODING"] = "ascii"
+    name = "caf\u00e9/\u2713"
+    assert run(environ, "put", name, value=b"1").returncode == 0
+    assert run(environ, "get", name).stdout == b"1"
+    assert run(environ, "list").stdout.startswith(b"caf\\xe9/\\u2713\t")
+    assert b"\\u2713" in run(environ, "list", "--json").stdout
+    assert run(environ, "--help").returncode == 0
+
+
+def test_without_its_extra_it_says_what_to_install(environ: dict[str, str]) -> None:
+    script = (
+        "import sys; sys.modules['cyclopts'] = None\n"
+        "from ledger.cli import main; sys.exit(main(['list']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "error: the command line needs cyclopts",
+        "hint: pip install 'secret-ledger[cli]'",
+    ]
+
+
+def test_help_loads_no_database_driver_and_no_cipher(environ: dict[str, str]) -> None:
+    script = (
+        "import sys; from ledger.cli import main; main(['--help'])\n"
+        "heavy = {'sqlalchemy', 'aiosqlite', 'asyncpg', 'cryptography', 'structlog', 'asyncio'}\n"
+        "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

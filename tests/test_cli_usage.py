@@ -1,0 +1,197 @@
+"""What a command that can't be understood is told, what the help says, and the shape of JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from cli_session import KEY, Cli
+
+from ledger import errors
+
+VERBS = (
+    "init", "keygen", "put", "get", "list", "history", "delete", "restore", "destroy", "verify",
+    "keys status", "projections check", "projections rebuild", "nodes", "health", "schema upgrade",
+)  # fmt: skip
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> Cli:
+    monkeypatch.setenv("COLUMNS", "80")
+    return Cli(monkeypatch, sqlite_url)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        ("", "no verb is given", "secret-ledger --help"),
+        ("keys", "no verb is given", "secret-ledger keys --help"),
+        ("lsit", "there is no verb lsit", "did you mean: secret-ledger list"),
+        ("keys statsu", "there is no verb statsu", "did you mean: secret-ledger keys status"),
+        ("get", "secret-ledger get: NAME is missing", "secret-ledger get --help"),
+        ("get a b", "secret-ledger get: one argument too many", "secret-ledger get --help"),
+        ("list --jsno", "secret-ledger list has no option --jsno", "did you mean --json?"),
+        ("get a --version", "secret-ledger get: --version needs a value", None),
+        ("get a --version x", "secret-ledger get: --version takes a whole number", None),
+        ("get a --debug --debug", "secret-ledger get: --debug stands twice", None),
+        (
+            "verify --level most",
+            "secret-ledger verify: --level takes one of latest, full, control",
+            None,
+        ),
+        ("destroy a --yes", "secret-ledger destroy: --reason needs a value", None),
+        ("get a --at 2026-01-31", "--at has no time zone", None),
+        ("get a --at noon", "--at takes a time as ISO 8601", "such as 2026-01-31T12:00:00Z"),
+        ("get a --at 2026-01-31T00:00Z --version 1", "--version and --at exclude each other", None),
+        ("put a --metadata [1]", "--metadata takes a JSON object", None),
+        ("put a --file /no/such", "the file of --file can't be read: No such file or", None),
+        ("put a --actr x", "put has no such option", "did you mean --actor?"),
+    ],
+)
+def test_a_usage_error_is_exit_2_with_a_way_out(
+    cli: Cli, words: str, error: str, hint: str | None
+) -> None:
+    done = cli(*words.split())
+    assert (done.code, done.raw) == (2, b"")
+    first, *rest = done.err.splitlines()
+    assert first.startswith(f"error: {error}")
+    assert len(rest) == 1
+    assert rest[0].startswith(f"hint: {hint}" if hint else "hint: ")
+    as_json = cli(*words.split(), "--json")
+    assert (as_json.error["error"], as_json.error["exit_code"]) == ("usage", 2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["put", "a", "hunter2"], ["put", "a", "hunter2", "--json"], ["put", "a", "-hunter2"],
+        ["put", "a", "--value=hunter2"], ["put", "a", "--value", "hunter2"],
+        ["put", "a", "--hunter2"], ["put", "a", "--", "hunter2"], ["put", "a", "b", "--debug"],
+        ["put", "hunter2", "a", "b"],
+    ],
+)  # fmt: skip
+def test_a_value_as_an_argument_is_refused_and_not_repeated(cli: Cli, words: list[str]) -> None:
+    done = cli(*words, value=b"stdin")
+    assert done.code == 2
+    assert "put takes no value as an argument" in done.err
+    assert "printf %s" in done.err
+    assert "hunter2" not in done.err
+
+
+def test_without_a_url_the_hint_says_how_to_set_one(cli: Cli) -> None:
+    cli.set("OS_SECRET_LEDGER_URL", None)
+    for verb in VERBS:
+        if verb != "keygen":
+            words = [*verb.split(), *(["a"] if verb in {"get", "put", "history"} else [])]
+            words += {"delete": ["a"], "restore": ["a"]}.get(verb, [])
+            words += ["a", "--reason", "x", "--yes"] if verb == "destroy" else []
+            done = cli(*words)
+            assert done.code == 2, verb
+            assert done.err.startswith("error: no database is named\n")
+            assert "OS_SECRET_LEDGER_URL" in done.err
+    assert cli("list", "--url", "").code == 2
+
+
+def test_the_url_comes_from_an_option_a_setting_or_its_file(cli: Cli, tmp_path: Any) -> None:
+    file = tmp_path / "url"
+    file.write_text(cli.url)
+    file.chmod(0o600)
+    cli.set("OS_SECRET_LEDGER_URL", None)
+    assert cli("init", "--url", cli.url).code == 0
+    cli.set("OS_SECRET_LEDGER_URL_FILE", str(file))
+    assert cli("list").code == 0
+    cli.set("OS_SECRET_LEDGER_URL", cli.url)
+    assert cli("list").code == 16
+
+
+def test_options_of_every_verb_may_stand_before_it_too(cli: Cli) -> None:
+    cli.set("OS_SECRET_LEDGER_URL", None)
+    assert cli("--url", cli.url, "--json", "init").json["created"] is True
+    assert cli(f"--url={cli.url}", "put", "--", "-a", value=b"1").code == 0
+    assert cli("--json", "get", "--url", cli.url, "--", "-a").json["value"] == "1"
+
+
+def test_the_help_of_every_verb_has_its_options_and_fits_80_columns(cli: Cli) -> None:
+    for verb in VERBS:
+        done = cli(*verb.split(), "--help")
+        assert (done.code, done.err) == (0, ""), verb
+        for option in ("--url", "--schema", "--json", "--debug"):
+            assert option in done.out, verb
+        assert "secret-ledger --help" in done.out
+        assert max(map(len, done.out.splitlines())) <= 80, verb
+
+
+def test_the_root_help_lists_every_verb_setting_and_exit_code(cli: Cli) -> None:
+    for words in (["--help"], ["-h"]):
+        text = cli(*words).out
+        for verb in VERBS:
+            assert re.search(rf"^\W*{verb.split()[0]} ", text, re.MULTILINE), verb
+        codes = {getattr(errors, name).exit_code for name in errors.__all__}
+        listed = {int(code) for code in re.findall(r"(?:^|\s)(\d{1,3}) [a-z]", text)}
+        assert codes | {0, 1, 2, 130} == listed
+        for name in ("KEY", "KEY_ID", "PREVIOUS_KEYS", "LEDGER_ID", "LEDGER_URL", "MODE"):
+            assert f"OS_SECRET_{name} " in text
+        assert max(map(len, text.splitlines())) <= 80
+
+
+def test_version_is_one_line(cli: Cli) -> None:
+    done = cli("--version")
+    assert (done.code, done.err, len(done.out.splitlines())) == (0, "", 1)
+
+
+def test_keygen_prints_a_key_and_nothing_else(cli: Cli) -> None:
+    cli.set("OS_SECRET_LEDGER_URL", None)
+    cli.hold(None)
+    first, second = cli("keygen"), cli("keygen", "--id", "k-1")
+    assert re.fullmatch(r"slk1_[A-Za-z0-9_-]+\n", first.out)
+    assert first.out != second.out
+    assert (first.err, second.err) == ("", "")
+    assert cli("keygen", "--id", "k-1", "--json").json["key_id"] == "k-1"
+    assert cli("keygen", "--id", "NO").code == 16
+
+
+def test_init_gives_the_line_that_pins_the_ledger(cli: Cli) -> None:
+    done = cli("init")
+    found = re.fullmatch(r"export OS_SECRET_LEDGER_ID=([0-9a-f]{32})\n", done.out)
+    assert found
+    cli.set("OS_SECRET_LEDGER_ID", found[1])
+    assert cli("put", "a", value=b"1").code == 0
+    again = cli("init", "--json").json
+    assert (again["ledger_id"], again["created"]) == (found[1], False)
+
+
+def test_every_verb_answers_in_one_json_document(cli: Cli) -> None:
+    cli("init")
+    cli("put", "a", value=b"1")
+    cli("put", "b", value=b"1")
+    for words, field in (
+        (["init"], "ledger_id"), (["keygen"], "key"), (["put", "a"], "version"),
+        (["get", "a"], "value"), (["list"], "secrets"), (["list", "none"], "secrets"),
+        (["history", "a"], "versions"), (["delete", "a"], "version"), (["restore", "a"], "version"),
+        (["destroy", "a", "--reason", "x", "--yes"], "reason"), (["verify"], "ok"),
+        (["verify", "--level", "full"], "findings"), (["keys", "status"], "keys"),
+        (["projections", "check"], "differences"), (["projections", "rebuild"], "rebuilt"),
+        (["nodes"], "nodes"), (["health"], "ready"), (["schema", "upgrade"], "applied"),
+    ):  # fmt: skip
+        done = cli(*words, "--json")
+        assert done.code == 0, words
+        assert field in done.json, words
+        for line in done.err.splitlines():
+            assert isinstance(json.loads(line), dict), words
+
+
+def test_a_long_list_streams_as_one_json_document(cli: Cli) -> None:
+    import asyncio
+
+    from ledger import Keyring, SecretLedger
+
+    async def fill() -> None:
+        async with SecretLedger.open(cli.url, Keyring.of(KEY)) as ledger:
+            await ledger.put_many({f"n/{i:04}": str(i) for i in range(1200)})
+
+    asyncio.run(fill())
+    found = cli("list", "--json").json["secrets"]
+    assert [secret["name"] for secret in found] == [f"n/{i:04}" for i in range(1200)]
+    assert len(cli("list", "n/00").rows) == 100
