@@ -78,7 +78,6 @@ def _rates(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _scans(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
     events = 20_000 if options.quick else 200_000
-    times = min(3, options.rounds)
     print(f"\n{place.database}: over {events:,} events, in processes of their own", flush=True)
     print(f"  {'':<24}{'events/s':>10}{'peak MB':>10}   event loop's gaps in ms")
     found = []
