@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ledger.keys import Key, KeyProvider, Keyring
     from ledger.nodes import NodeInfo
     from ledger.opening import DEFAULT, init_ledger, open_ledger, upgrade_schema
+    from ledger.rekeying import RekeyReport
+    from ledger.rotation import Rotation
     from ledger.secret import Secret
     from ledger.secret_ledger import SecretLedger
     from ledger.unverified import UnverifiedLedger, open_unverified
@@ -47,6 +49,8 @@ __all__ = [  # noqa: PLE0604  # the error tree lists itself
     "LocalKeyProvider",
     "NodeInfo",
     "Progress",
+    "RekeyReport",
+    "Rotation",
     "Secret",
     "SecretInfo",
     "SecretLedger",
@@ -75,6 +79,8 @@ _HOMES = {
     "LocalKeyProvider": "key_sources",
     "NodeInfo": "nodes",
     "Progress": "findings",
+    "RekeyReport": "rekeying",
+    "Rotation": "rotation",
     "Secret": "secret",
     "SecretInfo": "versions",
     "SecretLedger": "secret_ledger",

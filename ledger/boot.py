@@ -36,7 +36,7 @@ from ledger.store.reads import first_under
 from ledger.store.translate import is_refusal, is_transient
 from ledger.verify import verify_ledger
 
-__all__ = ["BootOptions", "Booted", "boot"]
+__all__ = ["BootOptions", "Booted", "boot", "check_not_ephemeral"]
 
 MAX_ROUNDS = 50
 """Races with other nodes (a first boot, a rotation) that one boot starts over for."""
@@ -69,12 +69,7 @@ async def boot(
     database: Database, keyring: Keyring, identity: Identity, options: BootOptions
 ) -> Booted:
     """Pass the gate, or raise what it refuses with; a refusal leaves its line among the nodes."""
-    if keyring.is_ephemeral and not database.in_memory:
-        raise InvalidKey(
-            "an ephemeral keyring is for an in-memory database only: what it seals can't be"
-            " opened after the process ends",
-            hint="use Keyring.from_env()",
-        )
+    check_not_ephemeral(keyring, database)
     created = False
     for _ in range(MAX_ROUNDS):
         state = await _state(database, options)
@@ -91,6 +86,16 @@ async def boot(
         if booted is not None:
             return booted
     raise LedgerUnavailable("the ledger kept changing while it was being opened")
+
+
+def check_not_ephemeral(keyring: Keyring, database: Database) -> None:
+    """Raises InvalidKey for a keyring that dies with the process, on a database that stays."""
+    if keyring.is_ephemeral and not database.in_memory:
+        raise InvalidKey(
+            "an ephemeral keyring is for an in-memory database only: what it seals can't be"
+            " opened after the process ends",
+            hint="use Keyring.from_env()",
+        )
 
 
 async def _state(database: Database, options: BootOptions) -> State | None:

@@ -132,10 +132,17 @@ def _unchanging(event: Event) -> tuple[object, ...]:
     return event.position, event.version, event.event_type, event.recorded_at, event.metadata
 
 
-def key_metadata(key_id: str, fingerprint: bytes, epoch: int) -> str:
+def key_metadata(
+    key_id: str,
+    fingerprint: bytes,
+    epoch: int,
+    *,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> str:
     """The metadata of `key.introduced` and `key.activated`: the key they are about."""
     about = {"key": {"id": key_id, "fingerprint": fingerprint.hex()}, "epoch": epoch}
-    return encode_metadata(ledger=about)
+    return encode_metadata(actor=actor, reason=reason, ledger=about)
 
 
 def fold_control(

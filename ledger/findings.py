@@ -7,9 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from ledger.errors import MissingKey, TamperedEvent
+from ledger.errors import LedgerError, MissingKey, TamperedEvent
+from ledger.events import Event
+from ledger.format import printable
 
-__all__ = ["MAX_FINDINGS", "Finding", "Level", "Progress", "Tally", "Tell", "VerifyReport"]
+__all__ = [
+    "MAX_FINDINGS",
+    "Finding",
+    "Level",
+    "Progress",
+    "Tally",
+    "Tell",
+    "VerifyReport",
+    "finding_of",
+]
 
 Level = Literal["control", "latest", "full"]
 MAX_FINDINGS: Final = 1000
@@ -28,6 +39,23 @@ class Finding:
     expected_fingerprint: str | None = None
     actual_fingerprint: str | None = None
     key_id: str | None = None
+
+
+def finding_of(event: Event, problem: LedgerError | str) -> Finding:
+    """What is wrong with one row."""
+    details = {} if isinstance(problem, str) else problem.details
+    reason = problem if isinstance(problem, str) else problem.message
+    return Finding(
+        kind="missing_key" if isinstance(problem, MissingKey) else "tampered",
+        reason=str(details.get("reason", reason)),
+        position=event.position,
+        stream=printable(event.stream),
+        version=event.version,
+        generation=event.generation,
+        expected_fingerprint=details.get("expected_fingerprint"),
+        actual_fingerprint=details.get("actual_fingerprint"),
+        key_id=printable(event.key_id),
+    )
 
 
 @dataclass(frozen=True, slots=True)

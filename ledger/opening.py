@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.append import InlineProjection
 from ledger.boot import BootOptions, boot
 from ledger.creation import upgrade
-from ledger.errors import NotALedger, WrongLedger
+from ledger.errors import InvalidKey, NotALedger, WrongLedger
 from ledger.findings import Level
 from ledger.following import snapshot
 from ledger.gate import check_not_moved, check_pinned, check_state, judge
 from ledger.key_sources import parse_ledger_id, pinned_ledger_id
 from ledger.keys import KeyProvider, Keyring
-from ledger.nodes import Identity
+from ledger.nodes import HEARTBEAT, Identity
 from ledger.store.database import address_of, connect
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ async def open_ledger(
     schema: str | None = None,
     node: str | None = None,
     projections: Projections = DEFAULT,
+    watch_keys: float | None = None,
+    heartbeat: float = HEARTBEAT,
     patience: float = 10.0,
 ) -> AsyncIterator[SecretLedger]:
     """Open a ledger; the boot gate runs here, before anything is written.
@@ -67,6 +69,9 @@ async def open_ledger(
     schema: PostgreSQL's schema, default `secret_ledger`.
     node: the name to announce, default the host's.
     projections: kept in the append's own transaction, default `sys_secret`.
+    watch_keys: ask the provider for the keys again every so many seconds, and go on with
+        what it gives if the gate lets it pass; see `SecretLedger.reload_keys`.
+    heartbeat: seconds between two renewals of this node's line; it is live for three of them.
     patience: seconds that a write rides out a database that can't be reached, or is locked.
 
     Raises any refusal of the boot gate; see `ledger.errors`.
@@ -76,12 +81,17 @@ async def open_ledger(
 
     where = _without_text(url)
     del url
+    provider = None if isinstance(keyring, Keyring) else keyring
     if not isinstance(keyring, Keyring):
         keyring = await keyring.keyring()
+    if watch_keys is not None and provider is None:
+        raise InvalidKey(
+            "a fixed Keyring can't be watched", hint="open the ledger with EnvKeyProvider()"
+        )
     pinned = _pinned(ledger_id)
     database = connect(where, schema=schema, read_only=read_only, patience=patience)
     try:
-        identity = Identity.of(node)
+        identity = Identity.of(node, heartbeat)
         options = BootOptions(create, verify, read_only, pinned)
         booted = await boot(database, keyring, identity, options)
         kept: Sequence[InlineProjection]
@@ -92,7 +102,15 @@ async def open_ledger(
         else:
             kept = tuple(projections)
         ledger = SecretLedger(
-            database, booted, identity, kept, read_only=read_only, patience=patience
+            database,
+            booted,
+            identity,
+            kept,
+            provider=provider,
+            level=verify,
+            read_only=read_only,
+            patience=patience,
+            watch_keys=watch_keys,
         )
         if not read_only:
             for projection in kept:

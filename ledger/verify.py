@@ -22,7 +22,16 @@ from ledger.authority import read_event
 from ledger.control import Control, fold_control
 from ledger.errors import LedgerError, MissingKey, SecretDestroyed, TamperedEvent
 from ledger.events import CONTROL_STREAM, CONTROL_TYPES, NO_HASH, SECRET_TYPES, Event, EventType
-from ledger.findings import MAX_FINDINGS, Finding, Level, Progress, Tally, Tell, VerifyReport
+from ledger.findings import (
+    MAX_FINDINGS,
+    Finding,
+    Level,
+    Progress,
+    Tally,
+    Tell,
+    VerifyReport,
+    finding_of,
+)
 from ledger.format import hash_of, printable
 from ledger.gate import Standing
 from ledger.keys import LedgerKey
@@ -176,7 +185,7 @@ class _Scan:
     def _check_one(self, event: Event, *, destroyed_later: bool) -> Finding | None:
         try:
             if hash_of(self.control.ledger_id, event) != event.event_hash:
-                return _finding(event, "its hash does not match its row")
+                return finding_of(event, "its hash does not match its row")
             read_event(self.control, self.keys, event, destroyed_later=destroyed_later)
         except SecretDestroyed:
             return None  # gone for good, and its hash is still what the chain says
@@ -184,9 +193,9 @@ class _Scan:
             # A control event has no value to miss; the active key's own seals cover the chain.
             if event.stream == CONTROL_STREAM or not self.missing_keys_matter:
                 return None
-            return _finding(event, error.message, error)
+            return finding_of(event, error)
         except LedgerError as error:
-            return _finding(event, str(error.details.get("reason", error.message)), error)
+            return finding_of(event, error)
         return None
 
     async def every_event(self, head: Head) -> None:
@@ -231,11 +240,11 @@ class _Scan:
         for row in rows:
             event = row.event
             if event.position <= after:
-                suspects.append((None, _finding(event, "another event has its position")))
+                suspects.append((None, finding_of(event, "another event has its position")))
             elif event.position != after + 1:
                 suspects.append((None, _gap(self.generation, after + 1, event.position - 1)))
             if event.recorded_at < time_before:
-                suspects.append((None, _finding(event, "it is older than the event before it")))
+                suspects.append((None, finding_of(event, "it is older than the event before it")))
             after, time_before = event.position, event.recorded_at
             finding = (
                 self._check_kind(event)
@@ -249,9 +258,9 @@ class _Scan:
     def _check_kind(self, event: Event) -> Finding | None:
         kinds = CONTROL_TYPES if event.stream == CONTROL_STREAM else SECRET_TYPES
         if event.event_type not in kinds:
-            return _finding(event, f"{printable(event.event_type)} is no event of such a stream")
+            return finding_of(event, f"{printable(event.event_type)} is no event of such a stream")
         if parse_metadata(event.metadata).malformed:
-            return _finding(event, "its metadata is not readable")
+            return finding_of(event, "its metadata is not readable")
         return None
 
     def _check_chain(self, row: CheckedRow) -> Finding | None:
@@ -259,12 +268,12 @@ class _Scan:
         if event.version == 1:
             follows = event.prev_hash == NO_HASH
         elif row.previous_position is None:
-            return _finding(event, f"version {event.version - 1} before it is missing")
+            return finding_of(event, f"version {event.version - 1} before it is missing")
         else:
             follows = (
                 row.previous_hash == event.prev_hash and row.previous_position < event.position
             )
-        return None if follows else _finding(event, "it does not follow the version before it")
+        return None if follows else finding_of(event, "it does not follow the version before it")
 
     async def _accounted_for(self, row: CheckedRow) -> bool:
         """Whether the log itself says, under a seal, that this damage was ended.
@@ -362,19 +371,4 @@ def _gap(generation: int, first: int, last: int) -> Finding:
     missing = f"position {first} is" if first == last else f"positions {first} to {last} are"
     return Finding(
         "tampered", f"{missing} missing from the log", position=first, generation=generation
-    )
-
-
-def _finding(event: Event, reason: str, error: LedgerError | None = None) -> Finding:
-    details = error.details if error is not None else {}
-    return Finding(
-        kind="missing_key" if isinstance(error, MissingKey) else "tampered",
-        reason=reason,
-        position=event.position,
-        stream=printable(event.stream),
-        version=event.version,
-        generation=event.generation,
-        expected_fingerprint=details.get("expected_fingerprint"),
-        actual_fingerprint=details.get("actual_fingerprint"),
-        key_id=printable(event.key_id),
     )

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 from attacker import Attacker, attacking
 from cli_session import KEY, NEW_KEY, Cli, Done
-from victim import rotate
 
 from ledger import EventType, Keyring, SecretLedger
 from ledger.events import to_microseconds
@@ -54,7 +53,7 @@ def rotated(cli: Cli) -> None:
 
     async def run() -> None:
         async with SecretLedger.open(cli.url, Keyring.of(NEW_KEY, [KEY])) as ledger:
-            await rotate(ledger, KEY, NEW_KEY)
+            await ledger.rotate()
 
     asyncio.run(run())
 

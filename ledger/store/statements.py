@@ -13,6 +13,8 @@ from typing import Any, Final
 from sqlalchemy import TextClause, TextualSelect, bindparam, column, text
 from sqlalchemy.engine import Connection, Row
 
+from ledger.events import CONTROL_STREAM
+
 __all__ = ["EVENT_COLUMNS", "HEAD_COLUMNS", "Statements", "paged", "whole"]
 
 EVENT_COLUMNS: Final = (
@@ -24,14 +26,14 @@ HEAD_COLUMNS: Final = "generation, position, recorded_at, key_epoch, state"
 
 NODE_COLUMNS: Final = (
     "node_id, node, host, pid, release, state, key_id, key_fingerprint, pending_id,"
-    " pending_fingerprint, readable, position, reason, refusals, started_at, last_seen"
+    " pending_fingerprint, readable, position, reason, refusals, heartbeat, started_at, last_seen"
 )
 _NODE_VALUES: Final = ", ".join(f":{column.strip()}" for column in NODE_COLUMNS.split(","))
 _NODE_RENEWED: Final = ", ".join(
     f"{column} = excluded.{column}"
     for column in (
         "key_id", "key_fingerprint", "pending_id", "pending_fingerprint", "readable",
-        "position", "last_seen",
+        "position", "reason", "heartbeat", "last_seen",
     )
 )  # fmt: skip
 SMALL: Final = 16 * 1024
@@ -80,22 +82,26 @@ _VERSION_AT: Final = """(
 # Streams in order of their bytes, found by skipping through the index one stream at a
 # time: the cost is that of the streams, not of their history. (CROSS JOIN holds SQLite's
 # planner to that order.)
-_HEADS_PAGE: Final = f"""
+_HEADS: Final = """
 WITH RECURSIVE names (stream, n) AS (
-    SELECT (SELECT min(f.stream) FROM {{s}}secret_event AS f
-            WHERE f.generation = :generation AND f.stream {{after}} CAST(:after AS TEXT)), 1
+    SELECT (SELECT min(f.stream) FROM {s}secret_event AS f
+            WHERE f.generation = :generation AND f.stream {after} CAST(:after AS TEXT)), 1
     UNION ALL
-    SELECT (SELECT min(f.stream) FROM {{s}}secret_event AS f
+    SELECT (SELECT min(f.stream) FROM {s}secret_event AS f
             WHERE f.generation = :generation AND f.stream > names.stream), n + 1
     FROM names WHERE names.stream IS NOT NULL AND n < :limit
 )
-SELECT {_P}
-FROM names CROSS JOIN {{s}}secret_event AS e
+SELECT {what}
+FROM names CROSS JOIN {s}secret_event AS e
 WHERE e.generation = :generation AND e.stream = names.stream
- AND e.version = (SELECT max(v.version) FROM {{s}}secret_event AS v
+ AND e.version = (SELECT max(v.version) FROM {s}secret_event AS v
                   WHERE v.generation = :generation AND v.stream = names.stream)
-ORDER BY e.stream
 """
+_HEADS_PAGE: Final = f"{_HEADS} ORDER BY e.stream"
+_HEADS_BY_KEY: Final = (
+    f"{_HEADS} AND e.stream <> '{CONTROL_STREAM}' GROUP BY e.key_id, e.key_fingerprint"
+)
+_BY_KEY: Final = "e.key_id, e.key_fingerprint, count(*), max(e.stream)"
 
 # With each event what it follows: the version before it in its stream, and whether a
 # later `secret.destroyed` ends it. So a scan of any length keeps no state by stream.
@@ -227,8 +233,10 @@ class Statements:
             "SELECT 1 FROM {s}secret_event WHERE generation = :generation"
             " AND stream = CAST(:stream AS TEXT) AND position <= :bound LIMIT 1"
         )
-        self.heads_page_from: Final = sql(_HEADS_PAGE, after=">=")
-        self.heads_page_after: Final = sql(_HEADS_PAGE, after=">")
+        self.heads_page_from: Final = sql(_HEADS_PAGE, after=">=", what=_P)
+        self.heads_page_after: Final = sql(_HEADS_PAGE, after=">", what=_P)
+        self.heads_by_key_from: Final = sql(_HEADS_BY_KEY, after=">=", what=_BY_KEY)
+        self.heads_by_key_after: Final = sql(_HEADS_BY_KEY, after=">", what=_BY_KEY)
         self.check_page: Final = sql(_CHECK_PAGE)
         self.destroyed_after: Final = sql(
             "SELECT max(version) FROM {s}secret_event WHERE generation = :generation"
