@@ -258,7 +258,7 @@ def deleted(stream: str, version: int) -> SecretDeleted:
     """The secret's head is a `secret.deleted`."""
     return SecretDeleted(
         f"{stream} was deleted at version {version}",
-        hint=f"`restore` brings its last value back; earlier versions: get --version N {stream}",
+        hint="`restore` brings its last value back; an earlier version is read by its number",
         stream=stream,
         version=version,
     )

@@ -20,7 +20,7 @@ from ledger.state import Head
 from ledger.store.database import Database
 from ledger.store.reads import head_in_use
 
-__all__ = ["Health", "KeyStatus", "Verified", "assess", "key_status"]
+__all__ = ["Health", "KeyStatus", "Lagging", "Verified", "assess", "key_status"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.append import InlineProjection
 from ledger.boot import BootOptions, boot
 from ledger.creation import upgrade
-from ledger.errors import InvalidKey, NotALedger, WrongLedger
-from ledger.findings import Level
+from ledger.errors import InvalidKey, LedgerUnavailable, NotALedger, WrongLedger
+from ledger.findings import Level, Tally, check_level
 from ledger.following import snapshot
 from ledger.gate import check_not_moved, check_pinned, check_state, judge
+from ledger.health import Lagging
 from ledger.key_sources import parse_ledger_id, pinned_ledger_id
 from ledger.keys import KeyProvider, Keyring
 from ledger.nodes import HEARTBEAT, Identity
-from ledger.store.database import address_of, connect
+from ledger.state import Head
+from ledger.store.database import Database, address_of, connect
+from ledger.store.reads import head_in_use
+from ledger.verify import CheckedProjection, check_projections
 
 if TYPE_CHECKING:
     from ledger.secret_ledger import SecretLedger
@@ -62,7 +66,8 @@ async def open_ledger(
         is not disposed of (a SQLite engine lends its URL, not its pool).
     keyring: the keys, or a provider of them.
     create: make a ledger where the database holds nothing at all.
-    verify: "control", "latest" (every secret's head opens) or "full" (every event).
+    verify: "control", "latest" (every secret's head opens) or "full" (every event, and the
+        projections).
     read_only: announce and write nothing.
     ledger_id: the ledger that this must be; no other is opened, and none is made. The
         setting OS_SECRET_LEDGER_ID does the same.
@@ -81,9 +86,9 @@ async def open_ledger(
 
     where = _without_text(url)
     del url
+    check_level(verify)
     provider = None if isinstance(keyring, Keyring) else keyring
-    if not isinstance(keyring, Keyring):
-        keyring = await keyring.keyring()
+    keyring = await _keys_of(keyring)
     if watch_keys is not None and provider is None:
         raise InvalidKey(
             "a fixed Keyring can't be watched", hint="open the ledger with EnvKeyProvider()"
@@ -112,16 +117,50 @@ async def open_ledger(
             patience=patience,
             watch_keys=watch_keys,
         )
-        if not read_only:
-            for projection in kept:
-                await projection.catch_up(database)
-        ledger._start()
         try:
+            if not read_only:
+                for projection in kept:
+                    await projection.catch_up(database)
+            if verify == "full":
+                await _check_kept(database, kept)
+            ledger._start()
             yield ledger
         finally:
             await ledger._close()
     finally:
         await database.close()
+
+
+async def _check_kept(database: Database, kept: Sequence[InlineProjection]) -> None:
+    """Hold the projections against the log. Raises TamperedEvent.
+
+    One that is behind was not caught up, so the ledger is only read: that is no damage.
+    """
+    head = await database.run(lambda c: head_in_use(c, database), "statement")
+    if head is None:
+        raise LedgerUnavailable(f"{database.place}: no generation is in use")
+    tally = Tally()
+    for each in kept:
+        if isinstance(each, CheckedProjection) and not await _is_behind(database, each, head):
+            await check_projections(database, head, [each], tally)
+    tally.report("full", 0.0).raise_if_not_ok()
+
+
+async def _is_behind(database: Database, projection: object, head: Head) -> bool:
+    if not isinstance(projection, Lagging):
+        return False
+    return await database.run(lambda c: projection.lag(c, database, head), "snapshot") > 0
+
+
+async def _keys_of(keyring: Keyring | KeyProvider) -> Keyring:
+    if isinstance(keyring, Keyring):
+        return keyring
+    if not hasattr(keyring, "keyring"):  # a key's text, say, which must not be shown
+        raise InvalidKey(
+            f"open takes a Keyring or a KeyProvider, not {type(keyring).__name__}",
+            hint="Keyring.from_env(), or Keyring.of(Key.parse(text))",
+        )
+    return await keyring.keyring()
 
 
 def _without_text(url: str | URL | AsyncEngine) -> URL | AsyncEngine | None:
@@ -155,8 +194,7 @@ async def init_ledger(
     """
     where = _without_text(url)
     del url
-    if not isinstance(keyring, Keyring):
-        keyring = await keyring.keyring()
+    keyring = await _keys_of(keyring)
     database = connect(where, schema=schema)
     try:
         options = BootOptions(
@@ -186,8 +224,7 @@ async def upgrade_schema(
     """
     where = _without_text(url)
     del url
-    if not isinstance(keyring, Keyring):
-        keyring = await keyring.keyring()
+    keyring = await _keys_of(keyring)
     pinned = _pinned(ledger_id)
     database = connect(where, schema=schema)
     try:

@@ -30,6 +30,7 @@ from ledger.findings import (
     Tally,
     Tell,
     VerifyReport,
+    check_level,
     finding_of,
 )
 from ledger.format import hash_of, printable
@@ -40,7 +41,7 @@ from ledger.state import Head, Meta
 from ledger.store.database import Database
 from ledger.store.reads import CheckedRow, check_page, heads_page, read_state
 
-__all__ = ["CheckedProjection", "verify_ledger"]
+__all__ = ["CheckedProjection", "check_projections", "verify_ledger"]
 
 
 @runtime_checkable
@@ -66,8 +67,10 @@ async def verify_ledger(
     """Check what lies in `database`, whose control stream `standing` has verified already.
 
     What is written while it runs is never a finding; so None where the control stream has
-    grown since `standing`: read on, then try again. Raises LedgerUnavailable.
+    grown since `standing`: read on, then try again. Raises LedgerUnavailable, and InvalidValue
+    for a level that there is not.
     """
+    check_level(level)
     began = time.monotonic()
     tally = Tally()
     control = standing.control
@@ -88,13 +91,20 @@ async def verify_ledger(
         await scan.heads(head)
         return tally.report(level, time.monotonic() - began)
 
-    await scan.every_event(head)
+    tally.heads = await scan.every_event(head)
     await scan.count_rows()
     await scan.other_generations(state.heads, meta)
+    await check_projections(database, head, projections, tally)
+    return tally.report(level, time.monotonic() - began)
+
+
+async def check_projections(
+    database: Database, head: Head, projections: Sequence[CheckedProjection], tally: Tally
+) -> None:
+    """Add each way in which a projection, at `head`, is not what the log folds to."""
     for projection in projections:
         async for difference in projection.differences(database, head):
             tally.add(Finding("projection", f"{projection.name}: {difference}"))
-    return tally.report(level, time.monotonic() - began)
 
 
 @dataclass(slots=True)
@@ -198,9 +208,12 @@ class _Scan:
             return finding_of(event, error)
         return None
 
-    async def every_event(self, head: Head) -> None:
-        """Open every event and check every chain, position and time up to the head row's."""
-        after = time_before = 0
+    async def every_event(self, head: Head) -> int:
+        """Open every event and check every chain, position and time up to the head row's.
+
+        Returns how many secrets have begun by then.
+        """
+        secrets = after = time_before = 0
         while True:
             rows = await self.database.run(
                 partial(
@@ -221,6 +234,7 @@ class _Scan:
             after, time_before = rows[-1].event.position, rows[-1].event.recorded_at
             self.tally.events += len(rows)
             self.tally.by_key.update(r.event.key_id for r in rows)
+            secrets += sum(r.event.version == 1 for r in rows if r.event.stream != CONTROL_STREAM)
             self._tell(after, head.position)
         if after != head.position:
             self.tally.add(_gap(self.generation, after + 1, head.position))
@@ -232,6 +246,7 @@ class _Scan:
                     generation=self.generation,
                 )
             )
+        return secrets
 
     def _check_rows(
         self, rows: Sequence[CheckedRow], after: int, time_before: int

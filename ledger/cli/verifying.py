@@ -96,7 +96,7 @@ def _show(output: Output, report: VerifyReport) -> None:
         if report.omitted:
             output.line("omitted", report.omitted)
         return
-    heads = f", {report.heads:,} secrets" if report.level == "latest" else ""
+    heads = f", {report.heads:,} secrets" if report.level != "control" else ""
     print(f"checked {report.events:,} events{heads} in {report.seconds:.2f} s ({report.level})")
     for key_id, events in report.by_key.items():
         print(f"  {events:>9,} under {key_id}")
