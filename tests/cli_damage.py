@@ -17,9 +17,9 @@ VERBS = (
     ["put", "b"], ["get", "a"], ["list"], ["history", "a"], ["delete", "a"], ["restore", "a"],
     ["destroy", "a", "--reason", "x", "--yes"], ["verify"], ["keys", "status"], ["nodes"],
     ["health"], ["projections", "check"], ["projections", "rebuild"], ["schema", "upgrade"],
-    ["init"],
+    ["init"], ["keys", "rotate"], ["keys", "rekey"],
 )  # fmt: skip
-WITHOUT_A_KEY = ("list", "history", "keys", "nodes")
+WITHOUT_A_KEY = (["list"], ["history", "a"], ["keys", "status"], ["nodes"])
 
 
 def attack(cli: Cli, *statements: str) -> None:

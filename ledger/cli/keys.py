@@ -38,7 +38,8 @@ def add_to(app: App) -> None:
     register(
         family,
         rotate,
-        "export OS_SECRET_KEY=$(secret-ledger keygen) OS_SECRET_PREVIOUS_KEYS=$OLD_KEY",
+        "(umask 077; secret-ledger keygen > new-key)    # keep a copy of it first",
+        "export OS_SECRET_PREVIOUS_KEYS=$OS_SECRET_KEY OS_SECRET_KEY=$(cat new-key)",
         "secret-ledger keys rotate",
     )
     register(family, rekey)
