@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.append import InlineProjection
 from ledger.boot import BootOptions, boot
 from ledger.creation import upgrade
-from ledger.errors import InvalidKey, LedgerUnavailable, NotALedger, WrongLedger
+from ledger.errors import InvalidKey, LedgerError, LedgerUnavailable, NotALedger, WrongLedger
 from ledger.findings import Level, Tally, check_level
 from ledger.following import snapshot
 from ledger.gate import check_not_moved, check_pinned, check_state, judge
@@ -98,7 +98,11 @@ async def open_ledger(
     try:
         identity = Identity.of(node, heartbeat)
         options = BootOptions(create, verify, read_only, pinned)
-        booted = await boot(database, keyring, identity, options)
+        try:
+            booted = await boot(database, keyring, identity, options)
+        except LedgerError as refusal:
+            refusal.add_note(f"refused on node {identity.node} (pid {identity.pid})")
+            raise
         kept: Sequence[InlineProjection]
         if isinstance(projections, Default):
             import projections as read_side

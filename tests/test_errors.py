@@ -17,12 +17,13 @@ def shown(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-async def test_the_traceback_of_a_refused_boot_says_the_way_out(database_url: str) -> None:
+async def test_the_traceback_of_a_refused_boot_says_which_node_and_the_way_out(database_url: str) -> None:
     async with SecretLedger.open(database_url, Keyring.of(OLD)):
         pass
     with pytest.raises(KeyFingerprintMismatch) as caught:
-        async with SecretLedger.open(database_url, Keyring.of(Key.generate())):
+        async with SecretLedger.open(database_url, Keyring.of(Key.generate()), node="web-3"):
             pass
+    assert "refused on node web-3 (pid " in shown(caught.value)
     assert f"hint: {caught.value.hint}" in shown(caught.value)
     assert "OS_SECRET_PREVIOUS_KEYS" in caught.value.hint
 

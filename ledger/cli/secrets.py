@@ -211,7 +211,8 @@ def destroy(
 ) -> Coroutine[Any, Any, None]:
     """End a secret for good: no version of it so far is ever returned again.
 
-    Also the way out for a secret whose row is damaged. A later `put` starts anew.
+    Its sealed bytes stay in the log, which is append-only. Also the way out for a secret whose
+    row is damaged. A later `put` starts anew.
     """
     output = Output(common.json)
     if not yes:
