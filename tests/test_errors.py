@@ -17,7 +17,9 @@ def shown(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-async def test_the_traceback_of_a_refused_boot_says_which_node_and_the_way_out(database_url: str) -> None:
+async def test_the_traceback_of_a_refused_boot_says_which_node_and_the_way_out(
+    database_url: str,
+) -> None:
     async with SecretLedger.open(database_url, Keyring.of(OLD)):
         pass
     with pytest.raises(KeyFingerprintMismatch) as caught:
