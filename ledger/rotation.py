@@ -102,7 +102,7 @@ async def rotate(
     control = follower.standing.control
     active = control.active
     if changed:
-        log.warning(
+        log.info(
             "key_rotated",
             key_id=active.id,
             key_fingerprint=active.fingerprint.hex(),

@@ -301,7 +301,7 @@ class SecretLedger:
             )
         report.raise_if_not_ok()
         await self._follower.adopt(fresh)
-        log.warning("ledger_keys_reloaded", ledger_id=self.ledger_id)
+        log.info("ledger_keys_reloaded", ledger_id=self.ledger_id)
         await self._announce()
         return True
 

@@ -15,11 +15,12 @@ from ledger.metadata import encode_metadata
 
 VERBS = (
     ["put", "b"], ["get", "a"], ["list"], ["history", "a"], ["delete", "a"], ["restore", "a"],
-    ["destroy", "a", "--reason", "x", "--yes"], ["verify"], ["keys", "status"], ["nodes"],
-    ["health"], ["projections", "check"], ["projections", "rebuild"], ["schema", "upgrade"],
+    ["destroy", "a", "--reason", "x", "--yes"], ["verify"],
+    ["keys", "status"], ["keys", "rotate"], ["keys", "rekey"], ["nodes"], ["health"],
+    ["projections", "check"], ["projections", "rebuild"], ["schema", "upgrade"],
     ["init"],
 )  # fmt: skip
-WITHOUT_A_KEY = ("list", "history", "keys", "nodes")
+WITHOUT_A_KEY = (["list"], ["history", "a"], ["keys", "status"], ["nodes"])
 
 
 def attack(cli: Cli, *statements: str) -> None:

@@ -13,7 +13,8 @@ from ledger import errors
 
 VERBS = (
     "init", "keygen", "put", "get", "list", "history", "delete", "restore", "destroy", "verify",
-    "keys status", "projections check", "projections rebuild", "nodes", "health", "schema upgrade",
+    "keys status", "keys rotate", "keys rekey", "projections check", "projections rebuild",
+    "nodes", "health", "schema upgrade",
 )  # fmt: skip
 
 
