@@ -21,7 +21,7 @@ from ledger.metadata import encode_metadata, parse_metadata
 
 _FLIP: Final = (EventType.GENERATION_OPENED, EventType.GENERATION_CLOSED)
 
-__all__ = ["Control", "ControlKey", "fold_control", "key_metadata"]
+__all__ = ["Control", "ControlKey", "fold_control", "generation_metadata", "key_metadata"]
 
 _KEY_ID: Final = re.compile(r"[a-z0-9._:/-]{1,64}")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
@@ -143,6 +143,19 @@ def key_metadata(
     """The metadata of `key.introduced` and `key.activated`: the key they are about."""
     about = {"key": {"id": key_id, "fingerprint": fingerprint.hex()}, "epoch": epoch}
     return encode_metadata(actor=actor, reason=reason, ledger=about)
+
+
+def generation_metadata(
+    generation: int, source: int, key_id: str, fingerprint: bytes, *, actor: str | None = None
+) -> str:
+    """The metadata of `generation.closed` and `generation.opened`: which one was made of
+    which, and the one key that all of it lies under."""
+    about = {
+        "generation": generation,
+        "from": source,
+        "key": {"id": key_id, "fingerprint": fingerprint.hex()},
+    }
+    return encode_metadata(actor=actor, ledger=about)
 
 
 def fold_control(

@@ -13,6 +13,7 @@ import anyio
 from ledger.append import InlineProjection
 from ledger.authority import bind
 from ledger.boot import Booted, check_not_ephemeral
+from ledger.census import Census, census
 from ledger.decide import Change, Delete, Destroy, Put, Restore
 from ledger.errors import (
     InvalidKey,
@@ -22,17 +23,26 @@ from ledger.errors import (
 )
 from ledger.findings import Level, Tell, VerifyReport
 from ledger.following import Follower
+from ledger.generations import (
+    GenerationInfo,
+    PurgeReport,
+    abandon,
+    list_generations,
+    purge,
+)
 from ledger.health import Health, KeyStatus, Verified, assess, key_status
 from ledger.key_watch import KeyWatch
 from ledger.keys import Key, KeyProvider, Keyring
 from ledger.log import log
 from ledger.metadata import encode_metadata, parse_metadata
+from ledger.migration import MigrationReport, migrate
 from ledger.names import normalise_name
 from ledger.nodes import Identity, NodeInfo, list_nodes
 from ledger.opening import init_ledger, open_ledger
 from ledger.presence import Presence
 from ledger.reading import get_secret, list_history, list_secrets, patiently
 from ledger.rekeying import RekeyReport, rekey
+from ledger.retirement import KeyEnd, lose, loss, retire
 from ledger.rotation import Rotation, rotate
 from ledger.store.database import Database
 from ledger.store.reads import head_in_use
@@ -273,6 +283,107 @@ class SecretLedger:
         self._check_writable()
         encode_metadata(actor=actor)
         return await rekey(self._follower, self._writer, actor=actor, on_progress=on_progress)
+
+    async def retire(self, key_id: str, *, actor: str | None = None) -> KeyEnd:
+        """Certify that nothing needs a key any more, so that it can be dropped.
+
+        Where that was done before, the report says so. Raises KeyInUse while any event of
+        any generation needs it (the message says where they are, and the way on), and for
+        the active key; UnknownKey.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor)
+        return await retire(
+            self._follower, self._projections, key_id, actor=actor, patience=self._patience
+        )
+
+    async def lost(self, key_id: str, *, reason: str, actor: str | None = None) -> KeyEnd:
+        """Give up a superseded key that is gone for good: nothing undoes it.
+
+        Its versions are `SecretDestroyed` from then on, and nothing waits for it any more.
+        Raises KeyInUse for the active key, and for one that is in the keyring; UnknownKey.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor, reason=reason)
+        return await lose(
+            self._follower,
+            self._projections,
+            key_id,
+            reason=reason,
+            actor=actor,
+            patience=self._patience,
+        )
+
+    async def migrate(
+        self,
+        *,
+        actor: str | None = None,
+        force_reason: str | None = None,
+        on_progress: Tell | None = None,
+    ) -> MigrationReport:
+        """Replay the whole history under the active key into the next generation.
+
+        Positions, versions, times, metadata and values stay as they are; writers and readers
+        go on meanwhile, and follow within the same call when it is put in use. A pending key
+        is rotated to before (`force_reason` as there). Interrupted, it is run again. The old
+        generation stays, closed, and needs its keys until it is purged. Raises what `rotate`
+        raises; MigrationInProgress beside another migrator; TamperedEvent or MissingKey, with
+        the list, where events can't be opened: destroy them, or give up their key.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor)
+        standing = await self._follower.follow()
+        if standing.held is not None and standing.held.pending is not None:
+            await self.rotate(actor=actor, force_reason=force_reason)
+        return await migrate(
+            self._follower,
+            self._projections,
+            actor=actor,
+            on_progress=on_progress,
+            patience=self._patience,
+        )
+
+    async def abandon_migration(self, *, on_progress: Tell | None = None) -> PurgeReport:
+        """Throw a generation that is being built away; the one in use is untouched."""
+        self._check_writable()
+        return await abandon(
+            self._follower, self._projections, on_progress=on_progress, patience=self._patience
+        )
+
+    async def generations(self) -> Sequence[GenerationInfo]:
+        """Every generation there ever was: its state, its times, its keys, its size."""
+        control = (await self._follower.follow()).control
+        return await list_generations(self._database, control)
+
+    async def purge_generation(
+        self, generation: int, *, actor: str | None = None, on_progress: Tell | None = None
+    ) -> PurgeReport:
+        """Delete a closed generation, so that nothing needs its keys any more.
+
+        Interrupted, it is run again. Raises InvalidValue for one that is in use or never was.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor)
+        return await purge(
+            self._follower,
+            self._projections,
+            generation,
+            actor=actor,
+            on_progress=on_progress,
+            patience=self._patience,
+        )
+
+    async def loss(self, key_id: str) -> KeyEnd:
+        """What `lost` would give up. Raises what it raises; nothing is written."""
+        return await loss(self._follower, key_id)
+
+    async def census(self) -> Census:
+        """What lies under which key: the events of every generation, the heads of this one.
+
+        Counted from the rows, without opening any. Raises LedgerUnavailable.
+        """
+        control = (await self._follower.follow()).control
+        return await census(self._database, control.generation)
 
     async def reload_keys(self, keyring: Keyring | KeyProvider | None = None) -> bool:
         """Go on with the keys of `keyring`, default those of the provider given to `open`;

@@ -22,6 +22,7 @@ __all__ = [
     "find",
     "first_under",
     "head_in_use",
+    "heads_of_generations",
     "heads_page",
     "read_state",
     "stream_page",
@@ -56,7 +57,7 @@ def read_state(
 ) -> State:
     """The state of the ledger, in a snapshot."""
     sql = database.statements
-    heads = tuple(Head.of_row(row) for row in connection.execute(sql.heads))
+    heads = tuple(heads_of_generations(connection, database))
     keys = tuple((row[0], row[1]) for row in connection.execute(sql.keys))
     in_use = next((h for h in heads if h.state in ("active", "moved")), None)
     if generation is None and in_use is not None:
@@ -99,6 +100,11 @@ def head_in_use(connection: Connection, database: Database) -> Head | None:
     """The head row that reads resolve to."""
     row = connection.execute(database.statements.head_in_use).first()
     return None if row is None else Head.of_row(row)
+
+
+def heads_of_generations(connection: Connection, database: Database) -> list[Head]:
+    """The head row of every generation, in order."""
+    return [Head.of_row(row) for row in connection.execute(database.statements.heads)]
 
 
 def find(
