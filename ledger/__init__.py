@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ledger.findings import Finding, Progress, VerifyReport
     from ledger.generations import GenerationInfo, PurgeReport
     from ledger.health import Health, KeyStatus
+    from ledger.key_record import KeyMoment, KeyRecord
     from ledger.key_sources import EnvKeyProvider, LocalKeyProvider
     from ledger.keys import Key, KeyProvider, Keyring
     from ledger.migration import MigrationReport
@@ -51,7 +52,9 @@ __all__ = [  # noqa: PLE0604  # the error tree lists itself
     "Key",
     "KeyCount",
     "KeyEnd",
+    "KeyMoment",
     "KeyProvider",
+    "KeyRecord",
     "KeyStatus",
     "KeyUse",
     "Keyring",
@@ -88,7 +91,9 @@ _HOMES = {
     "Key": "keys",
     "KeyCount": "census",
     "KeyEnd": "retirement",
+    "KeyMoment": "key_record",
     "KeyProvider": "keys",
+    "KeyRecord": "key_record",
     "KeyStatus": "health",
     "KeyUse": "census",
     "Keyring": "keys",

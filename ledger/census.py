@@ -135,7 +135,6 @@ async def uses(database: Database, heads: Sequence[Head]) -> Sequence[KeyUse]:
                     last,
                     before[3] + size,
                 )
-        found += [
-            KeyUse(head.generation, head.state, *key, *count) for key, count in counts.items()
-        ]
+        by_time = sorted(counts.items(), key=lambda entry: entry[1][2])
+        found += [KeyUse(head.generation, head.state, *key, *count) for key, count in by_time]
     return found

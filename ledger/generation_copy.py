@@ -17,7 +17,7 @@ from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
 from ledger.findings import Finding, finding_of
 from ledger.format import hash_of, is_purged, purge, seal_event
 from ledger.keys import LedgerKey
-from ledger.store.reads import CheckedRow
+from ledger.state import CheckedRow
 from ledger.versions import state_of
 
 __all__ = ["Copied", "differences", "reseal"]

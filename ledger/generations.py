@@ -49,6 +49,8 @@ class GenerationInfo:
     """Where its log ends."""
     opened_at: datetime | None
     closed_at: datetime | None
+    needs: Sequence[str]
+    """The ids of the keys that something in it needs."""
     keys: Sequence[KeyUse]
     """What lies under which key; empty where it was purged."""
     bytes: int
@@ -88,18 +90,22 @@ async def list_generations(database: Database, control: Control) -> Sequence[Gen
             opened[about["generation"]] = event.recorded_at
             closed[about["from"]] = event.recorded_at
     found = await uses(database, [head for head in heads if head.state != "purged"])
-    return [
-        GenerationInfo(
-            generation=head.generation,
-            state=head.state,
-            position=head.position,
-            opened_at=_time(opened.get(head.generation)),
-            closed_at=_time(closed.get(head.generation)),
-            keys=[use for use in found if use.generation == head.generation],
-            bytes=sum(use.bytes for use in found if use.generation == head.generation),
+    listed: list[GenerationInfo] = []
+    for head in heads:
+        keys = [use for use in found if use.generation == head.generation]
+        listed.append(
+            GenerationInfo(
+                generation=head.generation,
+                state=head.state,
+                position=head.position,
+                opened_at=_time(opened.get(head.generation)),
+                closed_at=_time(closed.get(head.generation)),
+                needs=[use.key_id for use in keys if use.events],
+                keys=keys,
+                bytes=sum(use.bytes for use in keys),
+            )
         )
-        for head in heads
-    ]
+    return listed
 
 
 def _time(at: int | None) -> datetime | None:

@@ -36,15 +36,17 @@ from ledger.gate import Standing
 from ledger.generation_copy import differences, reseal
 from ledger.log import log
 from ledger.secret import Secret
-from ledger.state import Head
+from ledger.state import CheckedRow, Head
 from ledger.store.database import LockedHead
-from ledger.store.reads import CheckedRow, check_page, heads_of_generations
+from ledger.store.reads import check_page, heads_of_generations
 from ledger.store.transitions import replace_head
 from ledger.store.translate import is_transient
 from ledger.verify import Scan
 
 __all__ = ["MigrationReport", "migrate"]
 
+REHEARSAL = 3.0
+"""How much longer it takes than a rehearsal: it is written, and read back on both sides."""
 BACKLOG = 200
 """Events that may be left for the flip: they are copied while writers wait."""
 ROUNDS = 20
@@ -72,6 +74,11 @@ class MigrationReport:
     seconds: float
     locked_seconds: float
     """For how long writers had to wait."""
+    bytes: int = 0
+    """Of a dry run: how much the sealed values and metadata of the copy would take, and
+    about 300 bytes more for each event."""
+    dry_run: bool = False
+    """Nothing was written: what would be done; `seconds` is an estimate."""
 
 
 class Migrator:
@@ -125,6 +132,43 @@ class Migrator:
         )
         return self._report(standing.control, before, began, changed=True)
 
+    async def rehearse(self) -> MigrationReport:
+        """Read all and seal it in memory; write nothing. Raises what `run` would."""
+        began = time.monotonic()
+        standing = await self._follower.follow()
+        control, held = standing.control, standing.held
+        heads = await self._heads()
+        bound = next(h.position for h in heads if h.generation == control.generation)
+        self._follower.saw(next(h for h in heads if h.generation == control.generation))
+        if held is None:
+            raise standing.refusal or MigrationInProgress("this node may not write")
+        key = held.pending or held.active
+        key_id = held.active_id if key is held.active else key.id
+        would = replace(held, active=key, active_id=key_id)
+        scan = self._scan(control)
+        size = 0
+        async for rows in scan.pages(bound):
+            if not scan.tally.findings:
+                copied = await to_thread.run_sync(reseal, control, would, 0, rows, {})
+                self._copied += len(copied.events)
+                self._purged += copied.purged
+                size += sum(len(e.sealed) + len(e.metadata) for e in copied.events)
+            self._tell(rows[-1].event.position, bound, 1)
+        scan.tally.report("full", 0).raise_if_not_ok()
+        building = self._building(heads, control)
+        number = max(h.generation for h in heads) + 1 if building is None else building.generation
+        changed = building is not None or key is not held.active or await self._is_needed(control)
+        return replace(
+            self._report(control, control.generation, began, changed=changed),
+            generation=number if changed else control.generation,
+            replaced=control.generation if changed else None,
+            key_id=key_id,
+            key_fingerprint=key.fingerprint,
+            bytes=size,
+            seconds=REHEARSAL * (time.monotonic() - began),
+            dry_run=True,
+        )
+
     def _report(
         self, control: Control, replaced: int | None, began: float, *, changed: bool
     ) -> MigrationReport:
@@ -147,17 +191,10 @@ class Migrator:
         """The head row of the generation to build, found or made; None where there is
         nothing to do."""
         database, control = self._database, standing.control
-        heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
-        found = self._building(heads, control)
+        found = self._building(await self._heads(), control)
         if found is not None:
             return found
-        in_use = [head for head in heads if head.generation == control.generation]
-        self._follower.saw(in_use[0])
-        # Purged rows keep the key that they had, and need none.
-        if not any(
-            use.events and use.key_fingerprint != control.active.fingerprint
-            for use in await uses(database, in_use)
-        ):
+        if not await self._is_needed(control):
             return None
 
         def begin(connection: Connection, standing: Standing) -> Attempt | Head | None:
@@ -176,6 +213,20 @@ class Migrator:
         assert isinstance(head, Head)  # noqa: S101  # `begin` appends nothing
         return head
 
+    async def _heads(self) -> Sequence[Head]:
+        database = self._database
+        return await database.run(lambda c: heads_of_generations(c, database), "statement")
+
+    async def _is_needed(self, control: Control) -> bool:
+        """Whether any event of the generation in use needs another key than the active one."""
+        in_use = [head for head in await self._heads() if head.generation == control.generation]
+        self._follower.saw(in_use[0])
+        # Purged rows keep the key that they had, and need none.
+        return any(
+            use.events and use.key_fingerprint != control.active.fingerprint
+            for use in await uses(self._database, in_use)
+        )
+
     def _building(self, heads: Sequence[Head], control: Control) -> Head | None:
         found = next((head for head in heads if head.state == "building"), None)
         if found is not None and found.key_epoch != control.epoch:
@@ -189,9 +240,7 @@ class Migrator:
     async def _end(self) -> int:
         """Where the log in use ends by now."""
         generation = self._follower.standing.control.generation
-        database = self._database
-        heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
-        return next(head.position for head in heads if head.generation == generation)
+        return next(h.position for h in await self._heads() if h.generation == generation)
 
     # --- copy ------------------------------------------------------------------------
 
@@ -419,6 +468,7 @@ async def migrate(
     follower: Follower,
     projections: Sequence[InlineProjection],
     *,
+    dry_run: bool,
     actor: str | None,
     on_progress: Tell | None,
     patience: float,
@@ -431,7 +481,8 @@ async def migrate(
     """
     control = (await follower.follow()).control
     current = follower.keyring.current.for_ledger(control.ledger_id)
-    if current.fingerprint != control.active.fingerprint:
+    pending = dry_run and control.key(current.fingerprint) is None
+    if current.fingerprint != control.active.fingerprint and not pending:
         raise KeyReused(
             f"the configured key {current.id} is not the active one, {control.active.id}",
             hint="make the active key the current one, or rotate to a new one",
@@ -439,7 +490,7 @@ async def migrate(
     migrator = Migrator(
         follower, projections, actor=actor, on_progress=on_progress, patience=patience
     )
-    return await migrator.run()
+    return await (migrator.rehearse() if dry_run else migrator.run())
 
 
 def _held(standing: Standing) -> HeldKeys:

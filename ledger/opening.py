@@ -94,18 +94,17 @@ async def open_ledger(
         identity = Identity.of(node, heartbeat)
         options = BootOptions(create, verify, read_only, pinned)
         booted = await boot(database, keyring, identity, options)
-        kept: Sequence[InlineProjection]
-        if isinstance(projections, Default):
-            import projections as read_side
+        import projections as read_side
 
-            kept = read_side.default()
-        else:
-            kept = tuple(projections)
+        kept: Sequence[InlineProjection] = (
+            read_side.default() if isinstance(projections, Default) else tuple(projections)
+        )
         ledger = SecretLedger(
             database,
             booted,
             identity,
             kept,
+            audit=read_side.key_history,
             provider=provider,
             level=verify,
             read_only=read_only,

@@ -24,7 +24,7 @@ from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.log import log
 from ledger.metadata import encode_metadata
-from ledger.nodes import list_nodes
+from ledger.nodes import Identity, list_nodes
 from ledger.state import Head
 from ledger.store.database import Database
 from ledger.store.reads import heads_of_generations
@@ -45,12 +45,13 @@ class KeyEnd:
     secrets: int
     """Secrets whose latest event lay under it."""
     nodes: Sequence[str]
-    """Live nodes that say that they hold it still; no reason to refuse."""
+    """Other live nodes that say that they hold it still; no reason to refuse."""
 
 
 async def retire(
     follower: Follower,
     projections: Sequence[InlineProjection],
+    me: Identity,
     key_id: str,
     *,
     actor: str | None,
@@ -64,18 +65,18 @@ async def retire(
     control = (await follower.follow()).control
     key = _named(control, key_id)
     if key.retired is not None:
-        return await _report(follower, key, changed=False)
+        return await _report(follower, me, key, changed=False)
     if key.lost is not None:
         raise KeyInUse(
             f"key {key.id} is lost: there is nothing to retire", hint="it needs no retirement"
         )
-    report = await _report(follower, key, changed=True)
+    report = await _report(follower, me, key, changed=True)
     _check_unused(key, report, await _generations(follower.database))
     await _end(follower, projections, key, EventType.KEY_RETIRED, report, actor, None, patience)
     return report
 
 
-async def loss(follower: Follower, key_id: str) -> KeyEnd:
+async def loss(follower: Follower, me: Identity, key_id: str) -> KeyEnd:
     """What would go with a key that is lost. Raises UnknownKey, KeyInUse."""
     control = (await follower.follow()).control
     key = _named(control, key_id)
@@ -85,12 +86,13 @@ async def loss(follower: Follower, key_id: str) -> KeyEnd:
             hint="`keys rekey`, or a migration, moves what lies under it to the active key",
             key_id=key.id,
         )
-    return await _report(follower, key, changed=key.lost is None)
+    return await _report(follower, me, key, changed=key.lost is None)
 
 
 async def lose(
     follower: Follower,
     projections: Sequence[InlineProjection],
+    me: Identity,
     key_id: str,
     *,
     reason: str,
@@ -106,7 +108,7 @@ async def lose(
     given: object = reason
     if not isinstance(given, str) or not given.strip():
         raise InvalidValue("a reason is needed to give up a key; it is kept in the log")
-    report = await loss(follower, key_id)
+    report = await loss(follower, me, key_id)
     if report.changed:
         key = _named(follower.standing.control, key_id)
         await _end(follower, projections, key, EventType.KEY_LOST, report, actor, reason, patience)
@@ -134,14 +136,16 @@ async def _generations(database: Database) -> Sequence[Head]:
     return await database.run(lambda c: heads_of_generations(c, database), "statement")
 
 
-async def _report(follower: Follower, key: ControlKey, *, changed: bool) -> KeyEnd:
+async def _report(follower: Follower, me: Identity, key: ControlKey, *, changed: bool) -> KeyEnd:
     database = follower.database
     counted = await census(database, follower.standing.control.generation)
     nodes = await database.run(lambda c: list_nodes(c, database, None), "statement")
     holding = [
         f"{node.node} (pid {node.pid} on {node.host})"
         for node in nodes
-        if node.state == "live" and key.fingerprint.hex() in [mark for _, mark in node.readable]
+        if node.state == "live"
+        and node.node_id != me.node_id
+        and key.fingerprint.hex() in [mark for _, mark in node.readable]
     ]
     return KeyEnd(
         changed=changed,

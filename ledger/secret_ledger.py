@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -31,6 +39,7 @@ from ledger.generations import (
     purge,
 )
 from ledger.health import Health, KeyStatus, Verified, assess, key_status
+from ledger.key_record import KeyRecord
 from ledger.key_watch import KeyWatch
 from ledger.keys import Key, KeyProvider, Keyring
 from ledger.log import log
@@ -66,6 +75,9 @@ from ledger.writer import Writer
 __all__ = ["MAX_CALL", "MAX_VALUE", "SecretLedger"]
 
 
+Audit = Callable[[Database, bytes, Sequence[NodeInfo]], Awaitable[Sequence[KeyRecord]]]
+
+
 class SecretLedger:
     """An open ledger. Made by `SecretLedger.open`, which runs the boot gate."""
 
@@ -79,6 +91,7 @@ class SecretLedger:
         identity: Identity,
         projections: Sequence[InlineProjection],
         *,
+        audit: Audit,
         provider: KeyProvider | None,
         level: Level,
         read_only: bool,
@@ -90,6 +103,7 @@ class SecretLedger:
         self._follower: Follower = booted.follower
         self._identity = identity
         self._projections = projections
+        self._audit = audit
         self._provider = provider
         self._level = level
         self._read_only = read_only
@@ -294,7 +308,12 @@ class SecretLedger:
         self._check_writable()
         encode_metadata(actor=actor)
         return await retire(
-            self._follower, self._projections, key_id, actor=actor, patience=self._patience
+            self._follower,
+            self._projections,
+            self._identity,
+            key_id,
+            actor=actor,
+            patience=self._patience,
         )
 
     async def lost(self, key_id: str, *, reason: str, actor: str | None = None) -> KeyEnd:
@@ -308,6 +327,7 @@ class SecretLedger:
         return await lose(
             self._follower,
             self._projections,
+            self._identity,
             key_id,
             reason=reason,
             actor=actor,
@@ -317,6 +337,7 @@ class SecretLedger:
     async def migrate(
         self,
         *,
+        dry_run: bool = False,
         actor: str | None = None,
         force_reason: str | None = None,
         on_progress: Tell | None = None,
@@ -324,20 +345,23 @@ class SecretLedger:
         """Replay the whole history under the active key into the next generation.
 
         Positions, versions, times, metadata and values stay as they are; writers and readers
-        go on meanwhile, and follow within the same call when it is put in use. A pending key
+        go on meanwhile, and follow within the same call when it is put in use. `dry_run` reads
+        all, writes nothing, and says what would happen. A pending key
         is rotated to before (`force_reason` as there). Interrupted, it is run again. The old
         generation stays, closed, and needs its keys until it is purged. Raises what `rotate`
         raises; MigrationInProgress beside another migrator; TamperedEvent or MissingKey, with
         the list, where events can't be opened: destroy them, or give up their key.
         """
-        self._check_writable()
+        if not dry_run:
+            self._check_writable()
         encode_metadata(actor=actor)
         standing = await self._follower.follow()
-        if standing.held is not None and standing.held.pending is not None:
+        if not dry_run and standing.held is not None and standing.held.pending is not None:
             await self.rotate(actor=actor, force_reason=force_reason)
         return await migrate(
             self._follower,
             self._projections,
+            dry_run=dry_run,
             actor=actor,
             on_progress=on_progress,
             patience=self._patience,
@@ -349,6 +373,14 @@ class SecretLedger:
         return await abandon(
             self._follower, self._projections, on_progress=on_progress, patience=self._patience
         )
+
+    async def key_history(self) -> Sequence[KeyRecord]:
+        """The audit: for each key, in order of activation, when it was what and by whom, what
+        it protects, and which nodes say that they hold it.
+
+        Raises TamperedEvent, LedgerUnavailable.
+        """
+        return await self._audit(self._database, self._meta.ledger_id, await self.nodes())
 
     async def generations(self) -> Sequence[GenerationInfo]:
         """Every generation there ever was: its state, its times, its keys, its size."""
@@ -375,7 +407,7 @@ class SecretLedger:
 
     async def loss(self, key_id: str) -> KeyEnd:
         """What `lost` would give up. Raises what it raises; nothing is written."""
-        return await loss(self._follower, key_id)
+        return await loss(self._follower, self._identity, key_id)
 
     async def census(self) -> Census:
         """What lies under which key: the events of every generation, the heads of this one.

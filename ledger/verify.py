@@ -36,10 +36,9 @@ from ledger.format import hash_of, printable
 from ledger.gate import Standing
 from ledger.keys import LedgerKey
 from ledger.metadata import parse_metadata
-from ledger.state import Head, Meta
+from ledger.state import CheckedRow, Head, Meta
 from ledger.store.database import Database
 from ledger.store.reads import (
-    CheckedRow,
     check_page,
     heads_of_generations,
     heads_page,

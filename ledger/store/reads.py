@@ -9,13 +9,12 @@ from sqlalchemy import TextualSelect
 from sqlalchemy.engine import Connection, Row
 
 from ledger.events import CONTROL_STREAM, Event
-from ledger.state import Head, Meta, State
+from ledger.state import CheckedRow, Head, Meta, State
 from ledger.store.database import Database
 from ledger.store.statements import whole
 
 __all__ = [
     "PAGE",
-    "CheckedRow",
     "Found",
     "check_page",
     "events_page",
@@ -41,15 +40,6 @@ class Found(NamedTuple):
     event: Event | None
     destroyed: int | None
     """Version of the stream's newest `secret.destroyed`."""
-
-
-class CheckedRow(NamedTuple):
-    """An event with what it follows, for a scan that keeps no state by stream."""
-
-    event: Event
-    previous_position: int | None
-    previous_hash: bytes | None
-    destroyed: int | None
 
 
 def read_state(

@@ -275,6 +275,10 @@ class Statements:
             " FROM {s}secret_event GROUP BY generation ORDER BY generation"
         )
 
+        self.current_by_key: Final = sql(
+            "SELECT key_fingerprint, count(*) FROM {s}secret_current"
+            " WHERE generation = :generation GROUP BY key_fingerprint"
+        )
         self.checkpoint: Final = sql(
             "SELECT position FROM {s}projection_checkpoint"
             " WHERE projection = :projection AND generation = :generation"
