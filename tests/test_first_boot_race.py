@@ -106,16 +106,15 @@ async def test_first_boots_that_are_killed_leave_nothing_or_one_whole_ledger(
 ) -> None:
     chance = random.Random(5)
     ends = Counter[int]()
-    for doomed in (4, 8, 12, 12):
+    # Windows, in seconds, around the moment at which the ledger is made and others find it.
+    for doomed, within in ((12, 0.15), (12, 0.3), (8, 0.5), (12, 1.0)):
         name = f"race_{chance.getrandbits(64):x}"
         url = f"sqlite+aiosqlite:///{tmp_path}/{name}.db"
         if backend == "postgresql":
             url = postgres_server.create_database(name)
         fleet = await at_the_door(url)
-        loop = asyncio.get_running_loop()
-        # Of twelve at once, the first is through in some tens of milliseconds.
         for _, process in chance.sample(fleet, doomed):
-            loop.call_later(chance.uniform(0, 0.15), process.handle.kill)
+            asyncio.get_running_loop().call_later(chance.uniform(0, within), process.handle.kill)
         codes = await raced(fleet)
         ends.update(codes)
         assert set(codes) <= {WON, MISMATCH, KILLED}
@@ -134,4 +133,4 @@ async def test_first_boots_that_are_killed_leave_nothing_or_one_whole_ledger(
         await check_history(url, winner, [t for _, p in fleet for t in p.acknowledged])
         if backend == "postgresql":
             postgres_server.drop_database(name)
-    assert ends[KILLED] > 12
+    assert ends[KILLED]
