@@ -173,7 +173,7 @@ async def _pass(
         if announced is None:
             return None
         nodes = announced
-    warnings = [*settings, *_of_keys(standing), *_of_nodes(nodes)]
+    warnings = [*settings, *_of_keys(standing, state), *_of_nodes(nodes)]
     for warning in warnings:
         log.warning(
             "ledger_opened_with_warning", warning=warning, ledger_id=control.ledger_id.hex()
@@ -205,8 +205,21 @@ async def _check_control_not_replaced(
             ) from None
 
 
-def _of_keys(standing: Standing) -> Sequence[str]:
-    return standing.held.warnings if standing.held else ()
+def _of_keys(standing: Standing, state: State) -> list[str]:
+    control = standing.control
+    warnings = list(standing.held.warnings) if standing.held else []
+    own = {event.position for event in control.events}
+    for key in control.keys:
+        if key.fingerprint in standing.keys or key.lost is not None:
+            continue
+        reign = control.reign(key, state.in_use[0].position)
+        events = len(reign) - sum(position in reign for position in own)
+        if events:
+            warnings.append(
+                f"{events:,} older versions lie under {key.id} ({short(key.fingerprint)}…), which"
+                " is not in the keyring: they can't be read; add it to OS_SECRET_PREVIOUS_KEYS"
+            )
+    return warnings
 
 
 def _of_nodes(nodes: Sequence[NodeInfo]) -> list[str]:

@@ -16,6 +16,7 @@ from ledger.events import from_microseconds
 from ledger.findings import VerifyReport
 from ledger.following import Follower
 from ledger.gate import Standing
+from ledger.key_record import KeyState, key_state
 from ledger.state import Head
 from ledger.store.database import Database
 from ledger.store.reads import head_in_use
@@ -52,7 +53,7 @@ class KeyStatus:
 
     key_id: str
     key_fingerprint: bytes
-    state: Literal["active", "superseded", "retired", "lost", "pending"]
+    state: KeyState | Literal["pending"]
     held: bool
     epoch: int | None
     introduced: int | None
@@ -70,18 +71,11 @@ def key_status(standing: Standing, head: Head | None) -> Sequence[KeyStatus]:
     found: list[KeyStatus] = []
     for key in control.keys:
         active = key == control.active
-        state: Literal["active", "superseded", "retired", "lost"] = "superseded"
-        if active:
-            state = "active"
-        elif key.lost is not None:
-            state = "lost"
-        elif key.retired is not None:
-            state = "retired"
         found.append(
             KeyStatus(
                 key.id,
                 key.fingerprint,
-                state,
+                key_state(control, key),
                 key.fingerprint in standing.keys,
                 key.epoch,
                 key.introduced,

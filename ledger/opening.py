@@ -103,18 +103,17 @@ async def open_ledger(
         except LedgerError as refusal:
             refusal.add_note(f"refused on node {identity.node} (pid {identity.pid})")
             raise
-        kept: Sequence[InlineProjection]
-        if isinstance(projections, Default):
-            import projections as read_side
+        import projections as read_side
 
-            kept = read_side.default()
-        else:
-            kept = tuple(projections)
+        kept: Sequence[InlineProjection] = (
+            read_side.default() if isinstance(projections, Default) else tuple(projections)
+        )
         ledger = SecretLedger(
             database,
             booted,
             identity,
             kept,
+            audit=read_side.key_history,
             provider=provider,
             level=verify,
             read_only=read_only,

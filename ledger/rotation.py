@@ -14,22 +14,21 @@ from datetime import datetime
 
 from sqlalchemy.engine import Connection
 
-from ledger.append import Attempt, InlineProjection, enter, place
-from ledger.authority import HeldKeys, short
+from ledger.append import Attempt, InlineProjection, enter
+from ledger.authority import short
 from ledger.census import KeyCount, heads_by_key
 from ledger.committing import commit
 from ledger.control import Control, key_metadata
-from ledger.decide import Draft
+from ledger.control_log import Entry, control_events, lock_control
 from ledger.errors import KeyReused, MigrationInProgress, NodeNotReady
-from ledger.events import CONTROL_STREAM, Event, EventType, from_microseconds
+from ledger.events import EventType, from_microseconds
 from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.keys import LedgerKey
 from ledger.log import log
 from ledger.nodes import Identity, NodeInfo, list_nodes
-from ledger.secret import Secret
-from ledger.state import Head
 from ledger.store.database import Database
+from ledger.store.reads import heads_of_generations
 
 __all__ = ["Rotation", "rotate"]
 
@@ -78,9 +77,8 @@ async def rotate(
         new = _successor(control, follower.keyring.current.for_ledger(control.ledger_id))
         if new is None:
             return ()
-        locked = database.lock_head(connection, control.generation, control.epoch)
-        # The epoch alone does not say that no key was retired meanwhile.
-        if locked is None or held is None or not is_latest(connection, database, control):
+        locked = lock_control(connection, database, control)
+        if locked is None or held is None:
             return None
         check_not_building(connection, database)
         unready[:] = _unready(list_nodes(connection, database, None), me, new)
@@ -92,7 +90,11 @@ async def rotate(
         metadata = key_metadata(
             new.id, new.fingerprint, control.epoch + 1, actor=actor, reason=force_reason
         )
-        events = _handover(control, held, new, metadata, locked.head, locked.now)
+        entries = (
+            Entry(EventType.KEY_INTRODUCED, metadata),
+            Entry(EventType.KEY_ACTIVATED, metadata, new),
+        )
+        events = control_events(control, held, locked, entries)
         return enter(connection, database, locked, events, projections, epoch=control.epoch + 1)
 
     done = await commit(follower, write, patience=patience)
@@ -102,7 +104,7 @@ async def rotate(
     control = follower.standing.control
     active = control.active
     if changed:
-        log.warning(
+        log.info(
             "key_rotated",
             key_id=active.id,
             key_fingerprint=active.fingerprint.hex(),
@@ -145,15 +147,9 @@ def _successor(control: Control, current: LedgerKey) -> LedgerKey | None:
     )
 
 
-def is_latest(connection: Connection, database: Database, control: Control) -> bool:
-    """Whether the control stream, the head row being locked, still ends as it is known to."""
-    ends = list(database.heads_of(connection, control.generation, [CONTROL_STREAM]))
-    return [end.event_hash for end in ends] == [control.last.event_hash]
-
-
 def check_not_building(connection: Connection, database: Database) -> None:
     """Raises MigrationInProgress while the next generation is being built."""
-    heads = [Head.of_row(row) for row in connection.execute(database.statements.heads)]
+    heads = heads_of_generations(connection, database)
     building = [head.generation for head in heads if head.state == "building"]
     if building:
         raise MigrationInProgress(
@@ -185,22 +181,3 @@ def _not_ready(unready: Sequence[str], new: LedgerKey) -> NodeNotReady:
         key_id=new.id,
         key_fingerprint=new.fingerprint.hex(),
     )
-
-
-def _handover(
-    control: Control, held: HeldKeys, new: LedgerKey, metadata: str, head: Head, now: int
-) -> list[Event]:
-    events: list[Event] = []
-    for event_type, key, key_id in (
-        (EventType.KEY_INTRODUCED, held.active, held.active_id),
-        (EventType.KEY_ACTIVATED, new, new.id),
-    ):
-        last = events[-1] if events else control.last
-        draft = Draft(
-            CONTROL_STREAM, last.version + 1, event_type, Secret(b""), metadata, last.event_hash
-        )
-        position = head.position + len(events) + 1
-        events.append(
-            place(control.ledger_id, control.generation, draft, position, now, key, key_id)
-        )
-    return events

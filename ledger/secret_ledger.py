@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,6 +21,7 @@ import anyio
 from ledger.append import InlineProjection
 from ledger.authority import bind
 from ledger.boot import Booted, check_not_ephemeral
+from ledger.census import Census, census
 from ledger.decide import Change, Delete, Destroy, Put, Restore
 from ledger.errors import (
     InvalidKey,
@@ -22,17 +31,27 @@ from ledger.errors import (
 )
 from ledger.findings import Level, Tell, VerifyReport
 from ledger.following import Follower
+from ledger.generations import (
+    GenerationInfo,
+    PurgeReport,
+    abandon,
+    list_generations,
+    purge,
+)
 from ledger.health import Health, KeyStatus, Verified, assess, key_status
+from ledger.key_record import KeyRecord
 from ledger.key_watch import KeyWatch
 from ledger.keys import Key, KeyProvider, Keyring
 from ledger.log import log
 from ledger.metadata import encode_metadata, parse_metadata
+from ledger.migration import MigrationReport, migrate
 from ledger.names import normalise_name
 from ledger.nodes import Identity, NodeInfo, list_nodes
 from ledger.opening import init_ledger, open_ledger
 from ledger.presence import Presence
 from ledger.reading import get_secret, list_history, list_secrets, patiently
 from ledger.rekeying import RekeyReport, rekey
+from ledger.retirement import KeyEnd, lose, loss, retire
 from ledger.rotation import Rotation, rotate
 from ledger.store.database import Database
 from ledger.store.reads import head_in_use
@@ -56,6 +75,9 @@ from ledger.writer import Writer
 __all__ = ["MAX_CALL", "MAX_VALUE", "SecretLedger"]
 
 
+Audit = Callable[[Database, bytes, Sequence[NodeInfo]], Awaitable[Sequence[KeyRecord]]]
+
+
 class SecretLedger:
     """An open ledger. Made by `SecretLedger.open`, which runs the boot gate."""
 
@@ -69,6 +91,7 @@ class SecretLedger:
         identity: Identity,
         projections: Sequence[InlineProjection],
         *,
+        audit: Audit,
         provider: KeyProvider | None,
         level: Level,
         read_only: bool,
@@ -80,6 +103,7 @@ class SecretLedger:
         self._follower: Follower = booted.follower
         self._identity = identity
         self._projections = projections
+        self._audit = audit
         self._provider = provider
         self._level = level
         self._read_only = read_only
@@ -274,6 +298,125 @@ class SecretLedger:
         encode_metadata(actor=actor)
         return await rekey(self._follower, self._writer, actor=actor, on_progress=on_progress)
 
+    async def retire(self, key_id: str, *, actor: str | None = None) -> KeyEnd:
+        """Certify that nothing needs a key any more, so that it can be dropped.
+
+        Where that was done before, the report says so. Raises KeyInUse while any event of
+        any generation needs it (the message says where they are, and the way on), and for
+        the active key; UnknownKey.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor)
+        return await retire(
+            self._follower,
+            self._projections,
+            self._identity,
+            key_id,
+            actor=actor,
+            patience=self._patience,
+        )
+
+    async def lost(self, key_id: str, *, reason: str, actor: str | None = None) -> KeyEnd:
+        """Give up a superseded key that is gone for good: nothing undoes it.
+
+        Its versions are `SecretDestroyed` from then on, and nothing waits for it any more.
+        Raises KeyInUse for the active key, and for one that is in the keyring; UnknownKey.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor, reason=reason)
+        return await lose(
+            self._follower,
+            self._projections,
+            self._identity,
+            key_id,
+            reason=reason,
+            actor=actor,
+            patience=self._patience,
+        )
+
+    async def migrate(
+        self,
+        *,
+        dry_run: bool = False,
+        actor: str | None = None,
+        force_reason: str | None = None,
+        on_progress: Tell | None = None,
+    ) -> MigrationReport:
+        """Replay the whole history under the active key into the next generation.
+
+        Positions, versions, times, metadata and values stay as they are; writers and readers
+        go on meanwhile, and follow within the same call when it is put in use. `dry_run` reads
+        all, writes nothing, and says what would happen. A pending key
+        is rotated to before (`force_reason` as there). Interrupted, it is run again. The old
+        generation stays, closed, and needs its keys until it is purged. Raises what `rotate`
+        raises; MigrationInProgress beside another migrator; TamperedEvent or MissingKey, with
+        the list, where events can't be opened: destroy them, or give up their key.
+        """
+        if not dry_run:
+            self._check_writable()
+        encode_metadata(actor=actor)
+        standing = await self._follower.follow()
+        if not dry_run and standing.held is not None and standing.held.pending is not None:
+            await self.rotate(actor=actor, force_reason=force_reason)
+        return await migrate(
+            self._follower,
+            self._projections,
+            dry_run=dry_run,
+            actor=actor,
+            on_progress=on_progress,
+            patience=self._patience,
+        )
+
+    async def abandon_migration(self, *, on_progress: Tell | None = None) -> PurgeReport:
+        """Throw a generation that is being built away; the one in use is untouched."""
+        self._check_writable()
+        return await abandon(
+            self._follower, self._projections, on_progress=on_progress, patience=self._patience
+        )
+
+    async def key_history(self) -> Sequence[KeyRecord]:
+        """The audit: for each key, in order of activation, when it was what and by whom, what
+        it protects, and which nodes say that they hold it.
+
+        Raises TamperedEvent, LedgerUnavailable.
+        """
+        return await self._audit(self._database, self._meta.ledger_id, await self.nodes())
+
+    async def generations(self) -> Sequence[GenerationInfo]:
+        """Every generation there ever was: its state, its times, its keys, its size."""
+        control = (await self._follower.follow()).control
+        return await list_generations(self._database, control)
+
+    async def purge_generation(
+        self, generation: int, *, actor: str | None = None, on_progress: Tell | None = None
+    ) -> PurgeReport:
+        """Delete a closed generation, so that nothing needs its keys any more.
+
+        Interrupted, it is run again. Raises InvalidValue for one that is in use or never was.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor)
+        return await purge(
+            self._follower,
+            self._projections,
+            generation,
+            actor=actor,
+            on_progress=on_progress,
+            patience=self._patience,
+        )
+
+    async def loss(self, key_id: str) -> KeyEnd:
+        """What `lost` would give up. Raises what it raises; nothing is written."""
+        return await loss(self._follower, self._identity, key_id)
+
+    async def census(self) -> Census:
+        """What lies under which key: the events of every generation, the heads of this one.
+
+        Counted from the rows, without opening any. Raises LedgerUnavailable.
+        """
+        control = (await self._follower.follow()).control
+        return await census(self._database, control.generation)
+
     async def reload_keys(self, keyring: Keyring | KeyProvider | None = None) -> bool:
         """Go on with the keys of `keyring`, default those of the provider given to `open`;
         whether they are others than those in hand.
@@ -301,7 +444,7 @@ class SecretLedger:
             )
         report.raise_if_not_ok()
         await self._follower.adopt(fresh)
-        log.warning("ledger_keys_reloaded", ledger_id=self.ledger_id)
+        log.info("ledger_keys_reloaded", ledger_id=self.ledger_id)
         await self._announce()
         return True
 

@@ -37,11 +37,16 @@ from ledger.format import hash_of, printable
 from ledger.gate import Standing
 from ledger.keys import LedgerKey
 from ledger.metadata import parse_metadata
-from ledger.state import Head, Meta
+from ledger.state import CheckedRow, Head, Meta
 from ledger.store.database import Database
-from ledger.store.reads import CheckedRow, check_page, heads_page, read_state
+from ledger.store.reads import (
+    check_page,
+    heads_of_generations,
+    heads_page,
+    read_state,
+)
 
-__all__ = ["CheckedProjection", "check_projections", "verify_ledger"]
+__all__ = ["CheckedProjection", "Scan", "check_projections", "verify_ledger"]
 
 
 @runtime_checkable
@@ -85,7 +90,7 @@ async def verify_ledger(
         raise TamperedEvent(f"the head row of generation {control.generation} is gone")
     if [e.event_hash for e in state.control] != [e.event_hash for e in control.events]:
         return None
-    scan = _Scan(database, control, standing.keys, tally, on_progress)
+    scan = Scan(database, control, standing.keys, tally, on_progress)
     if level == "latest":
         await scan.count_rows()
         await scan.heads(head)
@@ -108,8 +113,8 @@ async def check_projections(
 
 
 @dataclass(slots=True)
-class _Scan:
-    """One pass over one generation."""
+class Scan:
+    """One pass over one generation; what it finds goes to the tally."""
 
     database: Database
     control: Control
@@ -136,7 +141,7 @@ class _Scan:
         def unit(connection: Connection) -> tuple[Head | None, Sequence[Any], list[Sequence[Any]]]:
             sql = self.database.statements
             place = {"generation": self.generation}
-            heads = [Head.of_row(row) for row in connection.execute(sql.heads)]
+            heads = heads_of_generations(connection, self.database)
             head = next((h for h in heads if h.generation == self.generation), None)
             counts = connection.execute(sql.count, place).one()
             broken = connection.execute(sql.broken_streams, {**place, "limit": MAX_FINDINGS})
@@ -214,26 +219,8 @@ class _Scan:
         Returns how many secrets have begun by then.
         """
         secrets = after = time_before = 0
-        while True:
-            rows = await self.database.run(
-                partial(
-                    check_page,
-                    database=self.database,
-                    generation=self.generation,
-                    after=after,
-                    bound=head.position,
-                ),
-                "statement",
-            )
-            if not rows or rows[-1].event.position <= after:
-                break
-            suspects = await to_thread.run_sync(self._check_rows, rows, after, time_before)
-            for row, finding in suspects:
-                if row is None or not await self._accounted_for(row):
-                    self.tally.add(finding)
+        async for rows in self.pages(head.position):
             after, time_before = rows[-1].event.position, rows[-1].event.recorded_at
-            self.tally.events += len(rows)
-            self.tally.by_key.update(r.event.key_id for r in rows)
             secrets += sum(r.event.version == 1 for r in rows if r.event.stream != CONTROL_STREAM)
             self._tell(after, head.position)
         if after != head.position:
@@ -248,9 +235,37 @@ class _Scan:
             )
         return secrets
 
-    def _check_rows(
+    async def pages(
+        self, bound: int, *, after: int = 0, time_before: int = 0
+    ) -> AsyncIterator[Sequence[CheckedRow]]:
+        """The events above position `after` up to `bound`, page by page, each checked."""
+        while True:
+            rows = await self.database.run(
+                partial(
+                    check_page,
+                    database=self.database,
+                    generation=self.generation,
+                    after=after,
+                    bound=bound,
+                ),
+                "snapshot",
+            )
+            if not rows or rows[-1].event.position <= after:
+                return
+            suspects = await to_thread.run_sync(self.check, rows, after, time_before)
+            for row, finding in suspects:
+                if row is None or not await self._accounted_for(row):
+                    self.tally.add(finding)
+            after, time_before = rows[-1].event.position, rows[-1].event.recorded_at
+            self.tally.events += len(rows)
+            self.tally.by_key.update(r.event.key_id for r in rows)
+            yield rows
+
+    def check(
         self, rows: Sequence[CheckedRow], after: int, time_before: int
     ) -> list[tuple[CheckedRow | None, Finding]]:
+        """What is wrong with these rows, as far as they tell; None for the row where it is
+        not one of them that is at fault."""
         suspects: list[tuple[CheckedRow | None, Finding]] = []
         for row in rows:
             event = row.event
@@ -375,7 +390,7 @@ class _Scan:
         except TamperedEvent as error:
             self.tally.add(Finding("tampered", error.message, generation=head.generation))
             return
-        scan = _Scan(
+        scan = Scan(
             self.database, control, self.keys, self.tally, self.on_progress,
             missing_keys_matter=False,
         )  # fmt: skip

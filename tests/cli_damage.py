@@ -15,11 +15,18 @@ from ledger.metadata import encode_metadata
 
 VERBS = (
     ["put", "b"], ["get", "a"], ["list"], ["history", "a"], ["delete", "a"], ["restore", "a"],
-    ["destroy", "a", "--reason", "x", "--yes"], ["verify"], ["keys", "status"], ["nodes"],
-    ["health"], ["projections", "check"], ["projections", "rebuild"], ["schema", "upgrade"],
-    ["init"], ["keys", "rotate"], ["keys", "rekey"],
+    ["destroy", "a", "--reason", "x", "--yes"], ["verify"],
+    ["keys", "status"], ["keys", "history"], ["keys", "census"], ["keys", "rotate"],
+    ["keys", "rekey"], ["keys", "retire", "k-old"], ["keys", "lost", "k-old", "--reason", "x"],
+    ["migrate"], ["migrate", "--dry-run"], ["migrate", "--abandon"], ["generations", "list"],
+    ["generations", "purge", "0", "--yes"], ["nodes"], ["health"],
+    ["projections", "check"], ["projections", "rebuild"], ["schema", "upgrade"],
+    ["init"],
 )  # fmt: skip
-WITHOUT_A_KEY = (["list"], ["history", "a"], ["keys", "status"], ["nodes"])
+WITHOUT_A_KEY = (
+    ["list"], ["history", "a"], ["keys", "status"], ["keys", "history"], ["generations", "list"],
+    ["nodes"],
+)  # fmt: skip
 
 
 def attack(cli: Cli, *statements: str) -> None:

@@ -9,7 +9,15 @@ from attacker import attacking
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
 
-from ledger import Incomplete, Progress, SecretDeleted, SecretDestroyed, SecretLedger, StaleKey
+from ledger import (
+    Incomplete,
+    MissingKey,
+    Progress,
+    SecretDeleted,
+    SecretDestroyed,
+    SecretLedger,
+    StaleKey,
+)
 from ledger.events import EventType
 
 
@@ -165,3 +173,25 @@ async def test_a_stale_node_seals_nothing_again(database_url: str) -> None:
         await log.rotate(NEW)
         with pytest.raises(StaleKey):
             await stale.rekey()
+
+
+async def test_opening_without_a_historical_key_says_how_much_is_out_of_reach(
+    database_url: str,
+) -> None:
+    async with opened(database_url, OLD) as ledger:
+        await ledger.put_many({"a": "1", "b": "2"})
+        await ledger.put("a", "3")
+        await ledger.rotate(NEW)
+        await ledger.rekey()
+    async with opened(database_url, NEW) as ledger:
+        (warning,) = [w for w in ledger.warnings if "keyring" in w]
+        assert warning.startswith("3 older versions lie under k-old (")
+        assert (await ledger.get("a")).value.reveal() == b"3"
+        with pytest.raises(MissingKey) as caught:
+            await ledger.get("a", version=1)
+        assert caught.value.details["key_id"] == "k-old"
+    async with opened(database_url, NEW, OLD) as ledger:
+        assert not [w for w in ledger.warnings if "keyring" in w]
+        await ledger.migrate()
+    async with opened(database_url, NEW) as ledger:
+        assert not [w for w in ledger.warnings if "keyring" in w]

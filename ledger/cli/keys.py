@@ -1,20 +1,20 @@
-"""Keys: keygen, keys status, keys rotate, keys rekey."""
+"""Keys: keygen, keys status, keys rotate, keys rekey; the family of the other verbs of keys."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
+from ledger.cli import key_audit, key_ends
 from ledger.cli.opening import look, opened
 from ledger.cli.options import DEFAULTS, Actor, Common, actor_of, examples, register
-from ledger.cli.output import Columns, Output, facts, visible
+from ledger.cli.output import Columns, Output, each, facts, visible
 from ledger.cli.verifying import FINDING, finding_lines, progress
 
-__all__ = ["add_to", "each"]
+__all__ = ["add_to"]
 
 _KEY: Final = Columns(
     all=(
@@ -43,6 +43,8 @@ def add_to(app: App) -> None:
         "secret-ledger keys rotate",
     )
     register(family, rekey)
+    key_audit.add_to(family)
+    key_ends.add_to(family)
     app.command(family)
 
 
@@ -159,9 +161,3 @@ async def rekey(*, actor: Actor = None, common: Common = DEFAULTS) -> None:
             print(f"{done.lost:,} lie under a key that is lost for good")
         output.table(FINDING, done.findings)
     done.raise_if_not_ok()
-
-
-async def each(rows: Iterable[object]) -> AsyncIterator[object]:
-    """A list in hand, as one that comes in."""
-    for row in rows:
-        yield row

@@ -7,10 +7,9 @@ from typing import Any, Final
 
 from cyclopts import App
 
-from ledger.cli.keys import each
 from ledger.cli.opening import look
 from ledger.cli.options import DEFAULTS, Common, register
-from ledger.cli.output import Columns, Output, facts, text_of, visible
+from ledger.cli.output import Columns, Output, each, facts, text_of, visible
 from ledger.errors import InsecureKeyFile, InvalidKey, LedgerError, NodeNotReady
 
 __all__ = ["add_to"]

@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO
 from ledger.cli.usage import UsageError
 from ledger.errors import LedgerError
 
-__all__ = ["Columns", "Output", "facts", "text_of", "visible"]
+__all__ = ["Columns", "Output", "each", "facts", "text_of", "visible"]
 
 BATCH: Final = 500
 """Rows of one table on a terminal; a longer list goes on in the next, so memory is bounded."""
@@ -130,6 +130,12 @@ class Output:
         _to_stderr(_json({kind: text}) if self.as_json else f"{kind}: {visible(text)}")
 
 
+async def each(rows: Iterable[object]) -> AsyncIterator[object]:
+    """A list in hand, as one that comes in."""
+    for row in rows:
+        yield row
+
+
 def facts(thing: object) -> dict[str, Any]:
     """A fact's fields as JSON has them: fingerprints in hex, times as ISO 8601 in UTC."""
     if not is_dataclass(thing):
@@ -193,8 +199,15 @@ def text_of(value: object) -> str:
 
 
 def _cell(column: str, value: object) -> str:
+    """As a table shows it, where the eye wants less than a script."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return visible(", ".join(value))
     text = text_of(value)
-    return text[:SHORT] if column.endswith("fingerprint") else visible(text)
+    if column.endswith("fingerprint"):
+        return text[:SHORT]
+    if column.endswith(("_at", "last_seen")) and text:
+        return f"{text[:10]} {text[11:19]}Z"
+    return visible(text)
 
 
 async def _tables(columns: Sequence[str], rows: AsyncIterable[object]) -> None:

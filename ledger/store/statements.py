@@ -13,8 +13,6 @@ from typing import Any, Final
 from sqlalchemy import TextClause, TextualSelect, bindparam, column, text
 from sqlalchemy.engine import Connection, Row
 
-from ledger.events import CONTROL_STREAM
-
 __all__ = ["EVENT_COLUMNS", "HEAD_COLUMNS", "Statements", "paged", "whole"]
 
 EVENT_COLUMNS: Final = (
@@ -98,10 +96,7 @@ WHERE e.generation = :generation AND e.stream = names.stream
                   WHERE v.generation = :generation AND v.stream = names.stream)
 """
 _HEADS_PAGE: Final = f"{_HEADS} ORDER BY e.stream"
-_HEADS_BY_KEY: Final = (
-    f"{_HEADS} AND e.stream <> '{CONTROL_STREAM}' GROUP BY e.key_id, e.key_fingerprint"
-)
-_BY_KEY: Final = "e.key_id, e.key_fingerprint, count(*), max(e.stream)"
+_HEAD_KEYS: Final = "e.stream, e.key_id, e.key_fingerprint"
 
 # With each event what it follows: the version before it in its stream, and whether a
 # later `secret.destroyed` ends it. So a scan of any length keeps no state by stream.
@@ -165,6 +160,12 @@ class Statements:
             "UPDATE {s}ledger_head SET position = :position, recorded_at = :recorded_at,"
             " key_epoch = :key_epoch"
             " WHERE generation = :generation AND position = :before AND state = 'active'"
+        )
+        self.replace_head: Final = sql(
+            "UPDATE {s}ledger_head SET position = :position, recorded_at = :recorded_at,"
+            " key_epoch = :key_epoch, state = :state"
+            " WHERE generation = :generation AND position = :before AND state = :before_state"
+            " AND key_epoch = :before_epoch"
         )
 
         self.keys: Final = sql("SELECT key_id, key_fingerprint FROM {s}ledger_key ORDER BY key_id")
@@ -235,8 +236,15 @@ class Statements:
         )
         self.heads_page_from: Final = sql(_HEADS_PAGE, after=">=", what=_P)
         self.heads_page_after: Final = sql(_HEADS_PAGE, after=">", what=_P)
-        self.heads_by_key_from: Final = sql(_HEADS_BY_KEY, after=">=", what=_BY_KEY)
-        self.heads_by_key_after: Final = sql(_HEADS_BY_KEY, after=">", what=_BY_KEY)
+        self.head_keys_from: Final = sql(_HEADS_PAGE, after=">=", what=_HEAD_KEYS)
+        self.head_keys_after: Final = sql(_HEADS_PAGE, after=">", what=_HEAD_KEYS)
+        self.event_keys: Final = sql(
+            "SELECT key_id, key_fingerprint, count(*),"
+            " sum(CASE WHEN substr(sealed, 1, 1) = :purged THEN 1 ELSE 0 END), max(position),"
+            " sum(length(sealed))"
+            " FROM {s}secret_event WHERE generation = :generation"
+            " AND position > :after AND position <= :bound GROUP BY key_id, key_fingerprint"
+        )
         self.check_page: Final = sql(_CHECK_PAGE)
         self.destroyed_after: Final = sql(
             "SELECT max(version) FROM {s}secret_event WHERE generation = :generation"
@@ -251,11 +259,26 @@ class Statements:
             " FROM {s}secret_event WHERE generation = :generation GROUP BY stream"
             " HAVING min(version) <> 1 OR max(version) <> count(*) ORDER BY stream LIMIT :limit"
         )
+        self.event_hashes: Final = sql(
+            "SELECT event_hash FROM {s}secret_event WHERE generation = :generation"
+            " AND position > :after AND position <= :bound ORDER BY position"
+        )
+        # Deletion from the end, for purging alone; the triggers hold it to that.
+        self.last_position: Final = sql(
+            "SELECT coalesce(max(position), 0) FROM {s}secret_event WHERE generation = :generation"
+        )
+        self.delete_events: Final = sql(
+            "DELETE FROM {s}secret_event WHERE generation = :generation AND position > :after"
+        )
         self.generations_of_events: Final = sql(
             "SELECT generation, count(*), min(position), max(position)"
             " FROM {s}secret_event GROUP BY generation ORDER BY generation"
         )
 
+        self.current_by_key: Final = sql(
+            "SELECT key_fingerprint, count(*) FROM {s}secret_current"
+            " WHERE generation = :generation GROUP BY key_fingerprint"
+        )
         self.checkpoint: Final = sql(
             "SELECT position FROM {s}projection_checkpoint"
             " WHERE projection = :projection AND generation = :generation"
@@ -273,6 +296,11 @@ class Statements:
             "UPDATE {s}projection_checkpoint SET position = :position"
             " WHERE projection = :projection AND generation = :generation"
             " AND position = :before"
+        )
+
+        self.forget_checkpoint: Final = sql(
+            "DELETE FROM {s}projection_checkpoint"
+            " WHERE projection = :projection AND generation = :generation"
         )
 
         self.announce_node: Final = sql(
