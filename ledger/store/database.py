@@ -91,6 +91,11 @@ class Database(Protocol):
         are in the way."""
         ...
 
+    async def settle(self) -> None:
+        """Have a new ledger whole in the database's own file, so that nobody who finds a
+        copy of that alone takes it for an empty place."""
+        ...
+
     def check_settings(self, connection: Connection) -> tuple[str, ...]:
         """Read the settings that durability rests on back. Raises LedgerUnavailable
         where they are not as they must be; returns warnings."""

@@ -138,6 +138,9 @@ class PostgresqlDatabase:
     async def prepare_creation(self, *, beside_other_tables: bool) -> bool:
         return True
 
+    async def settle(self) -> None:
+        """Nothing to do: the server recovers what was committed."""
+
     def exists(self) -> bool:
         return True
 
