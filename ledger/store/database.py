@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.errors import LedgerUnavailable
 from ledger.events import Event
 from ledger.state import Head
+from ledger.store.home import Home
 
 if TYPE_CHECKING:
     from ledger.store.statements import Statements
@@ -50,6 +51,8 @@ class Database(Protocol):
     """PostgreSQL's schema; None on SQLite."""
     read_only: bool
     statements: Statements
+    home: Home
+    """The event loop that it is used in, and no other."""
 
     @property
     def name(self) -> Literal["sqlite", "postgresql"]:

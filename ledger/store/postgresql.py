@@ -19,6 +19,7 @@ from ledger.errors import InvalidName, LedgerError, LedgerUnavailable, NotALedge
 from ledger.events import Event
 from ledger.state import Head
 from ledger.store.database import LockedHead, Mode
+from ledger.store.home import Home
 from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
 from ledger.store.translate import DRIVER_ERRORS, closed, translate
 
@@ -59,6 +60,7 @@ class PostgresqlDatabase:
         self.read_only = read_only
         # A text, not the URL: that one holds the password.
         self.place = url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
+        self.home = Home(self.place)
         self._owned = engine is None
         self._closed = False
         self._engine = engine or create_async_engine(
@@ -94,11 +96,19 @@ class PostgresqlDatabase:
     async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         if self._closed:
             raise closed(self.place)
+        self.home.check()
         # Shielded: a caller that is cancelled does not tear down a connection of the pool.
         task = asyncio.create_task(self._run(unit, mode))
         self._under_way.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if not task.cancelled() or (caller is not None and caller.cancelling()):
+                raise
+        # A host that cancels every task of the loop: the caller itself was not cancelled.
+        raise LedgerUnavailable(f"{self.place}: the statement was cancelled", transient=True)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)

@@ -25,6 +25,7 @@ from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEv
 from ledger.events import Event
 from ledger.state import Head
 from ledger.store.database import LockedHead, Mode
+from ledger.store.home import Home
 from ledger.store.sqlite_files import OpenFiles
 from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
 from ledger.store.translate import DRIVER_ERRORS, closed, translate
@@ -74,6 +75,7 @@ class SqliteDatabase:
             )
         self.in_memory = self._file is None
         self._files = OpenFiles(Path(self._file)) if self._file else None
+        self.home = Home(self.place)
         self._engines: dict[bool, Engine] = {}
         self._closed = False
         # An in-memory database is one connection: its units queue on one thread.
@@ -91,6 +93,7 @@ class SqliteDatabase:
     async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         if self._closed:
             raise closed(self.place)
+        self.home.check()
         executor = self._writer if mode in _WRITES else self._readers
         return await asyncio.get_running_loop().run_in_executor(executor, self._run, unit, mode)
 
