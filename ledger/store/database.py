@@ -154,7 +154,7 @@ def connect(
 ) -> Database:
     """The database behind a URL (`sqlite+aiosqlite:…`, `postgresql+asyncpg:…`) or an engine.
 
-    `patience`: seconds to wait for another process's lock on SQLite.
+    `patience`: seconds to wait for another process's lock.
 
     Nothing is connected yet. Raises LedgerUnavailable for a URL of another kind.
     """
@@ -169,7 +169,9 @@ def connect(
     if address is not None and kind == "postgresql":
         from ledger.store.postgresql import PostgresqlDatabase
 
-        return PostgresqlDatabase(address, engine, schema=schema, read_only=read_only)
+        return PostgresqlDatabase(
+            address, engine, schema=schema, read_only=read_only, patience=patience
+        )
     raise LedgerUnavailable(
         "the database URL is of no kind that the ledger knows",
         hint="use sqlite+aiosqlite:///path/to/file.db or postgresql+asyncpg://user@host/database",

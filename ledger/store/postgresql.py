@@ -52,7 +52,13 @@ class PostgresqlDatabase:
     in_memory: Final = False
 
     def __init__(
-        self, url: URL, engine: AsyncEngine | None, *, schema: str | None, read_only: bool
+        self,
+        url: URL,
+        engine: AsyncEngine | None,
+        *,
+        schema: str | None,
+        read_only: bool,
+        patience: float,
     ) -> None:
         self.schema: str | None = schema or DEFAULT_SCHEMA
         if not self.schema.isidentifier() or len(self.schema.encode()) > 63:
@@ -72,15 +78,19 @@ class PostgresqlDatabase:
         self._under_way: set[asyncio.Task[Any]] = set()
         prefix = f'"{self.schema}".'
         self.statements = Statements(prefix)
+        # The wait is bounded in the statement that waits, for this transaction only: LATERAL,
+        # and the bound's own value in the condition, make PostgreSQL set it first.
+        wait = max(1, int(patience * 1000))
+        bounded = f"(SELECT set_config('lock_timeout', '{wait}', true) AS ms) AS t, LATERAL"
         # The clock is read above the lock, so that it is the time after the wait.
         self._lock = text(
-            f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit') FROM ("
+            f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit') FROM {bounded} ("
             f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head WHERE generation = :generation"
-            " AND state = 'active' AND key_epoch = :epoch FOR UPDATE) AS h"
+            " AND state = 'active' AND key_epoch = :epoch AND t.ms <> '' FOR UPDATE) AS h"
         )
         self._lock_generation = text(
-            f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head"
-            " WHERE generation = :generation FOR UPDATE"
+            f"SELECT h.* FROM {bounded} (SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head"
+            " WHERE generation = :generation AND t.ms <> '' FOR UPDATE) AS h"
         )
         arrays = ", ".join(f"CAST(:c{i} AS {kind}[])" for i, kind in enumerate(_TYPES))
         self._insert = text(
