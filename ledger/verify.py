@@ -295,7 +295,7 @@ class Scan:
         event = row.event
         if event.event_type != EventType.DESTROYED or (row.destroyed or 0) >= event.version:
             return None
-        return _finding(event, "reads do not find it: an index of the database is damaged")
+        return finding_of(event, "reads do not find it: an index of the database is damaged")
 
     def _check_chain(self, row: CheckedRow) -> Finding | None:
         event = row.event

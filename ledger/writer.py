@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from ledger.append import Attempt, InlineProjection, Outcome
 from ledger.batch import MAX_EVENTS_PER_KEY, Request, append
-from ledger.committing import commit
+from ledger.committing import commit, outcome_unknown
 from ledger.decide import Intent, Put
 from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.following import Follower
@@ -136,7 +136,7 @@ class Writer:
             outcomes = [error] * len(batch)
             one_at_fault = True
         except BaseException:
-            _give_up(batch, _unknown(_cancelled("it was under way")))
+            _give_up(batch, outcome_unknown(_cancelled("it was under way")))
             raise
         if one_at_fault and len(batch) > 1:  # and nobody else is to pay for it
             for waiting in batch:
