@@ -71,10 +71,17 @@ async def boot(
     """Pass the gate, or raise what it refuses with; a refusal leaves its line among the nodes."""
     check_not_ephemeral(keyring, database)
     created = False
+    hindered: LedgerError | None = None
     for _ in range(MAX_ROUNDS):
         state = await _state(database, options)
         if state is None:
-            created = await _create(database, keyring, options) or created
+            try:
+                created = await _create(database, keyring, options) or created
+            except LedgerUnavailable as error:
+                # A racing creator may hold the lock: look again, for its ledger.
+                if not is_transient(error):
+                    raise
+                hindered = error
             if not created:  # somebody else is at it
                 await anyio.sleep(0.02)
             continue
@@ -85,7 +92,7 @@ async def boot(
             raise
         if booted is not None:
             return booted
-    raise LedgerUnavailable("the ledger kept changing while it was being opened")
+    raise hindered or LedgerUnavailable("the ledger kept changing while it was being opened")
 
 
 def check_not_ephemeral(keyring: Keyring, database: Database) -> None:
@@ -122,8 +129,8 @@ async def _create(database: Database, keyring: Keyring, options: BootOptions) ->
             database, keyring.current, beside_other_tables=options.beside_other_tables
         )
     except LedgerUnavailable as error:
-        # A racing creator holds the lock, or was first and the catalogue refused our tables.
-        if is_transient(error) or (is_refusal(error) and await _somebody_made_one(database)):
+        # A racing creator was first, and the catalogue refused our tables.
+        if is_refusal(error) and await _somebody_made_one(database):
             return False
         raise
     if ledger_id is None:

@@ -20,7 +20,7 @@ from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.store.translate import is_transient
 
-__all__ = ["commit"]
+__all__ = ["commit", "outcome_unknown"]
 
 MAX_FOLLOWS: Final = 20
 """Rotations or flips that one transaction follows before it gives up."""
@@ -53,7 +53,7 @@ async def commit(
         if attempt is not None:
             committed = was_committed(connection, database, attempt)
             if committed is None:
-                raise _unknown(None)
+                raise outcome_unknown(None)
             if committed:
                 return attempt
             attempt = None
@@ -80,7 +80,7 @@ async def commit(
             if asyncio.get_running_loop().time() + pause > give_up:
                 if attempt is None:
                     raise
-                raise _unknown(error) from None
+                raise outcome_unknown(error) from None
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
             continue
@@ -98,7 +98,8 @@ async def commit(
             )
 
 
-def _unknown(error: LedgerError | None) -> LedgerUnavailable:
+def outcome_unknown(error: LedgerError | None) -> LedgerUnavailable:
+    """What a caller is told where a write may or may not have been committed."""
     reason = error.message if error else "the generation that it was written to is gone"
     return LedgerUnavailable(
         f"whether the write was committed is unknown: {reason}",

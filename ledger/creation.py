@@ -75,7 +75,10 @@ async def create_ledger(
         connection.execute(sql.insert_head, head._asdict())
         return ledger_id
 
-    return await database.run(unit, "write")
+    made = await database.run(unit, "write")
+    if made is not None:
+        await database.settle()
+    return made
 
 
 def _occupied(database: Database) -> NotALedger:

@@ -1,4 +1,5 @@
 """How a read happens: one statement, the head row beside the rows, a verdict at the end.
+What else a verdict rests on (the end of a secret, what follows a time) is read with it.
 
 A `get` ends in one of four ways, never confused: the value; SecretDeleted or SecretDestroyed;
 MissingKey; TamperedEvent. Listings read metadata only and never decrypt, so that one damaged
@@ -14,6 +15,7 @@ from typing import Final, TypeVar
 import anyio
 from sqlalchemy.engine import Connection
 
+from ledger.answer import check_answer, check_end, check_next
 from ledger.append import check_not_behind
 from ledger.authority import read_event
 from ledger.decide import deleted, destroyed, not_found
@@ -21,7 +23,6 @@ from ledger.errors import (
     InvalidValue,
     LedgerError,
     MissingKey,
-    NotALedger,
     SecretNotFound,
     TamperedEvent,
 )
@@ -30,8 +31,15 @@ from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.names import normalise_prefix
 from ledger.secret import Secret
-from ledger.store.database import Database
-from ledger.store.reads import Found, find, head_in_use, heads_page, stream_page
+from ledger.store.database import Database, Mode
+from ledger.store.reads import (
+    Found,
+    find,
+    head_in_use,
+    heads_page,
+    stream_page,
+    with_witnesses,
+)
 from ledger.store.translate import is_transient
 from ledger.versions import SecretInfo, SecretVersion, info_of, state_of, version_of
 
@@ -53,16 +61,24 @@ async def get_secret(
         raise SecretNotFound(f"{stream} has no version {version}", stream=stream)
     database = follower.database
     sql = database.statements
+    mode: Mode = "statement"
+    time = None
     if version is not None:
         statement, parameters = sql.version, {"version": version}
     elif at is not None:
-        statement, parameters = sql.at, {"at": _at(at)}
+        time = _at(at)
+        # What follows the answer is looked at too, as it was at that moment.
+        statement, parameters, mode = sql.at, {"at": time}, "snapshot"
     else:
         statement, parameters = sql.latest, {}
 
+    def unit(connection: Connection) -> Found | None:
+        found = find(connection, statement, stream, **parameters)
+        return found and with_witnesses(connection, database, found, stream, dated=time is not None)
+
     async def read() -> Found:
         seen = follower.seen
-        found = await patiently(database, lambda c: find(c, statement, stream, **parameters))
+        found = await patiently(database, unit, mode)
         if found is None:
             raise TamperedEvent("no generation says that it is in use any more")
         check_not_behind(found.head, seen)
@@ -74,11 +90,11 @@ async def get_secret(
     if not follower.is_current(found.head):
         standing = await follower.follow(standing)
     try:
-        return _verdict(standing, found, stream, version, at)
+        return _verdict(standing, found, stream, version, at, time)
     except (MissingKey, TamperedEvent):
         # Never said on old knowledge: read on first, then once more.
         standing = await follower.follow(standing)
-        return _verdict(standing, await read(), stream, version, at)
+        return _verdict(standing, await read(), stream, version, at, time)
 
 
 def _at(at: datetime) -> int:
@@ -92,19 +108,30 @@ def _at(at: datetime) -> int:
 
 
 def _verdict(
-    standing: Standing, found: Found, stream: str, version: int | None, at: datetime | None
+    standing: Standing,
+    found: Found,
+    stream: str,
+    version: int | None,
+    at: datetime | None,
+    time: int | None,
 ) -> SecretVersion:
     event = found.event
+    control, held = standing.control, standing.keys
+    if event is not None:
+        check_answer(event, stream, version, time)
+    ended = event is not None and (found.destroyed or 0) > event.version
+    if found.following is not None and time is not None and not ended:
+        number = event.version + 1 if event else 1
+        check_next(control, held, found.following, stream, number, time)
     if event is None:
         if version is not None:
             raise SecretNotFound(f"{stream} has no version {version}", stream=stream)
         if at is not None:
             raise SecretNotFound(f"{stream} had no version at {at.isoformat()}", stream=stream)
         raise not_found(stream)
-    ended = found.destroyed or 0
-    value = Secret(
-        read_event(standing.control, standing.keys, event, destroyed_later=ended > event.version)
-    )
+    if ended:
+        check_end(control, held, found.end, event)
+    value = Secret(read_event(control, held, event, destroyed_later=ended))
     state = state_of(event)
     if state == "deleted":
         raise deleted(stream, event.version)
@@ -113,16 +140,18 @@ def _verdict(
     return version_of(event, value)
 
 
-async def patiently(database: Database, unit: Callable[[Connection], T]) -> T:
+async def patiently(
+    database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
+) -> T:
     """Run a read, and again while the database is out of reach for a moment."""
     for pause in RETRIES:
         try:
-            return await database.run(unit, "statement")
+            return await database.run(unit, mode)
         except LedgerError as error:
             if not is_transient(error):
                 raise
         await anyio.sleep(pause)
-    return await database.run(unit, "statement")
+    return await database.run(unit, mode)
 
 
 async def list_history(
@@ -135,7 +164,7 @@ async def list_history(
         def unit(connection: Connection, after: int = after) -> list[SecretInfo]:
             head = head_in_use(connection, database)
             if head is None:
-                raise NotALedger(f"{database.place}: no generation is in use")
+                raise TamperedEvent(f"{database.place}: no generation says that it is in use")
             page = stream_page(connection, database, head.generation, stream, after)
             return [info_of(e, key_lost=e.key_fingerprint in lost) for e in page]
 
@@ -165,7 +194,7 @@ async def list_secrets(
         def unit(connection: Connection, after: str | None = after) -> list[SecretInfo]:
             head = head_in_use(connection, database)
             if head is None:
-                raise NotALedger(f"{database.place}: no generation is in use")
+                raise TamperedEvent(f"{database.place}: no generation says that it is in use")
             page = heads_page(connection, database, head.generation, after, prefix)
             return [info_of(e, key_lost=e.key_fingerprint in lost) for e in page]
 

@@ -138,16 +138,19 @@ class Scan:
         given an older version's place, say, where no read comes across it.
         """
 
-        def unit(connection: Connection) -> tuple[Head | None, Sequence[Any], list[Sequence[Any]]]:
+        def unit(
+            connection: Connection,
+        ) -> tuple[Head | None, Sequence[Any], int, list[Sequence[Any]]]:
             sql = self.database.statements
             place = {"generation": self.generation}
             heads = heads_of_generations(connection, self.database)
             head = next((h for h in heads if h.generation == self.generation), None)
             counts = connection.execute(sql.count, place).one()
+            in_streams = connection.execute(sql.count_by_stream, place).scalar_one()
             broken = connection.execute(sql.broken_streams, {**place, "limit": MAX_FINDINGS})
-            return head, counts, list(broken)
+            return head, counts, in_streams, list(broken)
 
-        head, (count, first, last), broken = await self.database.run(unit, "snapshot")
+        head, (count, first, last), in_streams, broken = await self.database.run(unit, "snapshot")
         if head is None or head.state in ("purging", "purged"):
             return
         if (count, first, last) != (head.position, 1, head.position):
@@ -157,6 +160,15 @@ class Scan:
                     f"the log has {count} rows at positions {first} to {last}; its head row"
                     f" says {head.position}",
                     position=last if isinstance(last, int) and last > head.position else None,
+                    generation=self.generation,
+                )
+            )
+        if in_streams != count:
+            self.tally.add(
+                Finding(
+                    "tampered",
+                    f"the log has {count} rows, and {in_streams} are found by their streams:"
+                    " an index of the database is damaged",
                     generation=self.generation,
                 )
             )
@@ -278,6 +290,7 @@ class Scan:
             after, time_before = event.position, event.recorded_at
             finding = (
                 self._check_kind(event)
+                or self._check_end(row)
                 or self._check_chain(row)
                 or self._check_one(event, destroyed_later=(row.destroyed or 0) > event.version)
             )
@@ -292,6 +305,12 @@ class Scan:
         if parse_metadata(event.metadata).malformed:
             return finding_of(event, "its metadata is not readable")
         return None
+
+    def _check_end(self, row: CheckedRow) -> Finding | None:
+        event = row.event
+        if event.event_type != EventType.DESTROYED or (row.destroyed or 0) >= event.version:
+            return None
+        return finding_of(event, "reads do not find it: an index of the database is damaged")
 
     def _check_chain(self, row: CheckedRow) -> Finding | None:
         event = row.event

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from ledger.append import Attempt, InlineProjection, Outcome
 from ledger.batch import MAX_EVENTS_PER_KEY, Request, append
-from ledger.committing import commit
+from ledger.committing import commit, outcome_unknown
 from ledger.decide import Intent, Put
 from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.following import Follower
@@ -66,7 +66,8 @@ class Writer:
         """Write all of `intents` in one transaction, or none. Raises what refused them."""
         if self._closed:
             raise _closed()
-        if self._task is None:
+        self._database.home.check()
+        if self._task is None or self._task.done():  # done: a host cancelled it
             self._task = asyncio.create_task(self._run(), name="secret-ledger writer")
         size = sum(len(i.value.reveal()) for i in intents if isinstance(i, Put))
         outcome: asyncio.Future[Sequence[SecretInfo]] = asyncio.get_running_loop().create_future()
@@ -78,17 +79,24 @@ class Writer:
     async def close(self) -> None:
         """Write what is waiting, then stop."""
         self._closed = True
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             await self._queue.put(None)
-            await self._task
+            await asyncio.wait([self._task])
 
     async def _run(self) -> None:
         ending = False
-        while not ending or self._held_over or not self._queue.empty():
-            batch, ended = await self._gather(wait=not ending)
-            ending = ending or ended
-            if batch:
-                await self._write_out(batch)
+        try:
+            while not ending or self._held_over or not self._queue.empty():
+                batch, ended = await self._gather(wait=not ending)
+                ending = ending or ended
+                if batch:
+                    await self._write_out(batch)
+        finally:  # a host that cancels every task of the loop; nobody may wait for ever
+            left = [self._held_over] if self._held_over else []
+            while not self._queue.empty():
+                left += [w for w in [self._queue.get_nowait()] if w]
+            self._held_over = None
+            _give_up(left, _cancelled("the write was not begun"))
 
     async def _gather(self, *, wait: bool) -> tuple[list[_Waiting], bool]:
         batch: list[_Waiting] = []
@@ -127,6 +135,9 @@ class Writer:
         except Exception as error:  # noqa: BLE001  # a projection's own error: the callers' answer
             outcomes = [error] * len(batch)
             one_at_fault = True
+        except BaseException:
+            _give_up(batch, outcome_unknown(_cancelled("it was under way")))
+            raise
         if one_at_fault and len(batch) > 1:  # and nobody else is to pay for it
             for waiting in batch:
                 await self._write_out([waiting])
@@ -166,6 +177,16 @@ class Writer:
                 bound=MAX_EVENTS_PER_KEY,
                 advice="rotate to a new key: secret-ledger keys rotate",
             )
+
+
+def _give_up(batch: Sequence[_Waiting], error: LedgerError) -> None:
+    for waiting in batch:
+        if not waiting.outcome.done():
+            waiting.outcome.set_exception(copy(error))
+
+
+def _cancelled(what: str) -> LedgerUnavailable:
+    return LedgerUnavailable(f"the ledger's writer was cancelled: {what}")
 
 
 def _closed() -> LedgerUnavailable:

@@ -8,6 +8,7 @@ exactly one, and a crash leaves rows and checkpoint agreeing.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
 
 from sqlalchemy.engine import Connection
 
@@ -22,6 +23,10 @@ from projections.protocol import Projection
 from projections.table import ProjectionTable
 
 __all__ = ["Inline", "catch_up", "install", "lag"]
+
+
+FRUITLESS: Final = 20
+"""Attempts in a row to move a checkpoint that stays where it is."""
 
 
 class Inline:
@@ -141,11 +146,20 @@ async def catch_up(
         table.apply(connection, here.generation, events)
         return to - at, here._replace(checkpoint=to)
 
-    folded = 0
+    folded = fruitless = 0
     here = await database.run(look, "snapshot")
     while here.lag or here.checkpoint is None:
+        before = here.checkpoint
         done, here = await database.run(page, "write")
         folded += done
+        # Where another runner is faster, the checkpoint moves all the same.
+        fruitless = 0 if done or here.checkpoint != before else fruitless + 1
+        if fruitless > FRUITLESS:
+            raise LedgerUnavailable(
+                f"the checkpoint of projection {projection.name} does not move: the database"
+                " takes the statement and changes nothing",
+                hint="look for triggers, rules and policies on projection_checkpoint",
+            )
         if on_progress is not None:
             on_progress(Progress(here.end - here.lag, here.end))
         if not here.lag:  # as far as the log was then

@@ -22,6 +22,7 @@ from ledger import (
     Key,
     Keyring,
     LedgerError,
+    LedgerUnavailable,
     Progress,
     SecretLedger,
     TamperedEvent,
@@ -775,3 +776,29 @@ async def test_a_sequence_of_writes_on_postgresql_gives_the_same_rows(
         for actor in (None, "b\x00b")
     ]
     await sequence_agrees(postgres_url, steps)
+
+
+async def test_a_checkpoint_that_can_not_be_moved_is_said_and_not_tried_for_ever(
+    database_url: str,
+) -> None:
+    """A trigger that is none of ours takes the update away, and says nothing."""
+    async with opened(database_url, none=True) as ledger:
+        await ledger.put("a", "1")
+        async with attacking(database_url) as attacker:
+            if database_url.startswith("sqlite"):
+                await attacker.sql(
+                    "CREATE TRIGGER stay BEFORE UPDATE ON projection_checkpoint BEGIN"
+                    " SELECT RAISE(IGNORE); END"
+                )
+            else:
+                await attacker.sql(
+                    "CREATE FUNCTION stay() RETURNS trigger LANGUAGE plpgsql AS"
+                    " $$ BEGIN RETURN NULL; END $$"
+                )
+                await attacker.sql(
+                    "CREATE TRIGGER stay BEFORE UPDATE ON projection_checkpoint"
+                    " FOR EACH ROW EXECUTE FUNCTION stay()"
+                )
+        async with asyncio.timeout(30):
+            with pytest.raises(LedgerUnavailable, match="sys_secret"):
+                await catch_up(ledger.database, SysSecret())

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.errors import LedgerUnavailable
 from ledger.events import Event
 from ledger.state import Head
+from ledger.store.home import Home
 
 if TYPE_CHECKING:
     from ledger.store.statements import Statements
@@ -50,6 +51,8 @@ class Database(Protocol):
     """PostgreSQL's schema; None on SQLite."""
     read_only: bool
     statements: Statements
+    home: Home
+    """The event loop that it is used in, and no other."""
 
     @property
     def name(self) -> Literal["sqlite", "postgresql"]:
@@ -89,6 +92,11 @@ class Database(Protocol):
     async def prepare_creation(self, *, beside_other_tables: bool) -> bool:
         """What must happen before the creating transaction. False where other tables
         are in the way."""
+        ...
+
+    async def settle(self) -> None:
+        """Have a new ledger whole in the database's own file, so that nobody who finds a
+        copy of that alone takes it for an empty place."""
         ...
 
     def check_settings(self, connection: Connection) -> tuple[str, ...]:
@@ -146,7 +154,7 @@ def connect(
 ) -> Database:
     """The database behind a URL (`sqlite+aiosqlite:…`, `postgresql+asyncpg:…`) or an engine.
 
-    `patience`: seconds to wait for another process's lock on SQLite.
+    `patience`: seconds to wait for another process's lock.
 
     Nothing is connected yet. Raises LedgerUnavailable for a URL of another kind.
     """
@@ -161,7 +169,9 @@ def connect(
     if address is not None and kind == "postgresql":
         from ledger.store.postgresql import PostgresqlDatabase
 
-        return PostgresqlDatabase(address, engine, schema=schema, read_only=read_only)
+        return PostgresqlDatabase(
+            address, engine, schema=schema, read_only=read_only, patience=patience
+        )
     raise LedgerUnavailable(
         "the database URL is of no kind that the ledger knows",
         hint="use sqlite+aiosqlite:///path/to/file.db or postgresql+asyncpg://user@host/database",

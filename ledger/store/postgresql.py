@@ -19,6 +19,7 @@ from ledger.errors import InvalidName, LedgerError, LedgerUnavailable, NotALedge
 from ledger.events import Event
 from ledger.state import Head
 from ledger.store.database import LockedHead, Mode
+from ledger.store.home import Home
 from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
 from ledger.store.translate import DRIVER_ERRORS, closed, translate
 
@@ -51,7 +52,13 @@ class PostgresqlDatabase:
     in_memory: Final = False
 
     def __init__(
-        self, url: URL, engine: AsyncEngine | None, *, schema: str | None, read_only: bool
+        self,
+        url: URL,
+        engine: AsyncEngine | None,
+        *,
+        schema: str | None,
+        read_only: bool,
+        patience: float,
     ) -> None:
         self.schema: str | None = schema or DEFAULT_SCHEMA
         if not self.schema.isidentifier() or len(self.schema.encode()) > 63:
@@ -59,6 +66,7 @@ class PostgresqlDatabase:
         self.read_only = read_only
         # A text, not the URL: that one holds the password.
         self.place = url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
+        self.home = Home(self.place)
         self._owned = engine is None
         self._closed = False
         self._engine = engine or create_async_engine(
@@ -70,15 +78,19 @@ class PostgresqlDatabase:
         self._under_way: set[asyncio.Task[Any]] = set()
         prefix = f'"{self.schema}".'
         self.statements = Statements(prefix)
+        # The wait is bounded in the statement that waits, for this transaction only: LATERAL,
+        # and the bound's own value in the condition, make PostgreSQL set it first.
+        wait = max(1, int(patience * 1000))
+        bounded = f"(SELECT set_config('lock_timeout', '{wait}', true) AS ms) AS t, LATERAL"
         # The clock is read above the lock, so that it is the time after the wait.
         self._lock = text(
-            f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit') FROM ("
+            f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit') FROM {bounded} ("
             f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head WHERE generation = :generation"
-            " AND state = 'active' AND key_epoch = :epoch FOR UPDATE) AS h"
+            " AND state = 'active' AND key_epoch = :epoch AND t.ms <> '' FOR UPDATE) AS h"
         )
         self._lock_generation = text(
-            f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head"
-            " WHERE generation = :generation FOR UPDATE"
+            f"SELECT h.* FROM {bounded} (SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head"
+            " WHERE generation = :generation AND t.ms <> '' FOR UPDATE) AS h"
         )
         arrays = ", ".join(f"CAST(:c{i} AS {kind}[])" for i, kind in enumerate(_TYPES))
         self._insert = text(
@@ -94,11 +106,19 @@ class PostgresqlDatabase:
     async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         if self._closed:
             raise closed(self.place)
+        self.home.check()
         # Shielded: a caller that is cancelled does not tear down a connection of the pool.
         task = asyncio.create_task(self._run(unit, mode))
         self._under_way.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if not task.cancelled() or (caller is not None and caller.cancelling()):
+                raise
+        # A host that cancels every task of the loop: the caller itself was not cancelled.
+        raise LedgerUnavailable(f"{self.place}: the statement was cancelled", transient=True)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
@@ -137,6 +157,9 @@ class PostgresqlDatabase:
 
     async def prepare_creation(self, *, beside_other_tables: bool) -> bool:
         return True
+
+    async def settle(self) -> None:
+        """Nothing to do: the server recovers what was committed."""
 
     def exists(self) -> bool:
         return True

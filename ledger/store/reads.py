@@ -25,6 +25,7 @@ __all__ = [
     "heads_page",
     "read_state",
     "stream_page",
+    "with_witnesses",
 ]
 
 PAGE: Final = 500
@@ -40,6 +41,10 @@ class Found(NamedTuple):
     event: Event | None
     destroyed: int | None
     """Version of the stream's newest `secret.destroyed`."""
+    end: Event | None = None
+    """That `secret.destroyed`, where it lies above the event."""
+    following: Event | None = None
+    """The version after the event, where a time was asked for."""
 
 
 def read_state(
@@ -113,6 +118,26 @@ def find(
     values = tuple(row)
     event = None if values[5] is None else Event.of_row(values[5:17])
     return Found(Head.of_row(values[:5]), event, _number(values[17]))
+
+
+def with_witnesses(
+    connection: Connection, database: Database, found: Found, stream: str, *, dated: bool
+) -> Found:
+    """`found` with the rows that a verdict on it rests on: an end that lies above it; and
+    where it is the answer for a time, what follows it."""
+
+    def version(number: int) -> Event | None:
+        place = {"generation": found.head.generation, "stream": stream, "version": number}
+        return _first(connection.execute(database.statements.event_of_version, place))
+
+    at = found.event.version if found.event else 0
+    if not 0 <= at < 2**63 - 1:
+        return found
+    ended = found.destroyed is not None and found.destroyed > at
+    return found._replace(
+        end=version(found.destroyed) if found.destroyed and ended else None,
+        following=version(at + 1) if dated else None,
+    )
 
 
 def _number(value: object) -> int | None:

@@ -21,10 +21,12 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from ledger.errors import LedgerError, LedgerUnavailable, NotALedger
+from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEvent
 from ledger.events import Event
 from ledger.state import Head
 from ledger.store.database import LockedHead, Mode
+from ledger.store.home import Home
+from ledger.store.sqlite_files import OpenFiles
 from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
 from ledger.store.translate import DRIVER_ERRORS, closed, translate
 
@@ -72,6 +74,8 @@ class SqliteDatabase:
                 hint="write the path itself: sqlite+aiosqlite:///path/to/file.db",
             )
         self.in_memory = self._file is None
+        self._files = OpenFiles(Path(self._file)) if self._file else None
+        self.home = Home(self.place)
         self._engines: dict[bool, Engine] = {}
         self._closed = False
         # An in-memory database is one connection: its units queue on one thread.
@@ -89,16 +93,23 @@ class SqliteDatabase:
     async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         if self._closed:
             raise closed(self.place)
+        self.home.check()
         executor = self._writer if mode in _WRITES else self._readers
         return await asyncio.get_running_loop().run_in_executor(executor, self._run, unit, mode)
 
     def _run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         failure: LedgerError
+        files, writing = self._files, mode in _WRITES
+        if files is not None:
+            files.check(writing=writing)
         try:
-            with self._engine(write=mode in _WRITES).connect() as connection:
+            with self._engine(write=writing).connect() as connection:
                 options = connection.execution_options(ledger_mode=mode)
                 with options.begin():
-                    return unit(options)
+                    done = unit(options)
+                if files is not None and writing:
+                    files.committed()
+                return done
         except DRIVER_ERRORS as error:
             failure = translate(error, self.place)
         # Raised outside the handler: the driver's exception is no context of it either.
@@ -138,12 +149,12 @@ class SqliteDatabase:
         return engine
 
     def _connect(self) -> sqlite3.Connection:
-        if self._file is None:
+        if self._files is None:
             target = ":memory:"
         else:
             # rw, not rwc: a file is only ever made by `prepare_creation`.
             mode = "ro" if self.read_only else "rw"
-            target = f"file:{quote(str(Path(self._file).absolute()))}?mode={mode}"
+            target = f"file:{quote(str(self._files.path))}?mode={mode}"
         connection = sqlite3.connect(
             target,
             uri=True,
@@ -154,6 +165,7 @@ class SqliteDatabase:
         )
         # Damaged text must reach the check that names its row, not stop the whole page.
         connection.text_factory = _text_of
+        damaged = False
         try:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -163,6 +175,13 @@ class SqliteDatabase:
         except sqlite3.Error:  # no database, say; nobody else would close it
             connection.close()
             raise
+        except UnicodeDecodeError:  # of a message that quotes a damaged schema
+            damaged = True
+        if damaged:
+            connection.close()
+            raise _damaged_schema(self.place)
+        if self._files is not None:
+            self._files.opened()
         return connection
 
     def _begin(self, connection: Connection) -> None:
@@ -183,16 +202,16 @@ class SqliteDatabase:
         return await loop.run_in_executor(self._writer, self._prepare, beside_other_tables)
 
     def _prepare(self, beside_other_tables: bool) -> bool:
-        if self._file is None:
+        if self._files is None:
             return True
-        if self.exists() and Path(self._file).stat().st_size == 1:
+        if self.exists() and self._files.path.stat().st_size == 1:
             # SQLite takes such a file for an empty one (its VFS made them once).
             raise NotALedger(f"{self.place} is not a SQLite database")
         failure: LedgerError
         try:
             # The file may be made here, and its header be rewritten for WAL: only where
             # it holds nothing yet, or where a ledger beside other tables was asked for.
-            raw = sqlite3.connect(self._file, timeout=self._patience, isolation_level=None)
+            raw = sqlite3.connect(self._files.path, timeout=self._patience, isolation_level=None)
             try:
                 (tables,) = raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 if tables and not beside_other_tables:
@@ -205,9 +224,24 @@ class SqliteDatabase:
             failure = translate(error, self.place)
         raise failure
 
+    async def settle(self) -> None:
+        if self._files is not None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._writer, self._settle)
+
+    def _settle(self) -> None:
+        failure: LedgerError
+        try:
+            with self._engine(write=True).connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+                return
+        except DRIVER_ERRORS as error:
+            failure = translate(error, self.place)
+        raise failure
+
     def exists(self) -> bool:
         """Whether there is a file to open at all."""
-        return self._file is None or Path(self._file).exists()
+        return self._files is None or self._files.path.exists()
 
     def tables(self, connection: Connection) -> frozenset[str]:
         rows = connection.exec_driver_sql(
@@ -280,6 +314,13 @@ class SqliteDatabase:
 
 def _text_of(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
+
+
+def _damaged_schema(place: str) -> TamperedEvent:
+    return TamperedEvent(
+        f"{place}: the database's own schema is damaged; this is not a wrong key",
+        hint="stop all writers, keep a copy of the files, and restore from a backup",
+    )
 
 
 def _has_wal_reset_race(version: tuple[int, ...]) -> bool:

@@ -254,6 +254,11 @@ class Statements:
             "SELECT count(*), coalesce(min(position), 0), coalesce(max(position), 0)"
             " FROM {s}secret_event WHERE generation = :generation"
         )
+        # Counted by way of the index that every read of a secret takes.
+        self.count_by_stream: Final = sql(
+            "SELECT CAST(coalesce(sum(n), 0) AS BIGINT) FROM (SELECT count(*) AS n"
+            " FROM {s}secret_event WHERE generation = :generation GROUP BY stream) AS s"
+        )
         self.broken_streams: Final = sql(
             "SELECT stream, count(*), min(version), max(version)"
             " FROM {s}secret_event WHERE generation = :generation GROUP BY stream"

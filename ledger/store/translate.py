@@ -84,7 +84,7 @@ def _sentence(kind: str, lost: bool) -> str:
         return f"the database is read-only ({kind})"
     if kind.startswith("SQLITE_CANTOPEN"):
         return f"the database file can't be opened ({kind})"
-    if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "55P03")):
         return f"another process holds the database's lock ({kind})"
     if lost:
         return f"the database can't be reached ({kind})"

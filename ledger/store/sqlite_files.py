@@ -1,0 +1,84 @@
+"""Whether the files that SQLite has open are the ones in their place.
+
+In WAL mode SQLite goes on with a file that was deleted, moved or exchanged under it: what is
+written then reaches the disk, and nobody ever finds it again. So the identity of the files is
+looked at (a stat takes a microsecond or two): of the database before each unit of work, and
+of both before and after each one that writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from ledger.errors import LedgerUnavailable
+
+__all__ = ["OpenFiles"]
+
+Identity = tuple[int, int] | None
+"""Device and inode; None where nothing can be said."""
+GONE: Final = (0, 0)
+
+
+class OpenFiles:
+    """The files of one database, by the path that it was opened at."""
+
+    def __init__(self, path: Path) -> None:
+        # Held as it is now: a process may change its working directory.
+        self.path: Final = path.absolute()
+        self._wal = self.path
+        self._database_opened: Identity = None
+        self._wal_opened: Identity = None
+
+    def opened(self) -> None:
+        """Remember the database's file; a connection was made to it."""
+        if self._database_opened is None:
+            self._database_opened = _identity(self.path)
+            file = self.path.resolve()  # SQLite too puts it beside the file that a link means
+            self._wal = file.with_name(file.name + "-wal")
+
+    def check(self, *, writing: bool) -> None:
+        """Raises LedgerUnavailable where a file is not the one that was opened."""
+        if problem := self._problem(writing=writing):
+            raise _moved(problem)
+
+    def committed(self) -> None:
+        """What `check` does, after a commit, which went into the files that are open.
+
+        Raises LedgerUnavailable, which says that the outcome is unknown.
+        """
+        if self._wal_opened in (None, GONE):  # it stays the same while a connection is open
+            self._wal_opened = _identity(self._wal)
+        if problem := self._problem(writing=True):
+            raise _moved(problem, outcome_unknown=True)
+
+    def _problem(self, *, writing: bool) -> Path | None:
+        if _differ(self._database_opened, _identity(self.path)):
+            return self.path
+        if writing and _differ(self._wal_opened, _identity(self._wal)):
+            return self._wal
+        return None
+
+
+def _identity(path: Path) -> Identity:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return GONE
+    except OSError:  # a folder that may not be searched any more, say
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _differ(before: Identity, now: Identity) -> bool:
+    return before not in (None, now) and now is not None
+
+
+def _moved(path: Path, **details: object) -> LedgerUnavailable:
+    return LedgerUnavailable(
+        f"sqlite:{path} is not the file that was opened: it was removed, moved or exchanged"
+        " while it was in use",
+        hint="stop every process that uses it, put the right file in place with its -wal, then"
+        " start again; what was written since is in the old file only",
+        **details,
+    )
