@@ -20,6 +20,7 @@ from ledger.gate import check_not_moved, check_pinned, check_state, judge
 from ledger.key_sources import parse_ledger_id, pinned_ledger_id
 from ledger.keys import KeyProvider, Keyring
 from ledger.nodes import Identity
+from ledger.store.closing import close
 from ledger.store.database import address_of, connect
 
 if TYPE_CHECKING:
@@ -94,16 +95,16 @@ async def open_ledger(
         ledger = SecretLedger(
             database, booted, identity, kept, read_only=read_only, patience=patience
         )
-        if not read_only:
-            for projection in kept:
-                await projection.catch_up(database)
-        ledger._start()
         try:
+            if not read_only:
+                for projection in kept:
+                    await projection.catch_up(database)
+            ledger._start()
             yield ledger
         finally:
             await ledger._close()
     finally:
-        await database.close()
+        await close(database)
 
 
 def _without_text(url: str | URL | AsyncEngine) -> URL | AsyncEngine | None:
@@ -152,7 +153,7 @@ async def init_ledger(
         booted = await boot(database, keyring, Identity.of(None), options)
         return booted.meta.ledger_id.hex(), booted.created
     finally:
-        await database.close()
+        await close(database)
 
 
 async def upgrade_schema(
@@ -182,4 +183,4 @@ async def upgrade_schema(
         judge(control, keyring)
         return await upgrade(database)
     finally:
-        await database.close()
+        await close(database)
