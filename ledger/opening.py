@@ -22,6 +22,7 @@ from ledger.key_sources import parse_ledger_id, pinned_ledger_id
 from ledger.keys import KeyProvider, Keyring
 from ledger.nodes import HEARTBEAT, Identity
 from ledger.state import Head
+from ledger.store.closing import close
 from ledger.store.database import Database, address_of, connect
 from ledger.store.reads import head_in_use
 from ledger.verify import CheckedProjection, check_projections
@@ -131,7 +132,7 @@ async def open_ledger(
         finally:
             await ledger._close()
     finally:
-        await database.close()
+        await close(database)
 
 
 async def _check_kept(database: Database, kept: Sequence[InlineProjection]) -> None:
@@ -211,7 +212,7 @@ async def init_ledger(
         booted = await boot(database, keyring, Identity.of(None), options)
         return booted.meta.ledger_id.hex(), booted.created
     finally:
-        await database.close()
+        await close(database)
 
 
 async def upgrade_schema(
@@ -240,4 +241,4 @@ async def upgrade_schema(
         judge(control, keyring)
         return await upgrade(database)
     finally:
-        await database.close()
+        await close(database)

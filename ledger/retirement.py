@@ -68,7 +68,9 @@ async def retire(
         return await _report(follower, me, key, changed=False)
     if key.lost is not None:
         raise KeyInUse(
-            f"key {key.id} is lost: there is nothing to retire", hint="it needs no retirement"
+            f"key {key.id} is lost: there is nothing to retire",
+            hint="nothing waits for it any more; drop it from the settings",
+            key_id=key.id,
         )
     report = await _report(follower, me, key, changed=True)
     _check_unused(key, report, await _generations(follower.database))
@@ -80,6 +82,12 @@ async def loss(follower: Follower, me: Identity, key_id: str) -> KeyEnd:
     """What would go with a key that is lost. Raises UnknownKey, KeyInUse."""
     control = (await follower.follow()).control
     key = _named(control, key_id)
+    if key.retired is not None and key.lost is None:
+        raise KeyInUse(
+            f"key {key.id} was retired: nothing needs it, so nothing goes with it",
+            hint="drop it from the settings; there is no loss to record",
+            key_id=key.id,
+        )
     if key.lost is None and key.fingerprint in follower.standing.keys:
         raise KeyInUse(
             f"key {key.id} ({short(key.fingerprint)}…) is in the keyring: it is not lost",

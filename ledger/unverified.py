@@ -20,6 +20,7 @@ from ledger.names import normalise_name
 from ledger.nodes import NodeInfo, list_nodes
 from ledger.reading import list_history, list_secrets
 from ledger.state import State
+from ledger.store.closing import close
 from ledger.store.database import Database, address_of, connect
 from ledger.versions import SecretInfo
 
@@ -87,4 +88,4 @@ async def open_unverified(
             raise NotALedger(f"{database.place} holds no ledger", hint="check the database URL")
         yield UnverifiedLedger(database, state)
     finally:
-        await database.close()
+        await close(database)

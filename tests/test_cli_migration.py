@@ -49,6 +49,8 @@ def test_the_whole_way_from_a_new_key_to_dropping_the_old_one(cli: Cli) -> None:
     assert cli("keys", "retire", "k-old", "--actor", "alice").rows[0][0] == "retired"
     assert cli("keys", "retire", "k-old").rows[0][0] == "was retired"
     cli.hold(NEW_KEY)
+    retired = cli("keys", "lost", "k-old", "--reason", "x", "--yes")
+    assert (retired.code, "was retired: nothing needs it" in retired.err) == (18, True)
     assert cli("get", "db/a").raw == b"db/a"
     assert cli("verify", "--level", "full").code == 0
     (old, new) = cli("keys", "history", "--json").json["keys"]

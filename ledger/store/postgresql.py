@@ -150,10 +150,23 @@ class PostgresqlDatabase:
         self._closed = True
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=LAST_WORDS)
-        for task in tuple(self._under_way):
+        cancelled = tuple(self._under_way)
+        for task in cancelled:
             task.cancel()
+        if cancelled:  # they give their connections back
+            await asyncio.wait(cancelled, timeout=LAST_WORDS)
         if self._owned:
-            await self._engine.dispose()
+            await self._dispose()
+
+    async def _dispose(self) -> None:
+        # A server that answers no more does not say goodbye either.
+        disposing = asyncio.create_task(self._engine.dispose())
+        done, _ = await asyncio.wait([disposing], timeout=LAST_WORDS)
+        if not done:
+            disposing.cancel()
+            await asyncio.wait([disposing], timeout=LAST_WORDS)
+        if disposing.done() and not disposing.cancelled():
+            disposing.exception()  # looked at: closing is over either way
 
     async def prepare_creation(self, *, beside_other_tables: bool) -> bool:
         return True
