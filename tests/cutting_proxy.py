@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Literal, Self
+from itertools import cycle
+from typing import Literal, Self, get_args
 
 from sqlalchemy.engine import make_url
 
@@ -15,13 +16,17 @@ Moment = Literal["before the commit arrives", "before its answer arrives"]
 
 class CuttingProxy:
     """Forwards bytes both ways. `cut` names the moment at which the next commit's connection
-    is torn; `cuts` counts them. While `down`, no new connection is let through."""
+    is torn; `cuts` counts them. With `cut_every` n it is every n-th commit's, at both moments
+    in turn. While `down`, no new connection is let through."""
 
     def __init__(self, url: str) -> None:
         self._target = make_url(url)
         self._server: asyncio.Server | None = None
         self.cut: Moment | None = None
+        self.cut_every = 0
         self.cuts = 0
+        self._commits = 0
+        self._moments = cycle(get_args(Moment))
         self.down_after_cut = False
         self.down = False
         self._answers: set[asyncio.StreamWriter] = set()
@@ -48,10 +53,16 @@ class CuttingProxy:
         if self.down:
             writer.close()
             return
-        there, back = await asyncio.open_connection(self._target.host, self._target.port)
+        try:
+            there, back = await asyncio.open_connection(self._target.host, self._target.port)
+        except OSError:  # the server is down; so is this wire
+            writer.close()
+            return
         answers = asyncio.create_task(self._forward(there, writer))
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
+                if COMMIT in data and self._is_nth():
+                    self.cut = next(self._moments)
                 if COMMIT in data and self.cut is not None:
                     moment, self.cut = self.cut, None
                     self.cuts += 1
@@ -67,6 +78,10 @@ class CuttingProxy:
                 await back.drain()
         back.close()
         writer.close()
+
+    def _is_nth(self) -> bool:
+        self._commits += 1
+        return bool(self.cut_every) and self._commits % self.cut_every == 0
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):

@@ -79,6 +79,11 @@ class Process:
             self._ended = True
             self._news.notify_all()
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended, as far as was heard."""
+        return not self._ended
+
     def said(self, kind: str, **facts: Any) -> list[dict[str, Any]]:
         """What it has said of that kind, with these facts."""
         wanted = {"kind": kind, **facts}.items()

@@ -19,6 +19,7 @@ from ledger import Event
 from ledger.state import Head
 from ledger.store.database import Database
 
+_THREADS: Final = Path("/proc/self/task")
 _WAITING_ON_POSTGRESQL: Final = """
     SELECT count(*) FROM pg_catalog.pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -77,6 +78,8 @@ class Waiters:
         if not self._url.startswith("sqlite"):
             ((waiting,),) = await read_rows(self._url, _WAITING_ON_POSTGRESQL)
             return int(waiting)
+        if not _THREADS.exists():  # not Linux: that they have begun to ask must do
+            return len(self._begun)
         # Between its BEGIN IMMEDIATE and the lock a thread does nothing but try, and sleep.
         # It may have slept for Python's own lock once on its way in; not three times.
         return sum(_sleeps(thread) >= before + 3 for thread, before in self._begun)
@@ -94,7 +97,9 @@ class Waiters:
 
 def _sleeps(thread: int) -> int:
     """How often a thread of this process gave up the processor to wait."""
-    status = Path(f"/proc/self/task/{thread}/status").read_text()
+    if not _THREADS.exists():
+        return 0
+    status = (_THREADS / str(thread) / "status").read_text()
     return int(status.split("voluntary_ctxt_switches:")[1].split()[0])
 
 

@@ -45,8 +45,9 @@ async def client(
             return
         name = chance.choice(SECRETS)
         action = chance.choices(("get", "put", "delete", "restore"), (4, 5, 1, 2))[0]
-        # Now and then a version that is wrong for sure; mostly the one that was seen.
-        expect = chance.choice((None, seen[name], seen[name], max(seen[name] - 1, 0)))
+        # The version that was seen, or any; now and then one that is wrong for sure.
+        before = max(seen[name] - 1, 0)
+        expect = chance.choices((None, seen[name], before), (4, 4, 1))[0]
         call: dict[str, Any] = {"call": f"{node}/{task}/{number}", "name": name, "action": action}
         if action != "get":
             call |= {"expect": expect}
@@ -90,14 +91,9 @@ async def _made(
 def histories(lines: Iterable[dict[str, Any]]) -> dict[str, list[Call]]:
     """What the clients have said, as the calls to each secret. Those that are known to have
     done nothing, because the database was out of reach, are left out."""
-    lines = list(lines)
-    ends = {line["call"]: line for line in lines if line["kind"] == "ended"}
     found: dict[str, list[Call]] = defaultdict(list)
-    for line in lines:
-        if line["kind"] != "began":
-            continue
-        end = ends.get(line["call"])
-        if end is not None and end["outcome"] == ["nothing"]:
+    for line, end in _with_ends(lines):
+        if _did_nothing(end):
             continue
         found[line["name"]].append(
             Call(
@@ -110,3 +106,25 @@ def histories(lines: Iterable[dict[str, Any]]) -> dict[str, list[Call]]:
             )
         )
     return found
+
+
+def refused_writes(lines: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The node and the id of each write that the database was out of reach for."""
+    return [
+        (line["call"].partition("/")[0], line["call"])
+        for line, end in _with_ends(lines)
+        if line["action"] != "get" and _did_nothing(end)
+    ]
+
+
+def _with_ends(
+    lines: Iterable[dict[str, Any]],
+) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """What was said at the beginning of each call, and at its end, if it had one."""
+    lines = list(lines)
+    ends = {line["call"]: line for line in lines if line["kind"] == "ended"}
+    return [(line, ends.get(line["call"])) for line in lines if line["kind"] == "began"]
+
+
+def _did_nothing(end: dict[str, Any] | None) -> bool:
+    return end is not None and tuple(end["outcome"]) == ("nothing",)

@@ -11,7 +11,7 @@ A call of unknown outcome may take effect at any time after it began, or never.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 Action = Literal["put", "get", "delete", "restore"]
@@ -69,49 +69,73 @@ def unexplained(history: Iterable[Call]) -> Sequence[Call]:
     """Nothing where the history of one secret is linearizable; else the calls of which none
     could come next, where the search had got furthest."""
     calls = sorted(history, key=lambda call: call.invoked)
+    seen = {call.outcome[2] for call in calls if call.outcome and call.outcome[0] == "value"}
+    # A value that nobody was ever shown is as good as any other such.
+    search = _Search([c if c.value in seen else replace(c, value=None) for c in calls])
     answered = sum(1 << n for n, call in enumerate(calls) if call.answered is not None)
-    furthest = 0
-    stuck: Sequence[Call] = ()
+    furthest = -1
+    stuck: Sequence[int] = ()
     tried: set[tuple[int, State]] = set()
     open_ends = [(0, State())]
     while open_ends:
-        done, state = open_ends.pop()
+        done, state = end = open_ends.pop()
         if done & answered == answered:
             return ()
-        if (done, state) in tried:
+        if end in tried:
             continue
-        tried.add((done, state))
-        following, candidates = _following(calls, done, state)
-        if not following and (done & answered).bit_count() >= furthest:
-            furthest = (done & answered).bit_count()
-            stuck = candidates
+        tried.add(end)
+        following, candidates = search.following(done, state)
+        if not following and (done & answered).bit_count() > furthest:
+            furthest, stuck = (done & answered).bit_count(), candidates
         open_ends += following
-    return stuck or calls
+    return [calls[number] for number in stuck]
 
 
-def _following(
-    calls: Sequence[Call], done: int, state: State
-) -> tuple[list[tuple[int, State]], list[Call]]:
-    """The states that one more call may lead to, the likeliest last; and the calls that were
-    asked. Those that have answered come before the unknown ones, which need not happen."""
-    first = (~done & (done + 1)).bit_length() - 1
-    until: float = float("inf")
-    known: list[tuple[int, State]] = []
-    unknown: list[tuple[int, State]] = []
-    candidates: list[Call] = []
-    for number in range(first, len(calls)):
-        call = calls[number]
-        if call.invoked > until:
-            break
-        if done >> number & 1:
-            continue
-        outcome, after = act(state, call)
-        candidates.append(call)
-        if call.answered is None:
-            if after != state:
-                unknown.append((done | 1 << number, after))
-            continue
-        until = min(until, call.answered)
-        if outcome == call.outcome:
-            known.append((done | 1 << number, after))
-    return [*unknown[::-1], *known[::-1]], candidates
+class _Search:
+    """The steps from one state of a search to the next, over calls in order of invocation."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._calls = calls
+
+    def following(self, done: int, state: State) -> tuple[list[tuple[int, State]], list[int]]:
+        """What one more call may lead to, the likeliest last; and the calls that were asked.
+
+        Those that have answered come before the unknown ones, which need not happen.
+        """
+        known: list[tuple[int, State]] = []
+        unknown: dict[tuple[object, ...], tuple[int, State]] = {}
+        candidates: list[int] = []
+        over = False
+        until: float = float("inf")
+        first = (~done & (done + 1)).bit_length() - 1
+        for number in range(first, len(self._calls)):
+            call = self._calls[number]
+            if call.invoked > until:
+                break
+            if done >> number & 1:
+                continue
+            candidates.append(number)
+            outcome, after = act(state, call)
+            if call.answered is None:
+                if after != state:
+                    # Of calls that would do the same, the one that began first may do it.
+                    alike = (call.action, call.value, call.expect)
+                    unknown.setdefault(alike, (done | 1 << number, after))
+                continue
+            until = min(until, call.answered)
+            over = over or _before(call) < state.version
+            if outcome == call.outcome:
+                known.append((done | 1 << number, after))
+        if over:
+            return [], candidates
+        return [*reversed(unknown.values()), *reversed(known)], candidates
+
+
+def _before(call: Call) -> int:
+    """The version that a call met, by its outcome; versions never go back."""
+    assert call.outcome is not None
+    kind, *version = call.outcome
+    if kind == "absent":
+        return 0
+    assert isinstance(version[0], int)
+    return version[0] - 1 if kind == "wrote" else version[0]

@@ -184,6 +184,11 @@ class PostgresServer:
             _wait_until(lambda: not any(process_runs(pid) for pid in children), _QUIT_SECONDS)
         self._forget_process()
 
+    def crash(self) -> None:
+        """Kill it and start it again: what it had not made durable is lost."""
+        self.kill()
+        self.start()
+
     def close(self) -> None:
         """Stop the server and remove its folder."""
         if os.getpid() != self._owner:

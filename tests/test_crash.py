@@ -55,17 +55,12 @@ async def _grown(told: list[Acknowledged], by: int) -> None:
 Disturbance = Callable[[PostgresServer], None]
 
 
-def _crash(server: PostgresServer) -> None:
-    server.kill()
-    server.start()
-
-
 @pytest.mark.parametrize(
     "disturb",
     [
         pytest.param(lambda s: s.restart("fast"), id="restarted"),
         pytest.param(lambda s: s.restart("immediate"), id="restarted without a goodbye"),
-        pytest.param(_crash, id="killed"),
+        pytest.param(lambda s: s.crash(), id="killed"),
     ],
 )
 async def test_a_server_that_goes_away_under_load_costs_no_write_and_doubles_none(

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -158,9 +159,10 @@ async def test_the_epoch_costs_an_append_no_statement_of_its_own(database_url: s
     for options, expected in (({"projections": ()}, append), ({}, append + fold)):
         async with opened(database_url, OLD, **options) as ledger:
             await ledger.put("a", "1")
-            for call in (ledger.put("a", "2"), ledger.put_many({"a": "3", "b": "1"})):
+            calls = partial(ledger.put, "a", "2"), partial(ledger.put_many, {"a": "3", "b": "1"})
+            for call in calls:
                 with counting_statements() as sent:
-                    await call
+                    await call()
                 assert len(sent) == len(expected)
                 assert shapes(sent) == expected
                 # The statement that takes the lock states the epoch, and no other one asks.

@@ -84,8 +84,10 @@ async def test_in_a_race_a_pinned_node_never_makes_a_ledger_nor_takes_another(
         WRONG_LEDGER if number % SAME_KEY == 0 else WON if key is winner else MISMATCH
         for number, (key, _) in enumerate(fleet)
     ]
-    ((made, *_),) = ({line["ledger_id"] for _, p in fleet for line in p.said("opened")},)
+    came_up = [line for _, p in fleet for line in p.said("opened")]
+    (made,) = {line["ledger_id"] for line in came_up}
     assert made != ELSEWHERE
+    assert sum(line["created"] for line in came_up) == 1
 
     again = await at_the_door(database_url, pin=lambda _: made)
     codes = await raced(again)

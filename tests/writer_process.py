@@ -83,6 +83,7 @@ class Wire:
             for line in lines:
                 word = line.rstrip("\n")
                 loop.call_soon_threadsafe(events.get(word) or partial(self.words.put_nowait, word))
+            os._exit(1)  # whoever started us is gone
 
 
 async def write(ledger: SecretLedger, part: Part, wire: Wire, task: int) -> None:
