@@ -39,6 +39,8 @@ class Health:
     verified_level: str
     round_trip_seconds: float
     warnings: Sequence[str]
+    replica_lag_seconds: float | None = None
+    """On a standby, how old what it shows may be; None on a primary, and on SQLite."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,15 @@ row can't hide the others; they need no key.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from datetime import datetime
-from typing import Final, TypeVar
 
-import anyio
 from sqlalchemy.engine import Connection
 
-from ledger.append import check_not_behind
 from ledger.authority import read_event
 from ledger.decide import deleted, destroyed, not_found
 from ledger.errors import (
     InvalidValue,
-    LedgerError,
     MissingKey,
     NotALedger,
     SecretNotFound,
@@ -31,16 +27,11 @@ from ledger.gate import Standing
 from ledger.names import normalise_prefix
 from ledger.secret import Secret
 from ledger.store.database import Database
+from ledger.store.patience import patiently
 from ledger.store.reads import Found, find, head_in_use, heads_page, stream_page
-from ledger.store.translate import is_transient
 from ledger.versions import SecretInfo, SecretVersion, info_of, state_of, version_of
 
 __all__ = ["get_secret", "list_history", "list_secrets", "patiently"]
-
-T = TypeVar("T")
-
-RETRIES: Final = (0.0, 0.05, 0.2, 0.5)
-"""Pauses in seconds before a read is tried again: a pool's connections may all be stale."""
 
 
 async def get_secret(
@@ -62,10 +53,16 @@ async def get_secret(
 
     async def read() -> Found:
         seen = follower.seen
-        found = await patiently(database, lambda c: find(c, statement, stream, **parameters))
+
+        def unit(connection: Connection) -> Found | None:
+            found = find(connection, statement, stream, **parameters)
+            if found is not None:
+                follower.lineage.check(connection, found.head, seen)
+            return found
+
+        found = await patiently(database, unit)
         if found is None:
             raise TamperedEvent("no generation says that it is in use any more")
-        check_not_behind(found.head, seen)
         follower.saw(found.head)
         return found
 
@@ -113,18 +110,6 @@ def _verdict(
     return version_of(event, value)
 
 
-async def patiently(database: Database, unit: Callable[[Connection], T]) -> T:
-    """Run a read, and again while the database is out of reach for a moment."""
-    for pause in RETRIES:
-        try:
-            return await database.run(unit, "statement")
-        except LedgerError as error:
-            if not is_transient(error):
-                raise
-        await anyio.sleep(pause)
-    return await database.run(unit, "statement")
-
-
 async def list_history(
     database: Database, stream: str, lost: Collection[bytes] = ()
 ) -> AsyncIterator[SecretInfo]:
@@ -139,7 +124,7 @@ async def list_history(
             page = stream_page(connection, database, head.generation, stream, after)
             return [info_of(e, key_lost=e.key_fingerprint in lost) for e in page]
 
-        page = await database.run(unit, "snapshot")
+        page = await patiently(database, unit, "snapshot")
         if not page:
             if after == 0:
                 raise not_found(stream)
@@ -169,7 +154,7 @@ async def list_secrets(
             page = heads_page(connection, database, head.generation, after, prefix)
             return [info_of(e, key_lost=e.key_fingerprint in lost) for e in page]
 
-        page = await database.run(unit, "snapshot")
+        page = await patiently(database, unit, "snapshot")
         for info in page:
             if not info.name.startswith(prefix):
                 return

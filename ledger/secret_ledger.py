@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import anyio
 
-from ledger.append import InlineProjection, check_not_behind
+from ledger.append import InlineProjection
 from ledger.boot import Booted
 from ledger.decide import Delete, Destroy, Intent, Put, Restore
 from ledger.errors import (
@@ -32,7 +32,7 @@ from ledger.nodes import HEARTBEAT, Identity, NodeInfo, announce, forget, list_n
 from ledger.opening import init_ledger, open_ledger
 from ledger.reading import get_secret, list_history, list_secrets, patiently
 from ledger.secret import Secret
-from ledger.store.database import Database
+from ledger.store.database import Database, Replica
 from ledger.store.reads import head_in_use
 from ledger.verify import CheckedProjection, verify_ledger
 from ledger.versions import SecretInfo, SecretVersion
@@ -296,27 +296,34 @@ class SecretLedger:
         began = time.monotonic()
         reasons: list[str] = []
         lag: int | None = None
-        position = seen = self._follower.seen
+        replica: Replica | None = None
+        behind: float | None = None
+        position = self._follower.seen
         try:
-            head = await self._database.run(lambda c: head_in_use(c, self._database), "statement")
+            replica = await self._database.run(self._database.replica, "statement")
+            behind = replica.lag_seconds if replica is not None else None
+            began = time.monotonic()
+            head = await self._database.run(self._follower.lineage.recognise, "statement")
             trip = time.monotonic() - began
             if head is None:
                 reasons.append("no generation is in use")
             else:
                 position = head.position
-                check_not_behind(head, seen)
                 if self._follower.in_doubt or not self._follower.is_current(head):
                     await self._follower.follow()
                 lag = await projection_lag(self._database, head, self._projections)
         except LedgerError as error:
             trip = time.monotonic() - began
             reasons.append(f"{error.code}: {error.message}")
+            behind = error.details.get("replica_lag_seconds", behind)
         standing = self._follower.standing
         if standing.refusal is not None:
             reasons.append(f"{standing.refusal.code}: {standing.refusal.message}")
         if not self._verified.report.ok:
             reasons.append(f"{len(self._verified.report.findings)} findings at the last verify")
         degraded = [self._heartbeat_failure] if self._heartbeat_failure else []
+        if replica is not None and not replica.receiving:
+            degraded.append("this standby receives nothing from its primary")
         held = standing.held
         return Health(
             ready=not reasons,
@@ -335,6 +342,7 @@ class SecretLedger:
             verified_level=self._verified.report.level,
             round_trip_seconds=trip,
             warnings=tuple(self.warnings),
+            replica_lag_seconds=behind,
         )
 
     # --- opening and closing ---------------------------------------------------------
@@ -356,7 +364,7 @@ class SecretLedger:
     async def _renew(self) -> None:
         """Announce this node again, and follow a rotation though nobody reads or writes."""
         try:
-            head = await self._database.run(lambda c: head_in_use(c, self._database), "statement")
+            head = await self._database.run(self._follower.lineage.recognise, "statement")
             if head is None:
                 return
             if not self._follower.is_current(head):
