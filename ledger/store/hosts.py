@@ -20,7 +20,7 @@ __all__ = ["HOST_SECONDS", "NoMatchingHost", "connector", "place_of"]
 
 HOST_SECONDS: Final = 5.0
 """Seconds that each of several hosts is given, unless the URL's `timeout` says otherwise."""
-SILENCE: Final = 15
+SILENCE: Final = 9
 """Seconds after which a server whose machine answers nothing any more is taken for dead."""
 
 _ELSEWHERE: Final = (
@@ -49,7 +49,7 @@ def connector(*, read_only: bool) -> Callable[..., Awaitable[Any]]:
     Of several hosts, where the URL has no `target_session_attrs`: the one that takes writes;
     to read only, preferably that one, else any.
     """
-    return functools.partial(_connect, ("primary", "any") if read_only else ("read-write",))
+    return functools.partial(_connect, ("primary", "any") if read_only else ("read-write",), {})
 
 
 def place_of(url: URL) -> str:
@@ -63,10 +63,12 @@ def place_of(url: URL) -> str:
     return place + ("?" + "&".join(named) if named else "")
 
 
-async def _connect(default: Sequence[str], **parameters: Any) -> Any:
+async def _connect(
+    default: Sequence[str], found: dict[str, tuple[str, int]], **parameters: Any
+) -> Any:
     hosts = parameters.get("host")
     if isinstance(hosts, list):
-        connection = await _first_of(hosts, default, parameters)
+        connection = await _first_of(hosts, default, found, parameters)
     else:
         connection = await asyncpg.connect(**parameters)
     _notice_silence(connection)
@@ -74,7 +76,10 @@ async def _connect(default: Sequence[str], **parameters: Any) -> Any:
 
 
 async def _first_of(
-    hosts: Sequence[str], default: Sequence[str], parameters: dict[str, Any]
+    hosts: Sequence[str],
+    default: Sequence[str],
+    found: dict[str, tuple[str, int]],
+    parameters: dict[str, Any],
 ) -> Any:
     # One at a time: asyncpg's timeout is for all of them, and one host that is off the
     # network would use it up (its issue 1155); libpq's connect_timeout is for each.
@@ -86,11 +91,15 @@ async def _first_of(
     wanted = {None: default, "prefer-standby": ("standby", "any")}.get(given, (given,))
     failure: Exception | None = None
     for kind in wanted:
-        for host, port in zip(hosts, ports, strict=True):
+        places = list(zip(hosts, ports, strict=True))
+        places.sort(key=lambda place: place != found.get(kind))  # where it was last, first
+        for host, port in places:
             try:
-                return await asyncpg.connect(
+                connection = await asyncpg.connect(
                     host=host, port=port, target_session_attrs=kind, timeout=seconds, **rest
                 )
+                found[kind] = (host, port)
+                return connection
             except asyncpg.TargetServerAttributeNotMatched:
                 failure = NoMatchingHost()
             except _ELSEWHERE as error:

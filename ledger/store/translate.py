@@ -29,6 +29,8 @@ _TRANSIENT_STATES = ("08", "40", "53300", "57P01", "57P02", "57P03", "57014", "5
 _TRANSIENT_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
 _READ_ONLY = "25006"
 """The server, or the transaction, takes no writes."""
+_CONFUSED = "InternalClientError"
+"""asyncpg's, of a connection whose server has just said goodbye."""
 _WRONG_HOST = ("NoMatchingHost", "TargetServerAttributeNotMatched")
 _REFUSED_STATES = ("22", "23", "42", "P0", "54")
 _REFUSED_NAMES = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
@@ -66,8 +68,10 @@ def translate(error: BaseException, place: str) -> LedgerError:
             hint="stop all writers, keep a copy of the files, and restore from a backup",
             **details,
         )
-    lost = bool(getattr(error, "connection_invalidated", False)) or isinstance(
-        error, OSError | exc.InterfaceError | exc.TimeoutError | asyncio.TimeoutError
+    lost = (
+        bool(getattr(error, "connection_invalidated", False))
+        or kind == _CONFUSED
+        or isinstance(error, OSError | exc.InterfaceError | exc.TimeoutError | asyncio.TimeoutError)
     )
     transient = (
         lost
