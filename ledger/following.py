@@ -11,6 +11,7 @@ import asyncio
 from ledger.errors import NotALedger, TamperedEvent
 from ledger.gate import Standing, check_pinned, check_state, judge
 from ledger.keys import Keyring
+from ledger.lineage import Lineage
 from ledger.state import Head, State
 from ledger.store.database import Database
 from ledger.store.reads import read_state
@@ -42,8 +43,7 @@ class Follower:
         self.database = database
         self.keyring = keyring
         self.standing = standing
-        self.seen = 0
-        """The highest position that any read or append has met."""
+        self.lineage = Lineage(database, standing.control.ledger_id)
         self.in_doubt = False
         """Whether what was read last could not be followed: damage, or another ledger."""
         self._lock = asyncio.Lock()
@@ -56,9 +56,14 @@ class Follower:
             and (head.state == "moved") == self.standing.moved
         )  # fmt: skip
 
+    @property
+    def seen(self) -> int:
+        """The highest position that any read or append has met."""
+        return self.lineage.seen
+
     def saw(self, head: Head) -> None:
         """Remember how far the log has got."""
-        self.seen = max(self.seen, head.position)
+        self.lineage.saw(head)
 
     async def follow(self, known: Standing | None = None) -> Standing:
         """Read the control stream again, unless somebody has since `known`.

@@ -37,7 +37,7 @@ from ledger.format import hash_of
 from ledger.keys import Keyring, LedgerKey
 from ledger.state import Head, State
 
-__all__ = ["Standing", "check_pinned", "check_state", "judge"]
+__all__ = ["Standing", "check_pinned", "check_state", "is_damaged", "judge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def check_state(state: State) -> Control:
             " event, or the control stream goes on behind it",
             position=head.position,
         )
-    if last.recorded_at != head.recorded_at and not _is_damaged(state.meta.ledger_id, last):
+    if last.recorded_at != head.recorded_at and not is_damaged(state.meta.ledger_id, last):
         raise TamperedEvent(
             f"the head row's time is not that of the last event, at position {head.position}",
             position=head.position,
@@ -114,7 +114,7 @@ def check_state(state: State) -> Control:
     return control
 
 
-def _is_damaged(ledger_id: bytes, event: Event) -> bool:
+def is_damaged(ledger_id: bytes, event: Event) -> bool:
     """Whether it is the event that is at fault, not the head row: step 6 reports that one,
     and the ledger can be opened without it, to destroy what it belongs to."""
     try:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from sqlalchemy.engine import Connection
 
-from ledger.append import InlineProjection, check_not_behind
+from ledger.append import InlineProjection
 from ledger.errors import LedgerError
 from ledger.events import from_microseconds
 from ledger.findings import VerifyReport
@@ -18,8 +18,7 @@ from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.key_record import KeyState, key_state
 from ledger.state import Head
-from ledger.store.database import Database
-from ledger.store.reads import head_in_use
+from ledger.store.database import Database, Replica
 
 __all__ = ["Health", "KeyStatus", "Lagging", "Verified", "assess", "key_status"]
 
@@ -45,6 +44,8 @@ class Health:
     verified_level: str
     round_trip_seconds: float
     warnings: Sequence[str]
+    replica_lag_seconds: float | None = None
+    """On a standby, how old what it shows may be; None on a primary, and on SQLite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +118,34 @@ async def assess(
     began = time.monotonic()
     reasons: list[str] = []
     lag: int | None = None
-    position = seen = follower.seen
+    replica: Replica | None = None
+    behind: float | None = None
+    position = follower.seen
     try:
-        head = await database.run(lambda c: head_in_use(c, database), "statement")
+        replica = await database.run(database.replica, "statement")
+        behind = replica.lag_seconds if replica is not None else None
+        began = time.monotonic()
+        head = await database.run(follower.lineage.recognise, "statement")
         trip = time.monotonic() - began
         if head is None:
             reasons.append("no generation is in use")
         else:
             position = head.position
-            check_not_behind(head, seen)
             if follower.in_doubt or not follower.is_current(head):
                 await follower.follow()
             lag = await _projection_lag(database, head, projections)
     except LedgerError as error:
         trip = time.monotonic() - began
         reasons.append(f"{error.code}: {error.message}")
+        behind = error.details.get("replica_lag_seconds", behind)
     standing = follower.standing
     control, held = standing.control, standing.held
     if standing.refusal is not None:
         reasons.append(f"{standing.refusal.code}: {standing.refusal.message}")
     if not verified.report.ok:
         reasons.append(f"{len(verified.report.findings)} findings at the last verify")
+    if replica is not None and not replica.receiving:
+        failures = (*failures, "this standby receives nothing from its primary")
     return Health(
         ready=not reasons,
         state="unready" if reasons else "degraded" if failures else "ready",
@@ -155,6 +163,7 @@ async def assess(
         verified_level=verified.report.level,
         round_trip_seconds=trip,
         warnings=warnings,
+        replica_lag_seconds=behind,
     )
 
 

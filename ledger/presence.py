@@ -14,7 +14,6 @@ from ledger.errors import LedgerError
 from ledger.following import Follower
 from ledger.log import log
 from ledger.nodes import Identity, announce, forget
-from ledger.store.reads import head_in_use
 
 __all__ = ["Presence"]
 
@@ -44,7 +43,7 @@ class Presence:
         follower = self._follower
         database = follower.database
         try:
-            head = await database.run(lambda c: head_in_use(c, database), "statement")
+            head = await database.run(follower.lineage.recognise, "statement")
             if head is None:
                 return
             if not follower.is_current(head):

@@ -8,20 +8,16 @@ row can't hide the others; they need no key.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from datetime import datetime
-from typing import Final, TypeVar
 
-import anyio
 from sqlalchemy.engine import Connection
 
 from ledger.answer import check_answer, check_end, check_next
-from ledger.append import check_not_behind
 from ledger.authority import read_event
 from ledger.decide import deleted, destroyed, not_found
 from ledger.errors import (
     InvalidValue,
-    LedgerError,
     MissingKey,
     SecretNotFound,
     TamperedEvent,
@@ -32,6 +28,7 @@ from ledger.gate import Standing
 from ledger.names import normalise_prefix
 from ledger.secret import Secret
 from ledger.store.database import Database, Mode
+from ledger.store.patience import patiently
 from ledger.store.reads import (
     Found,
     find,
@@ -40,15 +37,9 @@ from ledger.store.reads import (
     stream_page,
     with_witnesses,
 )
-from ledger.store.translate import is_transient
 from ledger.versions import SecretInfo, SecretVersion, info_of, state_of, version_of
 
 __all__ = ["get_secret", "list_history", "list_secrets", "patiently"]
-
-T = TypeVar("T")
-
-RETRIES: Final = (0.0, 0.05, 0.2, 0.5)
-"""Pauses in seconds before a read is tried again: a pool's connections may all be stale."""
 
 
 async def get_secret(
@@ -72,16 +63,19 @@ async def get_secret(
     else:
         statement, parameters = sql.latest, {}
 
-    def unit(connection: Connection) -> Found | None:
-        found = find(connection, statement, stream, **parameters)
-        return found and with_witnesses(connection, database, found, stream, dated=time is not None)
-
     async def read() -> Found:
         seen = follower.seen
+
+        def unit(connection: Connection) -> Found | None:
+            found = find(connection, statement, stream, **parameters)
+            if found is None:
+                return None
+            follower.lineage.check(connection, found.head, seen)
+            return with_witnesses(connection, database, found, stream, dated=time is not None)
+
         found = await patiently(database, unit, mode)
         if found is None:
             raise TamperedEvent("no generation says that it is in use any more")
-        check_not_behind(found.head, seen)
         follower.saw(found.head)
         return found
 
@@ -140,20 +134,6 @@ def _verdict(
     return version_of(event, value)
 
 
-async def patiently(
-    database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
-) -> T:
-    """Run a read, and again while the database is out of reach for a moment."""
-    for pause in RETRIES:
-        try:
-            return await database.run(unit, mode)
-        except LedgerError as error:
-            if not is_transient(error):
-                raise
-        await anyio.sleep(pause)
-    return await database.run(unit, mode)
-
-
 async def list_history(
     database: Database, stream: str, lost: Collection[bytes] = ()
 ) -> AsyncIterator[SecretInfo]:
@@ -168,7 +148,7 @@ async def list_history(
             page = stream_page(connection, database, head.generation, stream, after)
             return [info_of(e, key_lost=e.key_fingerprint in lost) for e in page]
 
-        page = await database.run(unit, "snapshot")
+        page = await patiently(database, unit, "snapshot")
         if not page:
             if after == 0:
                 raise not_found(stream)
@@ -198,7 +178,7 @@ async def list_secrets(
             page = heads_page(connection, database, head.generation, after, prefix)
             return [info_of(e, key_lost=e.key_fingerprint in lost) for e in page]
 
-        page = await database.run(unit, "snapshot")
+        page = await patiently(database, unit, "snapshot")
         for info in page:
             if not info.name.startswith(prefix):
                 return

@@ -39,6 +39,7 @@ from ledger.keys import LedgerKey
 from ledger.metadata import parse_metadata
 from ledger.state import CheckedRow, Head, Meta
 from ledger.store.database import Database
+from ledger.store.patience import patiently
 from ledger.store.reads import (
     check_page,
     heads_of_generations,
@@ -84,7 +85,7 @@ async def verify_ledger(
         tally.by_key.update(e.key_id for e in control.events)
         return tally.report(level, time.monotonic() - began)
 
-    state = await database.run(lambda c: read_state(c, database, meta), "snapshot")
+    state = await patiently(database, lambda c: read_state(c, database, meta), "snapshot")
     head = next((h for h in state.heads if h.generation == control.generation), None)
     if head is None:
         raise TamperedEvent(f"the head row of generation {control.generation} is gone")
@@ -150,7 +151,9 @@ class Scan:
             broken = connection.execute(sql.broken_streams, {**place, "limit": MAX_FINDINGS})
             return head, counts, in_streams, list(broken)
 
-        head, (count, first, last), in_streams, broken = await self.database.run(unit, "snapshot")
+        head, (count, first, last), in_streams, broken = await patiently(
+            self.database, unit, "snapshot"
+        )
         if head is None or head.state in ("purging", "purged"):
             return
         if (count, first, last) != (head.position, 1, head.position):
@@ -187,7 +190,8 @@ class Scan:
         """Open the newest event of every secret."""
         after: str | None = None
         while True:
-            page = await self.database.run(
+            page = await patiently(
+                self.database,
                 partial(
                     heads_page, database=self.database, generation=self.generation, after=after
                 ),
@@ -252,7 +256,8 @@ class Scan:
     ) -> AsyncIterator[Sequence[CheckedRow]]:
         """The events above position `after` up to `bound`, page by page, each checked."""
         while True:
-            rows = await self.database.run(
+            rows = await patiently(
+                self.database,
                 partial(
                     check_page,
                     database=self.database,
@@ -364,7 +369,7 @@ class Scan:
             ).first()
             return None if row is None else Event.of_row(row)
 
-        return await self.database.run(unit, "statement")
+        return await patiently(self.database, unit, "statement")
 
     async def other_generations(self, heads: Sequence[Head], meta: Meta) -> None:
         """Closed generations still chain; what no head row knows of is not ours."""
@@ -374,7 +379,7 @@ class Scan:
             sql = self.database.statements.generations_of_events
             return [(row[0], row[1], row[2], row[3]) for row in connection.execute(sql)]
 
-        found = await self.database.run(unit, "statement")
+        found = await patiently(self.database, unit, "statement")
         for generation, count, first, _ in found:
             head = states.get(generation)
             if head is None or head.state == "purged":
@@ -401,8 +406,8 @@ class Scan:
                 )
 
     async def _closed_generation(self, head: Head, meta: Meta) -> None:
-        state = await self.database.run(
-            lambda c: read_state(c, self.database, meta, head.generation), "snapshot"
+        state = await patiently(
+            self.database, lambda c: read_state(c, self.database, meta, head.generation), "snapshot"
         )
         try:
             control = fold_control(meta.ledger_id, head.generation, state.control)

@@ -16,8 +16,8 @@ Moment = Literal["before the commit arrives", "before its answer arrives"]
 
 class CuttingProxy:
     """Forwards bytes both ways. `cut` names the moment at which the next commit's connection
-    is torn; `cuts` counts them. With `cut_every` n it is every n-th commit's, at both moments
-    in turn. While `down`, no new connection is let through."""
+    is torn; `cuts` counts them, `connections` all that were made. With `cut_every` n it is every
+    n-th commit's, at both moments in turn. While `down`, no new connection is let through."""
 
     def __init__(self, url: str) -> None:
         self._target = make_url(url)
@@ -29,6 +29,7 @@ class CuttingProxy:
         self._moments = cycle(get_args(Moment))
         self.down_after_cut = False
         self.down = False
+        self.connections = 0
         self._answers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
@@ -48,8 +49,16 @@ class CuttingProxy:
         port = self._server.sockets[0].getsockname()[1]
         return self._target.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
 
+    def lead_to(self, url: str, *, end_others: bool = True) -> None:
+        """Let new connections go to another server; those that are there end, or stay."""
+        self._target = make_url(url)
+        if end_others:
+            for writer in self._answers:
+                writer.close()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._answers.add(writer)
+        self.connections += 1
         if self.down:
             writer.close()
             return

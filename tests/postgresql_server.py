@@ -127,6 +127,11 @@ class PostgresServer:
     def url(self, database: str = "postgres") -> str:
         return f"postgresql+asyncpg://{USER}:{PASSWORD}@127.0.0.1:{self._port}/{quote(database)}"
 
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1; kept over restarts."""
+        return self._port
+
     def binary(self, name: str) -> Path:
         """The path of a client or server program, such as pg_dump."""
         path = self._bin / name
@@ -242,15 +247,22 @@ class PostgresServer:
             self._bin = _copy_wheel(installed, self._root) / "bin"
             if not _runs(self._bin / "postgres", self._account):
                 raise PostgresUnavailable(f"{self._bin / 'postgres'} can't be run on this machine")
-        initdb = self._spawn(
+        self._fill(self._root / "data")
+
+    def _fill(self, data: Path) -> None:
+        """Make the data folder."""
+        self._carry_out(
             "initdb",
-            *("--pgdata", str(self._root / "data"), "--username", USER, "--auth", "trust"),
+            *("--pgdata", str(data), "--username", USER, "--auth", "trust"),
             *("--encoding", "UTF8", "--locale", "C", "--wal-segsize", "4", "--no-sync"),
         )
-        if not _ended(initdb, _START_SECONDS):
-            initdb.kill()
-        if initdb.wait() != 0:
-            raise PostgresUnavailable(f"initdb failed:\n{self._log_tail()}")
+
+    def _carry_out(self, program: str, *arguments: str) -> None:
+        process = self._spawn(program, *arguments)
+        if not _ended(process, _START_SECONDS):
+            process.kill()
+        if process.wait() != 0:
+            raise PostgresUnavailable(f"{program} failed:\n{self._log_tail()}")
         self._tell_watchdog("0")
 
     def _launch(self) -> bool:

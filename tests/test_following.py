@@ -220,6 +220,23 @@ async def test_a_log_behind_what_was_seen_is_tampered(database_url: str) -> None
         assert "behind position" in health.reasons[0]
 
 
+async def test_a_log_that_grew_anew_past_what_was_seen_is_no_longer_healthy(
+    database_url: str,
+) -> None:
+    async with opened(database_url, OLD) as ledger, opened(database_url, OLD) as other:
+        await ledger.put("a", "1")
+        async with attacking(database_url) as attacker:
+            before = await saved(attacker, *EVERYTHING)
+            await ledger.put("a", "2")
+            await put_back(attacker, before)
+        for number in range(3):
+            await other.put("b", str(number))
+        health = await ledger.health()
+        assert not health.ready
+        assert "is not the one that this node has seen" in health.reasons[0]
+        assert (await other.health()).ready
+
+
 async def test_a_control_stream_that_got_shorter_is_tampered(database_url: str) -> None:
     async with building(database_url, OLD) as log, opened(database_url, NEW, OLD) as ledger:
         await ledger.put("a", "1")

@@ -24,7 +24,7 @@ from ledger.store.home import Home
 if TYPE_CHECKING:
     from ledger.store.statements import Statements
 
-__all__ = ["Database", "LockedHead", "Mode", "address_of", "connect"]
+__all__ = ["Database", "LockedHead", "Mode", "Replica", "address_of", "connect"]
 
 T = TypeVar("T")
 
@@ -43,6 +43,16 @@ class LockedHead(NamedTuple):
     the head row's last."""
 
 
+class Replica(NamedTuple):
+    """A standby, as a reader should know it."""
+
+    lag_seconds: float
+    """How old what it shows may be: 0 where it has all that its primary has sent, else the
+    time since the last commit that it shows."""
+    receiving: bool
+    """Whether it is connected to its primary at all."""
+
+
 class Database(Protocol):
     """What a dialect gives. Errors of the driver come out as LedgerUnavailable,
     TamperedEvent or NotALedger, without the driver's own message."""
@@ -53,6 +63,9 @@ class Database(Protocol):
     statements: Statements
     home: Home
     """The event loop that it is used in, and no other."""
+    on_connection: Callable[[Connection], None] | None
+    """Called before each unit, in its transaction: what it raises ends it. For connections to
+    a server, which may be another one by then; SQLite has none, and calls nothing."""
 
     @property
     def name(self) -> Literal["sqlite", "postgresql"]:
@@ -131,6 +144,10 @@ class Database(Protocol):
         """The database's clock, in microseconds since 1970."""
         ...
 
+    def replica(self, connection: Connection) -> Replica | None:
+        """What a standby is; None on a server that is none, and on SQLite."""
+        ...
+
 
 def address_of(url: object) -> URL | None:
     """The parsed URL, whose repr hides its password. None for what is none; never raises."""
@@ -174,5 +191,6 @@ def connect(
         )
     raise LedgerUnavailable(
         "the database URL is of no kind that the ledger knows",
-        hint="use sqlite+aiosqlite:///path/to/file.db or postgresql+asyncpg://user@host/database",
+        hint="use sqlite+aiosqlite:///path/to/file.db or postgresql+asyncpg://user@host/database"
+        " (several hosts: postgresql+asyncpg://user@/database?host=one:5432&host=two:5432)",
     )

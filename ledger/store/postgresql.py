@@ -13,15 +13,17 @@ from typing import Any, Final, TypeVar
 import asyncpg
 from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ledger.errors import InvalidName, LedgerError, LedgerUnavailable, NotALedger
 from ledger.events import Event
 from ledger.state import Head
-from ledger.store.database import LockedHead, Mode
+from ledger.store.database import LockedHead, Mode, Replica
 from ledger.store.home import Home
+from ledger.store.hosts import connector, place_of
 from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
-from ledger.store.translate import DRIVER_ERRORS, closed, translate
+from ledger.store.translate import DRIVER_ERRORS, closed, takes_no_writes, translate
 
 __all__ = ["DEFAULT_SCHEMA", "PostgresqlDatabase"]
 
@@ -37,8 +39,23 @@ _ISOLATION: Final[dict[Mode, dict[str, Any]]] = {
     "write": {"isolation_level": "READ COMMITTED"},
     "note": {"isolation_level": "READ COMMITTED"},
 }
-_ERRORS: Final = (*DRIVER_ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError)
+_ERRORS: Final = (
+    *DRIVER_ERRORS,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 _CLOCK: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+# That it has replayed what it received says nothing while it is cut off from its primary.
+_REPLICA: Final = """
+SELECT CASE WHEN receiving AND pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn() THEN 0
+       ELSE greatest(0, extract(epoch FROM clock_timestamp() - coalesce(
+           pg_last_xact_replay_timestamp(),
+           (SELECT checkpoint_time FROM pg_control_checkpoint())))) END::float8,
+       receiving
+FROM (SELECT EXISTS (SELECT 1 FROM pg_stat_wal_receiver)) AS s (receiving)
+WHERE pg_is_in_recovery()
+"""
 _TYPES: Final = (
     "integer", "bigint", "text", "bigint", "text", "text", "bytea",
     "bigint", "text", "bytea", "bytea", "bytea",
@@ -65,8 +82,9 @@ class PostgresqlDatabase:
             raise InvalidName("a schema's name is letters, digits and _, at most 63 bytes")
         self.read_only = read_only
         # A text, not the URL: that one holds the password.
-        self.place = url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
+        self.place = place_of(url)
         self.home = Home(self.place)
+        self.on_connection: Callable[[Connection], None] | None = None
         self._owned = engine is None
         self._closed = False
         self._engine = engine or create_async_engine(
@@ -74,6 +92,7 @@ class PostgresqlDatabase:
             hide_parameters=True,
             pool_size=5,
             max_overflow=10,
+            connect_args={"async_creator_fn": connector(read_only=read_only)},
         )
         self._under_way: set[asyncio.Task[Any]] = set()
         prefix = f'"{self.schema}".'
@@ -133,7 +152,7 @@ class PostgresqlDatabase:
                 connected = True
                 await connection.execution_options(**_ISOLATION[mode])
                 async with connection.begin():
-                    return await connection.run_sync(unit)
+                    return await connection.run_sync(self._met, unit)
         except _ERRORS as error:
             failure = translate(error, self.place)
         except Exception as error:
@@ -145,6 +164,16 @@ class PostgresqlDatabase:
             )
         # Raised outside the handler: the driver's exception is no context of it either.
         raise failure
+
+    def _met(self, connection: Connection, unit: Callable[[Connection], T]) -> T:
+        try:
+            if self.on_connection is not None:
+                self.on_connection(connection)
+            return unit(connection)
+        except DBAPIError as error:
+            if takes_no_writes(error):
+                connection.invalidate()  # it leads to a standby: the next one may not
+            raise
 
     async def close(self) -> None:
         self._closed = True
@@ -206,10 +235,25 @@ class PostgresqlDatabase:
                 f"{self.place} is encoded in {encoding}, not UTF8",
                 hint="create the database with ENCODING 'UTF8'",
             )
-        return ()
+        replica = self.replica(connection)
+        if replica is None:
+            return ()
+        if not self.read_only:
+            raise LedgerUnavailable(
+                f"{self.place} is a standby, which takes no writes",
+                hint="open it with read_only=True (the command line's reading verbs do), or name"
+                " its primary",
+            )
+        age = f"what it shows may be {replica.lag_seconds:.1f} s old"
+        cut_off = "" if replica.receiving else "; it receives nothing from its primary"
+        return (f"{self.place} is a standby: {age}{cut_off}",)
 
     def clock(self, connection: Connection) -> int:
         return int(connection.exec_driver_sql(f"SELECT {_CLOCK}").scalar_one())
+
+    def replica(self, connection: Connection) -> Replica | None:
+        row = connection.exec_driver_sql(_REPLICA).first()
+        return None if row is None else Replica(row[0], row[1])
 
     def lock_head(self, connection: Connection, generation: int, epoch: int) -> LockedHead | None:
         row = connection.execute(self._lock, {"generation": generation, "epoch": epoch}).first()

@@ -24,7 +24,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEvent
 from ledger.events import Event
 from ledger.state import Head
-from ledger.store.database import LockedHead, Mode
+from ledger.store.database import LockedHead, Mode, Replica
 from ledger.store.home import Home
 from ledger.store.sqlite_files import OpenFiles
 from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
@@ -67,6 +67,7 @@ class SqliteDatabase:
         self._patience = patience
         self.read_only = read_only
         self.statements = Statements("")
+        self.on_connection: Callable[[Connection], None] | None = None
         self._file = url.database if url.database not in (None, "", ":memory:") else None
         if self._file and self._file.startswith("file:"):
             raise LedgerUnavailable(
@@ -277,6 +278,9 @@ class SqliteDatabase:
 
     def clock(self, connection: Connection) -> int:
         return time.time_ns() // 1000
+
+    def replica(self, connection: Connection) -> Replica | None:
+        return None
 
     def lock_head(self, connection: Connection, generation: int, epoch: int) -> LockedHead | None:
         row = connection.execute(_ACTIVE_HEAD, {"generation": generation, "epoch": epoch}).first()

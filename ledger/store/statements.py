@@ -152,6 +152,11 @@ class Statements:
         self.head_in_use: Final = sql(
             f"SELECT {HEAD_COLUMNS} FROM {{s}}ledger_head WHERE state IN ('active', 'moved')"
         )
+        self.head_and_time_at: Final = sql(
+            f"SELECT {_H}, (SELECT max(e.recorded_at) FROM {{s}}secret_event AS e"
+            "  WHERE e.generation = h.generation AND e.position = :position)"
+            " FROM {s}ledger_head AS h WHERE h.state IN ('active', 'moved')"
+        )
         self.insert_head: Final = sql(
             f"INSERT INTO {{s}}ledger_head ({HEAD_COLUMNS})"
             " VALUES (:generation, :position, :recorded_at, :key_epoch, :state)"

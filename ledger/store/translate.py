@@ -13,13 +13,25 @@ from sqlalchemy import exc
 
 from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEvent
 
-__all__ = ["DRIVER_ERRORS", "closed", "is_refusal", "is_transient", "translate"]
+__all__ = [
+    "DRIVER_ERRORS",
+    "closed",
+    "is_refusal",
+    "is_transient",
+    "takes_no_writes",
+    "translate",
+]
 
 DRIVER_ERRORS = (exc.SQLAlchemyError, sqlite3.Error, OSError, asyncio.TimeoutError)
 """What a database's trouble looks like from outside (asyncpg's own are wrapped)."""
 
 _TRANSIENT_STATES = ("08", "40", "53300", "57P01", "57P02", "57P03", "57014", "55P03", "25006")
 _TRANSIENT_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
+_READ_ONLY = "25006"
+"""The server, or the transaction, takes no writes."""
+_CONFUSED = "InternalClientError"
+"""asyncpg's, of a connection whose server has just said goodbye."""
+_WRONG_HOST = ("NoMatchingHost", "TargetServerAttributeNotMatched")
 _REFUSED_STATES = ("22", "23", "42", "P0", "54")
 _REFUSED_NAMES = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
 
@@ -41,6 +53,8 @@ def translate(error: BaseException, place: str) -> LedgerError:
     if name:
         details["sqlite_error"] = name
     kind = str(name or state or type(origin).__name__)
+    if type(cause).__name__ in _WRONG_HOST:
+        kind = _WRONG_HOST[0]
 
     if name == "SQLITE_NOTADB":
         return NotALedger(
@@ -54,8 +68,10 @@ def translate(error: BaseException, place: str) -> LedgerError:
             hint="stop all writers, keep a copy of the files, and restore from a backup",
             **details,
         )
-    lost = bool(getattr(error, "connection_invalidated", False)) or isinstance(
-        error, OSError | exc.InterfaceError | exc.TimeoutError | asyncio.TimeoutError
+    lost = (
+        bool(getattr(error, "connection_invalidated", False))
+        or kind == _CONFUSED
+        or isinstance(error, OSError | exc.InterfaceError | exc.TimeoutError | asyncio.TimeoutError)
     )
     transient = (
         lost
@@ -80,12 +96,14 @@ def closed(place: str) -> LedgerUnavailable:
 def _sentence(kind: str, lost: bool) -> str:
     if kind.startswith(("SQLITE_FULL", "53100")):
         return f"the disk is full ({kind})"
-    if kind.startswith("SQLITE_READONLY") or kind == "25006":
+    if kind.startswith("SQLITE_READONLY") or kind == _READ_ONLY:
         return f"the database is read-only ({kind})"
     if kind.startswith("SQLITE_CANTOPEN"):
         return f"the database file can't be opened ({kind})"
     if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "55P03")):
         return f"another process holds the database's lock ({kind})"
+    if kind in _WRONG_HOST:
+        return "of its hosts, none that answers is of the kind that is wanted"
     if lost:
         return f"the database can't be reached ({kind})"
     if kind.startswith("28") or kind == "3D000":
@@ -100,6 +118,15 @@ def _hint(kind: str, lost: bool) -> str:
         return "check that the folder exists and can be written"
     if kind.startswith("42501"):
         return "this role lacks a right on the ledger's schema or tables"
+    if kind in _WRONG_HOST:
+        return (
+            "to write, one must take writes: perhaps a standby is just being promoted, then try"
+            " again; read_only=True reads from a standby (or see target_session_attrs in the URL)"
+        )
+    if kind == _READ_ONLY:
+        return "is it a standby? name the primary; to read from a standby, open it read_only=True"
+    if kind.startswith("40"):
+        return "try again; on a standby, replay cancels queries in its way: hot_standby_feedback"
     if lost:
         return "check that the server runs and that the URL is right; then try again"
     return ""
@@ -108,6 +135,11 @@ def _hint(kind: str, lost: bool) -> str:
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed in a moment."""
     return isinstance(error, LedgerUnavailable) and bool(error.details.get("transient"))
+
+
+def takes_no_writes(error: BaseException) -> bool:
+    """Whether a driver's error says that this connection leads to where nothing is written."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) == _READ_ONLY
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -1,0 +1,34 @@
+"""Reads that are tried again: a server restarts, a stale connection, a standby's replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import anyio
+from sqlalchemy.engine import Connection
+
+from ledger.errors import LedgerError
+from ledger.store.database import Database, Mode
+from ledger.store.translate import is_transient
+
+__all__ = ["patiently"]
+
+T = TypeVar("T")
+
+RETRIES: Final = (0.0, 0.05, 0.2, 0.5)
+"""Pauses in seconds before a read is tried again: a pool's connections may all be stale."""
+
+
+async def patiently(
+    database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
+) -> T:
+    """Run a read, and again while the database is out of reach for a moment."""
+    for pause in RETRIES:
+        try:
+            return await database.run(unit, mode)
+        except LedgerError as error:
+            if not is_transient(error):
+                raise
+        await anyio.sleep(pause)
+    return await database.run(unit, mode)
