@@ -18,8 +18,18 @@ __all__ = ["DRIVER_ERRORS", "closed", "is_refusal", "is_transient", "translate"]
 DRIVER_ERRORS = (exc.SQLAlchemyError, sqlite3.Error, OSError, asyncio.TimeoutError)
 """What a database's trouble looks like from outside (asyncpg's own are wrapped)."""
 
-_TRANSIENT_STATES = ("08", "40", "53300", "57P01", "57P02", "57P03", "57014", "55P03", "25006")
+_TRANSIENT_STATES = (
+    "08", "40", "53300", "57P01", "57P02", "57P03", "57014", "55P03", "25006",
+    "25P03", "25P04", "57P05",
+)  # fmt: skip
 _TRANSIENT_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
+_TIMEOUTS = {
+    "57014": ("the server cancelled the statement", "statement_timeout"),
+    "25P03": ("the server ended the session", "idle_in_transaction_session_timeout"),
+    "25P04": ("the server ended the session", "transaction_timeout"),
+    "57P05": ("the server ended the session", "idle_session_timeout"),
+}
+_UNPREPARED_STATES = ("26000", "42P05")
 _REFUSED_STATES = ("22", "23", "42", "P0", "54")
 _REFUSED_NAMES = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
 
@@ -84,6 +94,10 @@ def _sentence(kind: str, lost: bool) -> str:
         return f"the database is read-only ({kind})"
     if kind.startswith("SQLITE_CANTOPEN"):
         return f"the database file can't be opened ({kind})"
+    if kind in _TIMEOUTS:
+        return f"{_TIMEOUTS[kind][0]} ({kind})"
+    if kind in _UNPREPARED_STATES:
+        return f"a prepared statement of this connection is another's ({kind})"
     if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "55P03")):
         return f"another process holds the database's lock ({kind})"
     if lost:
@@ -99,7 +113,19 @@ def _hint(kind: str, lost: bool) -> str:
     if kind.startswith("SQLITE_CANTOPEN"):
         return "check that the folder exists and can be written"
     if kind.startswith("42501"):
-        return "this role lacks a right on the ledger's schema or tables"
+        return (
+            "this role lacks a right on the ledger's schema or tables; `secret-ledger schema"
+            " grants --role ROLE` prints what its owner has to run"
+        )
+    if kind in _TIMEOUTS:
+        return f"nothing was written; see {_TIMEOUTS[kind][1]} of this role and the server"
+    if kind in _UNPREPARED_STATES:
+        return (
+            "a pooler stands in between: add pooler=transaction to the URL's parameters, or give"
+            ' your own engine connect_args={"statement_cache_size": 0}'
+        )
+    if kind.startswith("28"):
+        return "check user, password and database, and whether the server wants TLS (sslmode)"
     if lost:
         return "check that the server runs and that the URL is right; then try again"
     return ""
