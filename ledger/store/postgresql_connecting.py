@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import asyncpg
@@ -23,13 +23,15 @@ from ledger.store.postgresql_url import Dialling, Pooler
 
 __all__ = ["Dialler", "explain", "replace_closed_connections"]
 
+Connect = Callable[..., Awaitable[Any]]
 CACHE: Final = "statement_cache_size"
 
 
 class Dialler:
     """Opens connections for an engine, and finds out whether a pooler stands in between."""
 
-    def __init__(self, dialling: Dialling) -> None:
+    def __init__(self, dialling: Dialling, connect: Connect = asyncpg.connect) -> None:
+        self._connect = connect
         self._arguments = dialling.arguments
         self._pooler: Pooler | None = dialling.pooler
 
@@ -37,12 +39,12 @@ class Dialler:
         """A new connection; `arguments` are SQLAlchemy's, from the URL."""
         arguments |= self._arguments
         if self._pooler == "transaction":
-            return await asyncpg.connect(**{CACHE: 0, **arguments})
-        connection = await asyncpg.connect(**arguments)
+            return await self._connect(**{CACHE: 0, **arguments})
+        connection = await self._connect(**arguments)
         if self._pooler is None and await _is_pooled(connection):
             self._pooler = "transaction"
             await connection.close()
-            return await asyncpg.connect(**{CACHE: 0, **arguments})
+            return await self._connect(**{CACHE: 0, **arguments})
         return connection
 
 

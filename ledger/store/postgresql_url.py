@@ -27,8 +27,7 @@ FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _LIBPQ: Final = frozenset(
     {
         *FILES, "sslmode", "sslnegotiation", "ssl_min_protocol_version",
-        "ssl_max_protocol_version", "application_name", "options", "target_session_attrs",
-        "krbsrvname", "gsslib",
+        "ssl_max_protocol_version", "application_name", "options",
     }
 )  # fmt: skip
 _NUMBERS: Final[Mapping[str, tuple[str, Callable[[str], float]]]] = {
@@ -40,10 +39,12 @@ _NUMBERS: Final[Mapping[str, tuple[str, Callable[[str], float]]]] = {
     "max_cached_statement_lifetime": ("max_cached_statement_lifetime", int),
     "max_cacheable_statement_size": ("max_cacheable_statement_size", int),
 }
-_TEXTS: Final = {
-    "dbname": "database",
-    **{name: name for name in ("database", "passfile", "service", "servicefile", "ssl", "user")},
-}
+_TEXTS: Final = frozenset(
+    {
+        "database", "dbname", "gsslib", "krbsrvname", "passfile", "service", "servicefile",
+        "ssl", "target_session_attrs", "user",
+    }
+)  # fmt: skip
 # libpq may leave these out too, so nothing is lost where they only state a wish.
 _WISHES: Final = {"channel_binding": ("prefer", "disable"), "gssencmode": ("prefer", "disable")}
 _POOLERS: Final[Mapping[str, Pooler]] = {"transaction": "transaction", "session": "session"}
@@ -85,7 +86,7 @@ def read_url(url: URL, place: str) -> Dialling:
             argument, kind = _NUMBERS[name]
             arguments[argument] = _number(place, name, kind, value)
         elif name in _TEXTS:
-            arguments[_TEXTS[name]] = value
+            arguments["database" if name == "dbname" else name] = value
         elif name == "pooler" and value in _POOLERS:
             pooler = _POOLERS[value]
         elif name == "pooler":
