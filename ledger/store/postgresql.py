@@ -218,7 +218,8 @@ class PostgresqlDatabase:
         role, allowed = connection.execute(
             text(
                 "SELECT current_user, coalesce("
-                "(SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE, CREATE')"
+                "(SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
+                " AND pg_catalog.has_schema_privilege(n.oid, 'CREATE')"
                 " FROM pg_catalog.pg_namespace AS n WHERE n.nspname = :schema),"
                 " pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'))"
             ),
