@@ -53,11 +53,20 @@ def program() -> str | None:
 
 
 class PgBouncer:
-    """One pooler. start() after stop() or kill() finds the same port."""
+    """One pooler. start() after stop() finds the same port.
 
-    def __init__(self, server_url: str, settings: Mapping[str, str] | None = None) -> None:
+    `files`: settings that name files, by what these hold.
+    """
+
+    def __init__(
+        self,
+        server_url: str,
+        settings: Mapping[str, str] | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._server = urlsplit(server_url)
         self._settings = {**_SETTINGS, **(settings or {})}
+        self._files = {"auth_file": f'"{USER}" ""\n'.encode(), **(files or {})}
         self._root: Path | None = None
         self._port = 0
         self._account: Account | None = None
@@ -128,17 +137,19 @@ class PgBouncer:
         self._root = temporary_folder(self._account)
         atexit.register(self.close)
         self._watchdog = Watchdog(self._root)
-        (self._root / "users.txt").write_text(f'"{USER}" ""\n', "utf-8")
+        for setting, content in self._files.items():
+            file = self._root / setting
+            file.write_bytes(content)
+            file.chmod(0o600)
+            if self._account is not None:
+                os.chown(file, self._account.uid, self._account.gid)
+            self._settings[setting] = str(file)
 
     def _launch(self) -> bool:
         command = program()
         assert command is not None
         assert self._root is not None
-        settings = {
-            **self._settings,
-            "listen_port": str(self._port),
-            "auth_file": str(self._root / "users.txt"),
-        }
+        settings = {**self._settings, "listen_port": str(self._port)}
         file = self._root / "pgbouncer.ini"
         lines = ["[databases]", f"* = host={self._server.hostname} port={self._server.port}"]
         lines += ["[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items())]

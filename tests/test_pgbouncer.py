@@ -19,9 +19,10 @@ from pathlib import Path
 import asyncpg
 import pgbouncer_server
 import pytest
+from certificates import authority
 from daily_use import use
 from fleet import check_history, start
-from ledgers import NEW, OLD, opened, rows
+from ledgers import NEW, OLD, opened, refused, rows
 from pgbouncer_server import MISSING, PgBouncer
 from postgresql_server import PostgresServer, execute, process_runs, wait_until
 from sqlalchemy.engine import Connection
@@ -182,6 +183,22 @@ async def test_of_first_boots_that_race_through_it_one_wins(
     assert len(set(ids)) == 1
     found = await rows(own_postgres_url)
     assert len(found["ledger_meta"]) == len(found["ledger_head"]) == len(found["ledger_key"]) == 1
+
+
+async def test_a_pooler_may_demand_tls(
+    own_postgres: PostgresServer, own_postgres_url: str, tmp_path: Path
+) -> None:
+    ours = authority(tmp_path, "ours")
+    certificate, key = ours.sign(tmp_path, "pooler", "127.0.0.1")
+    files = {
+        "client_tls_cert_file": certificate.read_bytes(),
+        "client_tls_key_file": key.read_bytes(),
+    }
+    with PgBouncer(own_postgres.url(), {"client_tls_sslmode": "require"}, files) as pool:
+        url = pool.url(own_postgres_url)
+        async with opened(f"{url}?sslmode=verify-full&sslrootcert={ours.file}", OLD) as ledger:
+            await ledger.put("a", "1")
+        await refused(f"{url}?sslmode=disable", LedgerUnavailable, OLD)
 
 
 async def test_restarts_of_the_pooler_under_load_lose_no_write_and_repeat_none(

@@ -119,3 +119,11 @@ async def test_a_file_that_is_not_there_is_named_by_its_parameter(
     query = f"sslmode=require&{name}={tmp_path / 'missing.pem'}"
     error = await refused(f"{ADDRESS}?{query}", LedgerUnavailable, OLD)
     assert f"the file that {name} names can't be read" in error.message
+
+
+async def test_a_login_that_is_refused_says_what_to_check(own_postgres_url: str) -> None:
+    url = make_url(own_postgres_url).set(username="nobody_at_all", password="hunter2")
+    error = await refused(url.render_as_string(hide_password=False), LedgerUnavailable, OLD)
+    assert error.details["sqlstate"].startswith("28")
+    assert "whether the server wants TLS" in error.hint
+    assert "hunter2" not in f"{error} {error.hint} {error.details}"
