@@ -108,7 +108,8 @@ async def test_nothing_is_left_behind_on_the_servers_of_the_pool(
 
 
 async def test_an_engine_of_the_host_s_own_works_without_asyncpg_s_cache(pooled: str) -> None:
-    engine = create_async_engine(pooled, connect_args={"statement_cache_size": 0})
+    unnamed = {"statement_cache_size": 0, "prepared_statement_name_func": str}
+    engine = create_async_engine(pooled, connect_args=unnamed)
     async with SecretLedger.open(engine, Keyring.of(OLD)) as ledger:
         await use(ledger, "first")
         async with session(pooled):

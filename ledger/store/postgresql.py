@@ -105,10 +105,14 @@ class PostgresqlDatabase:
 
     def _make_engine(self, url: URL) -> AsyncEngine:
         dialling = read_url(url, self.place)
+        dialler = Dialler(dialling)
         self._files = dialling.files
         engine = create_async_engine(
             dialling.url,
-            connect_args={"async_creator_fn": Dialler(dialling)},
+            connect_args={
+                "async_creator_fn": dialler,
+                "prepared_statement_name_func": dialler.statement_name,
+            },
             hide_parameters=True,
             pool_size=5,
             max_overflow=10,

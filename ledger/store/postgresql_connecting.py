@@ -2,8 +2,8 @@
 
 A pooler in transaction mode gives each transaction whatever server connection is free, so
 nothing may outlive one there, a named prepared statement least of all. asyncpg prepares
-everything; without its statement cache it does so without a name, and sends text and
-parameters together. SQLAlchemy keeps what it learnt of a statement's types either way, so the
+everything; without a name and without its statement cache it sends a statement's text along
+with its parameters. SQLAlchemy keeps what it learnt of a statement's types either way, so the
 price is that the server parses and plans anew, not another journey over the wire.
 """
 
@@ -34,6 +34,12 @@ class Dialler:
         self._connect = connect
         self._arguments = dialling.arguments
         self._pooler: Pooler | None = dialling.pooler
+        if dialling.arguments.get(CACHE) == 0:
+            self._pooler = "transaction"  # nobody turns it off for any other reason
+
+    def statement_name(self) -> str | None:
+        """A name for the next prepared statement: none at all, or None for asyncpg's choice."""
+        return "" if self._pooler == "transaction" else None
 
     async def __call__(self, **arguments: Any) -> asyncpg.Connection:
         """A new connection; `arguments` are SQLAlchemy's, from the URL."""

@@ -18,10 +18,7 @@ __all__ = ["DRIVER_ERRORS", "closed", "is_refusal", "is_transient", "translate"]
 DRIVER_ERRORS = (exc.SQLAlchemyError, sqlite3.Error, OSError, asyncio.TimeoutError)
 """What a database's trouble looks like from outside (asyncpg's own are wrapped)."""
 
-_TRANSIENT_STATES = (
-    "08", "40", "53300", "57P01", "57P02", "57P03", "57014", "55P03", "25006",
-    "25P03", "25P04", "57P05",
-)  # fmt: skip
+_TRANSIENT_STATES = ("08", "40", "53300", "57P01", "57P02", "57P03", "57014", "55P03", "25006")
 _TRANSIENT_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
 _TIMEOUTS = {
     "57014": ("the server cancelled the statement", "statement_timeout"),
@@ -29,6 +26,7 @@ _TIMEOUTS = {
     "25P04": ("the server ended the session", "transaction_timeout"),
     "57P05": ("the server ended the session", "idle_session_timeout"),
 }
+_ENDED = "08003"
 _UNPREPARED_STATES = ("26000", "42P05")
 _REFUSED_STATES = ("22", "23", "42", "P0", "54")
 _REFUSED_NAMES = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
@@ -41,6 +39,8 @@ def translate(error: BaseException, place: str) -> LedgerError:
     origin = getattr(error, "orig", None) or error
     cause = getattr(origin, "__cause__", None)
     state = getattr(origin, "sqlstate", None) or getattr(cause, "sqlstate", None)
+    if state == _ENDED:  # asyncpg's own; what the server gave as its reason lies below it
+        state = getattr(getattr(cause, "__cause__", None), "sqlstate", None) or state
     constraint = getattr(cause, "constraint_name", None)
     name = getattr(origin, "sqlite_errorname", None)
     details: dict[str, object] = {}
@@ -96,6 +96,8 @@ def _sentence(kind: str, lost: bool) -> str:
         return f"the database file can't be opened ({kind})"
     if kind in _TIMEOUTS:
         return f"{_TIMEOUTS[kind][0]} ({kind})"
+    if kind == _ENDED:
+        return f"the connection was ended in the midst of a call ({kind})"
     if kind in _UNPREPARED_STATES:
         return f"a prepared statement of this connection is another's ({kind})"
     if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "55P03")):
@@ -118,11 +120,17 @@ def _hint(kind: str, lost: bool) -> str:
             " grants --role ROLE` prints what its owner has to run"
         )
     if kind in _TIMEOUTS:
-        return f"nothing was written; see {_TIMEOUTS[kind][1]} of this role and the server"
+        return f"see {_TIMEOUTS[kind][1]} of this role and the server"
+    if kind == _ENDED:
+        return (
+            "the server or a pooler was restarted, or a timeout of this role ended the session"
+            " (idle_in_transaction_session_timeout, transaction_timeout)"
+        )
     if kind in _UNPREPARED_STATES:
         return (
             "a pooler stands in between: add pooler=transaction to the URL's parameters, or give"
-            ' your own engine connect_args={"statement_cache_size": 0}'
+            ' your own engine connect_args={"statement_cache_size": 0,'
+            ' "prepared_statement_name_func": lambda: ""}'
         )
     if kind.startswith("28"):
         return "check user, password and database, and whether the server wants TLS (sslmode)"
