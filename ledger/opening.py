@@ -18,7 +18,7 @@ from ledger.findings import Level, Tally, check_level
 from ledger.following import snapshot
 from ledger.gate import check_not_moved, check_pinned, check_state, judge
 from ledger.health import Lagging
-from ledger.key_sources import parse_ledger_id, pinned_ledger_id
+from ledger.key_sources import ledger_schema, parse_ledger_id, pinned_ledger_id
 from ledger.keys import KeyProvider, Keyring
 from ledger.nodes import HEARTBEAT, Identity
 from ledger.state import Head
@@ -72,7 +72,7 @@ async def open_ledger(
     read_only: announce and write nothing.
     ledger_id: the ledger that this must be; no other is opened, and none is made. The
         setting OS_SECRET_LEDGER_ID does the same.
-    schema: PostgreSQL's schema, default `secret_ledger`.
+    schema: PostgreSQL's schema, default OS_SECRET_LEDGER_SCHEMA, else `secret_ledger`.
     node: the name to announce, default the host's.
     projections: kept in the append's own transaction, default `sys_secret`.
     watch_keys: ask the provider for the keys again every so many seconds, and go on with
@@ -95,6 +95,7 @@ async def open_ledger(
             "a fixed Keyring can't be watched", hint="open the ledger with EnvKeyProvider()"
         )
     pinned = _pinned(ledger_id)
+    schema = ledger_schema(schema, os.environ)
     database = connect(where, schema=schema, read_only=read_only, patience=patience)
     try:
         identity = Identity.of(node, heartbeat)
@@ -199,7 +200,7 @@ async def init_ledger(
     where = _without_text(url)
     del url
     keyring = await _keys_of(keyring)
-    database = connect(where, schema=schema)
+    database = connect(where, schema=ledger_schema(schema, os.environ))
     try:
         options = BootOptions(
             create=True,
@@ -230,7 +231,7 @@ async def upgrade_schema(
     del url
     keyring = await _keys_of(keyring)
     pinned = _pinned(ledger_id)
-    database = connect(where, schema=schema)
+    database = connect(where, schema=ledger_schema(schema, os.environ))
     try:
         state = await snapshot(database, upgrading=True) if database.exists() else None
         if state is None:

@@ -21,12 +21,14 @@ __all__ = [
     "KEY",
     "KEY_ID",
     "LEDGER_ID",
+    "LEDGER_SCHEMA",
     "LEDGER_URL",
     "MODE",
     "PREVIOUS_KEYS",
     "Environment",
     "absolute_directory",
     "home_directory",
+    "ledger_schema",
     "mode",
     "parse_ledger_id",
     "pinned_ledger_id",
@@ -40,6 +42,7 @@ KEY_ID: Final = "OS_SECRET_KEY_ID"
 PREVIOUS_KEYS: Final = "OS_SECRET_PREVIOUS_KEYS"
 LEDGER_ID: Final = "OS_SECRET_LEDGER_ID"
 LEDGER_URL: Final = "OS_SECRET_LEDGER_URL"
+LEDGER_SCHEMA: Final = "OS_SECRET_LEDGER_SCHEMA"
 MODE: Final = "OS_SECRET_MODE"
 HOME: Final = "OS_SECRET_HOME"
 
@@ -136,6 +139,16 @@ def pinned_ledger_id(environ: Mapping[str, str] | Environment) -> bytes | None:
     del environ
     value = secret_setting(settings, LEDGER_ID)
     return None if value is None else parse_ledger_id(value.reveal_text())
+
+
+def ledger_schema(given: str | None, environ: Mapping[str, str] | Environment) -> str | None:
+    """The schema that a caller gives, else that of `OS_SECRET_LEDGER_SCHEMA`; raises as `setting`.
+
+    SQLite has none, and passes it over.
+    """
+    settings = Environment(environ)
+    del environ
+    return setting(settings, LEDGER_SCHEMA) if given is None else given
 
 
 def home_directory(settings: Environment) -> Path:

@@ -5,6 +5,7 @@ What these show is marked unverified: the rows are read as they stand, and no se
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ from ledger.following import snapshot
 from ledger.gate import Standing, check_state
 from ledger.generations import GenerationInfo, list_generations
 from ledger.health import KeyStatus, key_status
+from ledger.key_sources import ledger_schema
 from ledger.names import normalise_name
 from ledger.nodes import NodeInfo, list_nodes
 from ledger.reading import list_history, list_secrets
@@ -81,7 +83,7 @@ async def open_unverified(
     """
     where = url if isinstance(url, AsyncEngine) else address_of(url)
     del url  # a text may hold a password, and a traceback with locals shows this frame
-    database = connect(where, schema=schema, read_only=True)
+    database = connect(where, schema=ledger_schema(schema, os.environ), read_only=True)
     try:
         state = await snapshot(database) if database.exists() else None
         if state is None:

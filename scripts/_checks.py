@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+import _pgbouncer
+
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = [sys.executable, "-m"]
 IMPORT_LINTER = "import sys; from importlinter.cli import lint_imports_command as c; sys.exit(c())"
@@ -29,6 +31,8 @@ def main() -> int:
     whole = not arguments and os.environ.get("SECRET_LEDGER_ENVIRONMENT") != "minimums"
     pytest = [*PYTHON, "pytest", *(arguments or _workers())]
     steps = [*(STATIC if whole else []), ("tests", pytest)]
+    if not arguments:
+        _pgbouncer.ensure()
 
     failed = []
     began = time.monotonic()

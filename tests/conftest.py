@@ -22,6 +22,25 @@ def postgres_server() -> Iterator[DatabaseHost]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def own_postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """A server of ours, also where another is named: tests may make roles and poolers for it."""
+    server: DatabaseHost = request.getfixturevalue("postgres_server")
+    if isinstance(server, PostgresServer):
+        yield server
+        return
+    with PostgresServer() as own:
+        yield own
+
+
+@pytest.fixture
+def own_postgres_url(own_postgres: PostgresServer) -> Iterator[str]:
+    """The URL of an empty database on it."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield own_postgres.create_database(name)
+    own_postgres.drop_database(name)
+
+
 @pytest.fixture
 def postgres_url(postgres_server: DatabaseHost) -> Iterator[str]:
     """The URL of an empty PostgreSQL database."""

@@ -78,11 +78,11 @@ class ExternalServer:
         )
 
     def create_database(self, name: str) -> str:
-        _execute(self._maintenance_url(), f'CREATE DATABASE "{name}" TEMPLATE template0')
+        execute(self._maintenance_url(), f'CREATE DATABASE "{name}" TEMPLATE template0')
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
-        _execute(self._maintenance_url(), f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        execute(self._maintenance_url(), f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def _maintenance_url(self) -> str:
         return urlunsplit(self._parts._replace(scheme="postgresql"))
@@ -96,10 +96,10 @@ class PostgresServer:
         self._owner = os.getpid()
         self._root: Path | None = None
         self._bin = Path()
-        self._account: _Account | None = None
+        self._account: Account | None = None
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._watchdog: Watchdog | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -151,7 +151,7 @@ class PostgresServer:
                 raise
         chosen = self._port
         for attempt in range(5):
-            self._port = chosen or _free_port()
+            self._port = chosen or free_port()
             if self._launch():
                 return
             if chosen or attempt == 4 or "could not bind" not in self._log_tail():
@@ -165,9 +165,9 @@ class PostgresServer:
             return
         if self.running:
             self._process.send_signal(_SIGNALS[mode])
-            if not _ended(self._process, _STOP_SECONDS):
+            if not ended(self._process, _STOP_SECONDS):
                 self._process.send_signal(signal.SIGQUIT)
-                if not _ended(self._process, _QUIT_SECONDS):
+                if not ended(self._process, _QUIT_SECONDS):
                     self.kill()
         self._forget_process()
 
@@ -186,7 +186,7 @@ class PostgresServer:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._process.wait()
-            _wait_until(lambda: not any(process_runs(pid) for pid in children), _QUIT_SECONDS)
+            wait_until(lambda: not any(process_runs(pid) for pid in children), _QUIT_SECONDS)
         self._forget_process()
 
     def crash(self) -> None:
@@ -201,11 +201,7 @@ class PostgresServer:
         atexit.unregister(self.close)
         self.stop("immediate")
         if self._watchdog is not None:
-            self._tell_watchdog("done")
-            _pipe(self._watchdog).close()
-            if not _ended(self._watchdog, _QUIT_SECONDS):
-                self._watchdog.kill()
-                self._watchdog.wait()
+            self._watchdog.dismiss()
             self._watchdog = None
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
@@ -214,12 +210,12 @@ class PostgresServer:
 
     def create_database(self, name: str) -> str:
         """Make an empty database and return its URL. Blocks; works inside a running event loop."""
-        _execute(self._maintenance_url(), f'CREATE DATABASE "{name}"')
+        execute(self._maintenance_url(), f'CREATE DATABASE "{name}"')
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
         """Drop a database, ending the sessions that are still in it."""
-        _execute(self._maintenance_url(), f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        execute(self._maintenance_url(), f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def _maintenance_url(self) -> str:
         return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self._port}/postgres"
@@ -231,17 +227,10 @@ class PostgresServer:
 
     def _make_cluster(self) -> None:
         installed = _wheel_binaries()
-        self._account = _Account.unprivileged() if os.geteuid() == 0 else None
-        self._root = _temporary_folder(self._account)
+        self._account = Account.unprivileged() if os.geteuid() == 0 else None
+        self._root = temporary_folder(self._account)
         atexit.register(self.close)
-        self._watchdog = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, "watchdog", str(self._root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            start_new_session=True,  # what is sent to the terminal's process group passes it by
-        )
+        self._watchdog = Watchdog(self._root)
         self._bin = installed / "bin"
         if not _runs(self._bin / "postgres", self._account):
             self._bin = _copy_wheel(installed, self._root) / "bin"
@@ -259,11 +248,11 @@ class PostgresServer:
 
     def _carry_out(self, program: str, *arguments: str) -> None:
         process = self._spawn(program, *arguments)
-        if not _ended(process, _START_SECONDS):
+        if not ended(process, _START_SECONDS):
             process.kill()
         if process.wait() != 0:
             raise PostgresUnavailable(f"{program} failed:\n{self._log_tail()}")
-        self._tell_watchdog("0")
+        self._watch(None)
 
     def _launch(self) -> bool:
         data = self._folder() / "data"
@@ -274,7 +263,7 @@ class PostgresServer:
         def decided() -> bool:
             return process.poll() is not None or _says_ready(data / "postmaster.pid", process.pid)
 
-        _wait_until(decided, _START_SECONDS)
+        wait_until(decided, _START_SECONDS)
         if _says_ready(data / "postmaster.pid", process.pid) and process.poll() is None:
             return True
         self.stop("immediate")
@@ -291,34 +280,63 @@ class PostgresServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=root,
-                env=_ENVIRONMENT,
+                env=ENVIRONMENT,
                 start_new_session=True,
                 user=None if account is None else account.uid,
                 group=None if account is None else account.gid,
                 extra_groups=None if account is None else [],
             )
-        self._tell_watchdog(str(process.pid))
+        self._watch(process.pid)
         return process
 
     def _forget_process(self) -> None:
         self._process = None
-        self._tell_watchdog("0")
+        self._watch(None)
 
-    def _tell_watchdog(self, word: str) -> None:
+    def _watch(self, pid: int | None) -> None:
         if self._watchdog is not None:
-            with contextlib.suppress(BrokenPipeError):
-                pipe = _pipe(self._watchdog)
-                pipe.write(f"{word}\n".encode())
-                pipe.flush()
+            self._watchdog.watch(pid)
 
     def _log_tail(self) -> str:
         return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-20:])
 
 
-_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}  # no PG… variable of the host
+class Watchdog:
+    """A process that ends the watched one, and removes its folder, if we are killed."""
+
+    def __init__(self, root: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, "watchdog", str(root)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,  # what is sent to the terminal's process group passes it by
+        )
+
+    def watch(self, pid: int | None) -> None:
+        """The process to end. None once it is reaped, for its pid may soon be a stranger's."""
+        self._tell(str(pid or 0))
+
+    def dismiss(self) -> None:
+        """There is nothing left to watch."""
+        self._tell("done")
+        _pipe(self._process).close()
+        if not ended(self._process, _QUIT_SECONDS):
+            self._process.kill()
+            self._process.wait()
+
+    def _tell(self, word: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            pipe = _pipe(self._process)
+            pipe.write(f"{word}\n".encode())
+            pipe.flush()
 
 
-class _Account:
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}  # no PG… variable of the host
+
+
+class Account:
     """The user that runs the server when we are root."""
 
     def __init__(self, uid: int, gid: int) -> None:
@@ -326,7 +344,7 @@ class _Account:
         self.gid = gid
 
     @classmethod
-    def unprivileged(cls) -> _Account:
+    def unprivileged(cls) -> Account:
         def rank(entry: pwd.struct_passwd) -> tuple[bool, bool, int]:
             return (entry.pw_name != "nobody", entry.pw_name != "postgres", -entry.pw_uid)
 
@@ -340,7 +358,7 @@ class _Account:
         )
 
 
-def _runs(program: Path, account: _Account | None, *arguments: str) -> bool:
+def _runs(program: Path, account: Account | None, *arguments: str) -> bool:
     try:
         done = subprocess.run(
             [str(program), *(arguments or ("--version",))],
@@ -348,7 +366,7 @@ def _runs(program: Path, account: _Account | None, *arguments: str) -> bool:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             user=None if account is None else account.uid,
             group=None if account is None else account.gid,
             extra_groups=None if account is None else [],
@@ -393,7 +411,7 @@ def _copy_wheel(installed: Path, root: Path) -> Path:
     return target
 
 
-def _temporary_folder(account: _Account | None) -> Path:
+def temporary_folder(account: Account | None) -> Path:
     for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
         root = Path(tempfile.mkdtemp(prefix="secret-ledger-pg-", dir=parent))
         if account is None:
@@ -405,7 +423,7 @@ def _temporary_folder(account: _Account | None) -> Path:
     raise PostgresUnavailable("the user that runs PostgreSQL can't write to the temporary folder")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     # Below the ports that systems hand to outgoing connections, so that none of them takes it
     # while the server restarts.
     for _ in range(1000):
@@ -429,12 +447,13 @@ def _says_ready(lock_file: Path, pid: int) -> bool:
     return len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
 
 
-def _execute(url: str, statement: str) -> None:
-    """Run one statement, in a thread of its own so that the caller may have an event loop."""
+def execute(url: str, statement: str) -> None:
+    """Run SQL, in a thread of its own so that the caller may have an event loop."""
     import asyncpg  # not at the top: the watchdog runs this file without site-packages
 
     async def run() -> None:
-        connection = await asyncpg.connect(url, timeout=_START_SECONDS)
+        plain = url.replace("postgresql+asyncpg", "postgresql", 1)
+        connection = await asyncpg.connect(plain, timeout=_START_SECONDS)
         try:
             await connection.execute(statement)
         finally:
@@ -486,7 +505,7 @@ def process_runs(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -495,7 +514,7 @@ def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+def ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -523,7 +542,7 @@ def _watch(root: Path) -> None:
         for number in (signal.SIGQUIT, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            if _wait_until(lambda: not process_runs(pid), _QUIT_SECONDS):
+            if wait_until(lambda: not process_runs(pid), _QUIT_SECONDS):
                 break
     for _ in range(50):  # children that are just ending may still write
         shutil.rmtree(root, ignore_errors=True)

@@ -15,7 +15,7 @@ VERBS = (
     "init", "keygen", "put", "get", "list", "history", "delete", "restore", "destroy", "verify",
     "keys status", "keys history", "keys census", "keys rotate", "keys rekey", "keys retire",
     "keys lost", "migrate", "generations list", "generations purge", "projections check",
-    "projections rebuild", "nodes", "health", "schema upgrade",
+    "projections rebuild", "nodes", "health", "schema upgrade", "schema grants",
 )  # fmt: skip
 
 _FOR_GOOD = ["a", "--reason", "x", "--yes"]
@@ -93,7 +93,7 @@ def test_a_value_as_an_argument_is_refused_and_not_repeated(cli: Cli, words: lis
 def test_without_a_url_the_hint_says_how_to_set_one(cli: Cli) -> None:
     cli.set("OS_SECRET_LEDGER_URL", None)
     for verb in VERBS:
-        if verb != "keygen":
+        if verb not in {"keygen", "schema grants"}:  # they need none
             done = cli(*verb.split(), *ARGUMENTS.get(verb, []))
             assert done.code == 2, verb
             assert done.err.startswith("error: no database is named\n")
@@ -138,7 +138,8 @@ def test_the_root_help_lists_every_verb_setting_and_exit_code(cli: Cli) -> None:
         codes = {getattr(errors, name).exit_code for name in errors.__all__}
         listed = {int(code) for code in re.findall(r"(?:^|\s)(\d{1,3}) [a-z]", text)}
         assert codes | {0, 1, 2, 130} == listed
-        for name in ("KEY", "KEY_ID", "PREVIOUS_KEYS", "LEDGER_ID", "LEDGER_URL", "MODE"):
+        names = "KEY KEY_ID PREVIOUS_KEYS LEDGER_ID LEDGER_URL LEDGER_SCHEMA MODE"
+        for name in names.split():
             assert f"OS_SECRET_{name} " in text
         assert max(map(len, text.splitlines())) <= 80
 
@@ -181,6 +182,7 @@ def test_every_verb_answers_in_one_json_document(cli: Cli) -> None:
         (["verify", "--level", "full"], "findings"), (["keys", "status"], "keys"),
         (["projections", "check"], "differences"), (["projections", "rebuild"], "rebuilt"),
         (["nodes"], "nodes"), (["health"], "ready"), (["schema", "upgrade"], "applied"),
+        (["schema", "grants", "--role", "app"], "sql"),
     ):  # fmt: skip
         done = cli(*words, "--json")
         assert done.code == 0, words

@@ -21,6 +21,7 @@ from ledger.key_sources import (
     KEY,
     KEY_ID,
     LEDGER_ID,
+    LEDGER_SCHEMA,
     LEDGER_URL,
     MODE,
     PREVIOUS_KEYS,
@@ -35,7 +36,7 @@ from ledger.key_sources import (
 from ledger.keys import Keyring
 from ledger.secret import Secret
 
-SETTINGS = [KEY, KEY_ID, PREVIOUS_KEYS, LEDGER_ID, LEDGER_URL, MODE, HOME]
+SETTINGS = [KEY, KEY_ID, PREVIOUS_KEYS, LEDGER_ID, LEDGER_URL, LEDGER_SCHEMA, MODE, HOME]
 LEDGER_HEX = "000102030405060708090a0b0c0d0e0f"
 
 

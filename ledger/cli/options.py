@@ -57,7 +57,10 @@ class Common:
     ] = None
     schema: Annotated[
         str | None,
-        Parameter(group=_EVERYWHERE, help="PostgreSQL's schema. Default: secret_ledger."),
+        Parameter(
+            group=_EVERYWHERE,
+            help="PostgreSQL's schema. Default: OS_SECRET_LEDGER_SCHEMA, else secret_ledger.",
+        ),
     ] = None
     json: Annotated[
         bool,

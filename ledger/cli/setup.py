@@ -1,10 +1,12 @@
-"""How a ledger begins, and how its schema moves on: init, schema upgrade."""
+"""How a ledger begins, how its schema moves on, who may use it: init, schema upgrade|grants."""
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from ledger.cli.opening import database_url, keyring
 from ledger.cli.options import DEFAULTS, Common, examples, register
@@ -23,6 +25,12 @@ def add_to(app: App) -> None:
         help_epilogue=examples(),
     )
     register(family, upgrade)
+    register(
+        family,
+        grants,
+        'secret-ledger schema grants --role app | psql "$OWNER_URL"',
+        'secret-ledger schema grants --role auditor --read-only | psql "$OWNER_URL"',
+    )
     app.command(family)
 
 
@@ -66,3 +74,28 @@ async def upgrade(*, common: Common = DEFAULTS) -> None:
         output.note("the schema is up to date; there was nothing to do")
     elif sys.stderr.isatty():
         output.note("the schema is up to date now; no secret was touched")
+
+
+async def grants(
+    *,
+    role: Annotated[str, Parameter(help="The role of PostgreSQL that is to have them.")],
+    read_only: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False, help="Those of a reader, who changes nothing."),
+    ] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Print the SQL that gives a role of PostgreSQL the rights it needs, and no others.
+
+    Nothing is connected to. The owner of the schema runs it, after `init` and again after every
+    `schema upgrade`; the role must exist.
+    """
+    from ledger.key_sources import ledger_schema
+    from ledger.store.grants import grants as script
+
+    output = Output(common.json)
+    sql = script(role, schema=ledger_schema(common.schema, os.environ), read_only=read_only)
+    if output.as_json:
+        output.document({"role": role, "sql": sql})
+    else:
+        print(sql, end="")

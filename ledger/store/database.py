@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
+from urllib.parse import parse_qsl
 
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError
@@ -159,6 +160,13 @@ def address_of(url: object) -> URL | None:
     password = address.query.get("password")
     if isinstance(password, str):
         address = address.difference_update_query(["password"]).set(password=password)
+    if "sslpassword" in address.query:  # there is no place for a second one: refused by name
+        address = address.update_query_dict({"sslpassword": "***"})
+    if isinstance(url, str) and address.get_backend_name() == "postgresql":
+        # SQLAlchemy passes over `sslmode=`; but a failed substitution is not "unset".
+        given = parse_qsl(url.rpartition("?")[2], keep_blank_values=True)
+        blank = {name: "" for name, value in given if not value and name.isidentifier()}
+        address = address.update_query_dict(blank)
     return address
 
 

@@ -1,13 +1,14 @@
 """PostgreSQL through asyncpg: READ COMMITTED, a head row locked first, a schema of our own.
 
 Every name is qualified with the schema, and nothing rests on session state, so that a
-connection pooler in transaction mode may sit in between.
+connection pooler in transaction mode may sit in between; `postgresql_connecting` sees to the
+prepared statements then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -16,20 +17,23 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from ledger.errors import InvalidName, LedgerError, LedgerUnavailable, NotALedger
+from ledger.errors import LedgerError, LedgerUnavailable, NotALedger
 from ledger.events import Event
+from ledger.format import printable
 from ledger.state import Head
 from ledger.store.database import LockedHead, Mode, Replica
 from ledger.store.home import Home
 from ledger.store.hosts import connector, place_of
+from ledger.store.identifiers import DEFAULT_SCHEMA, quoted, schema_name
+from ledger.store.postgresql_connecting import Dialler, explain, replace_closed_connections
+from ledger.store.postgresql_url import read_url
 from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
 from ledger.store.translate import DRIVER_ERRORS, closed, takes_no_writes, translate
 
-__all__ = ["DEFAULT_SCHEMA", "PostgresqlDatabase"]
+__all__ = ["PostgresqlDatabase"]
 
 T = TypeVar("T")
 
-DEFAULT_SCHEMA: Final = "secret_ledger"
 LAST_WORDS: Final = 2.0
 """Seconds that closing waits for what cancelled callers have left under way."""
 
@@ -77,25 +81,20 @@ class PostgresqlDatabase:
         read_only: bool,
         patience: float,
     ) -> None:
-        self.schema: str | None = schema or DEFAULT_SCHEMA
-        if not self.schema.isidentifier() or len(self.schema.encode()) > 63:
-            raise InvalidName("a schema's name is letters, digits and _, at most 63 bytes")
+        self.schema: str | None = schema_name(schema)
         self.read_only = read_only
         # A text, not the URL: that one holds the password.
         self.place = place_of(url)
+        if self.schema != DEFAULT_SCHEMA:
+            self.place += f" (schema {self.schema})"
         self.home = Home(self.place)
         self.on_connection: Callable[[Connection], None] | None = None
         self._owned = engine is None
         self._closed = False
-        self._engine = engine or create_async_engine(
-            url.set(drivername="postgresql+asyncpg"),
-            hide_parameters=True,
-            pool_size=5,
-            max_overflow=10,
-            connect_args={"async_creator_fn": connector(read_only=read_only)},
-        )
+        self._files: Mapping[str, str] = {}
+        self._engine = engine or self._make_engine(url)
         self._under_way: set[asyncio.Task[Any]] = set()
-        prefix = f'"{self.schema}".'
+        prefix = f"{quoted(self.schema)}."
         self.statements = Statements(prefix)
         # The wait is bounded in the statement that waits, for this transaction only: LATERAL,
         # and the bound's own value in the condition, make PostgreSQL set it first.
@@ -121,6 +120,23 @@ class PostgresqlDatabase:
             " WHERE v.generation = :generation AND v.stream = s.stream"
             " ORDER BY v.version DESC LIMIT 1) AS e"
         )
+
+    def _make_engine(self, url: URL) -> AsyncEngine:
+        dialling = read_url(url, self.place)
+        dialler = Dialler(dialling, connector(read_only=self.read_only))
+        self._files = dialling.files
+        engine = create_async_engine(
+            dialling.url,
+            connect_args={
+                "async_creator_fn": dialler,
+                "prepared_statement_name_func": dialler.statement_name,
+            },
+            hide_parameters=True,
+            pool_size=5,
+            max_overflow=10,
+        )
+        replace_closed_connections(engine)
+        return engine
 
     async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         if self._closed:
@@ -154,7 +170,8 @@ class PostgresqlDatabase:
                 async with connection.begin():
                     return await connection.run_sync(self._met, unit)
         except _ERRORS as error:
-            failure = translate(error, self.place)
+            why = None if connected else explain(error, self.place, self._files)
+            failure = why or translate(error, self.place)
         except Exception as error:
             if connected:
                 raise
@@ -219,6 +236,7 @@ class PostgresqlDatabase:
 
     def begin_creation(self, connection: Connection) -> None:
         self.check_settings(connection)
+        self._check_may_create(connection)
         # Racing creators queue on the catalogue's unique index; a loser is refused there,
         # and starts over.
         there = connection.execute(
@@ -227,6 +245,25 @@ class PostgresqlDatabase:
         ).first()
         if there is None:  # asked first, for IF NOT EXISTS wants the right to create one
             connection.exec_driver_sql(f'CREATE SCHEMA "{self.schema}"')
+
+    def _check_may_create(self, connection: Connection) -> None:
+        role, allowed = connection.execute(
+            text(
+                "SELECT current_user, coalesce("
+                "(SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
+                " AND pg_catalog.has_schema_privilege(n.oid, 'CREATE')"
+                " FROM pg_catalog.pg_namespace AS n WHERE n.nspname = :schema),"
+                " pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'))"
+            ),
+            {"schema": self.schema},
+        ).one()
+        if not allowed:
+            raise NotALedger(
+                f"{self.place} holds no ledger, and role {printable(role)} may not make one",
+                hint="check the URL and the schema; or run `secret-ledger init` as the role that is"
+                " to own it, and then, as that role too, what `secret-ledger schema grants` prints",
+                role=role,
+            )
 
     def check_settings(self, connection: Connection) -> tuple[str, ...]:
         encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()

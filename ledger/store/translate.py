@@ -32,6 +32,14 @@ _READ_ONLY = "25006"
 _CONFUSED = "InternalClientError"
 """asyncpg's, of a connection whose server has just said goodbye."""
 _WRONG_HOST = ("NoMatchingHost", "TargetServerAttributeNotMatched")
+_TIMEOUTS = {
+    "57014": ("the server cancelled the statement", "statement_timeout"),
+    "25P03": ("the server ended the session", "idle_in_transaction_session_timeout"),
+    "25P04": ("the server ended the session", "transaction_timeout"),
+    "57P05": ("the server ended the session", "idle_session_timeout"),
+}
+_ENDED = "08003"
+_UNPREPARED_STATES = ("26000", "42P05")
 _REFUSED_STATES = ("22", "23", "42", "P0", "54")
 _REFUSED_NAMES = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
 
@@ -43,6 +51,8 @@ def translate(error: BaseException, place: str) -> LedgerError:
     origin = getattr(error, "orig", None) or error
     cause = getattr(origin, "__cause__", None)
     state = getattr(origin, "sqlstate", None) or getattr(cause, "sqlstate", None)
+    if state == _ENDED:  # asyncpg's own; what the server gave as its reason lies below it
+        state = getattr(getattr(cause, "__cause__", None), "sqlstate", None) or state
     constraint = getattr(cause, "constraint_name", None)
     name = getattr(origin, "sqlite_errorname", None)
     details: dict[str, object] = {}
@@ -100,6 +110,12 @@ def _sentence(kind: str, lost: bool) -> str:
         return f"the database is read-only ({kind})"
     if kind.startswith("SQLITE_CANTOPEN"):
         return f"the database file can't be opened ({kind})"
+    if kind in _TIMEOUTS:
+        return f"{_TIMEOUTS[kind][0]} ({kind})"
+    if kind == _ENDED:
+        return f"the connection was ended in the midst of a call ({kind})"
+    if kind in _UNPREPARED_STATES:
+        return f"a prepared statement of this connection is another's ({kind})"
     if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "55P03")):
         return f"another process holds the database's lock ({kind})"
     if kind in _WRONG_HOST:
@@ -117,7 +133,23 @@ def _hint(kind: str, lost: bool) -> str:
     if kind.startswith("SQLITE_CANTOPEN"):
         return "check that the folder exists and can be written"
     if kind.startswith("42501"):
-        return "this role lacks a right on the ledger's schema or tables"
+        return (
+            "this role lacks a right on the ledger's schema or tables; `secret-ledger schema"
+            " grants --role ROLE` prints what its owner has to run"
+        )
+    if kind in _TIMEOUTS:
+        return f"see {_TIMEOUTS[kind][1]} of this role and the server"
+    if kind == _ENDED:
+        return (
+            "the server or a pooler was restarted, or a timeout of this role ended the session"
+            " (idle_in_transaction_session_timeout, transaction_timeout)"
+        )
+    if kind in _UNPREPARED_STATES:
+        return (
+            "a pooler stands in between: add pooler=transaction to the URL's parameters, or give"
+            ' your own engine connect_args={"statement_cache_size": 0,'
+            ' "prepared_statement_name_func": lambda: ""}'
+        )
     if kind in _WRONG_HOST:
         return (
             "to write, one must take writes: perhaps a standby is just being promoted, then try"
@@ -127,6 +159,8 @@ def _hint(kind: str, lost: bool) -> str:
         return "is it a standby? name the primary; to read from a standby, open it read_only=True"
     if kind.startswith("40"):
         return "try again; on a standby, replay cancels queries in its way: hot_standby_feedback"
+    if kind.startswith("28"):
+        return "check user, password and database, and whether the server wants TLS (sslmode)"
     if lost:
         return "check that the server runs and that the URL is right; then try again"
     return ""
