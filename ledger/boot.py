@@ -29,7 +29,14 @@ from ledger.format import tampered
 from ledger.gate import Standing, check_not_moved, check_pinned, check_state, judge
 from ledger.keys import Keyring
 from ledger.log import log
-from ledger.nodes import Identity, NodeInfo, announce, list_nodes, record_refusal
+from ledger.nodes import (
+    Identity,
+    NodeInfo,
+    announce,
+    difference,
+    differing_nodes,
+    record_refusal,
+)
 from ledger.state import Meta, State
 from ledger.store.database import Database
 from ledger.store.reads import first_under
@@ -63,6 +70,10 @@ class Booted:
     report: VerifyReport
     warnings: Sequence[str]
     created: bool
+    settings: Sequence[str]
+    """Those of the warnings that are about the database: they hold as long as it is open."""
+    differing: Sequence[NodeInfo]
+    """Live nodes that announced another active key when this one came."""
 
 
 async def boot(
@@ -173,12 +184,15 @@ async def _pass(
         if announced is None:
             return None
         nodes = announced
-    warnings = [*settings, *_of_keys(standing), *_of_nodes(nodes)]
+    active = control.active.fingerprint
+    warnings = [*settings, *_of_keys(standing), *(difference(node, active) for node in nodes)]
     for warning in warnings:
         log.warning(
             "ledger_opened_with_warning", warning=warning, ledger_id=control.ledger_id.hex()
         )
-    return Booted(state.meta, follower, report, tuple(warnings), created)
+    return Booted(
+        state.meta, follower, report, tuple(warnings), created, tuple(settings), tuple(nodes)
+    )
 
 
 async def _check_control_not_replaced(
@@ -209,14 +223,6 @@ def _of_keys(standing: Standing) -> Sequence[str]:
     return standing.held.warnings if standing.held else ()
 
 
-def _of_nodes(nodes: Sequence[NodeInfo]) -> list[str]:
-    return [
-        f"node {n.node} (pid {n.pid}) announces another active key, {n.key_id}: it can't write"
-        for n in nodes
-        if n.differs
-    ]
-
-
 async def _announce(
     database: Database, identity: Identity, standing: Standing
 ) -> Sequence[NodeInfo] | None:
@@ -229,7 +235,7 @@ async def _announce(
         if locked is None:
             return None
         announce(connection, database, identity, held, locked.head)
-        return list_nodes(connection, database, control.active.fingerprint)
+        return differing_nodes(connection, database, control.active.fingerprint)
 
     return await database.run(unit, "write")
 

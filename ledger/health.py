@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from ledger.events import from_microseconds
 from ledger.findings import VerifyReport
 from ledger.following import Follower
 from ledger.gate import Standing
+from ledger.nodes import Identity, difference, differing_nodes
 from ledger.state import Head
 from ledger.store.database import Database
 from ledger.store.reads import head_in_use
 
-__all__ = ["Health", "KeyStatus", "Verified", "assess", "key_status"]
+__all__ = ["Health", "KeyStatus", "Look", "Observer", "Verified", "key_status", "tell"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,9 @@ class Health:
     verified_level: str
     round_trip_seconds: float
     warnings: Sequence[str]
+    differing: Sequence[str]
+    """Live nodes that announce another active key, and what becomes of them. No fault of this
+    one. Unauthenticated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +113,69 @@ class Verified:
     at: float
 
 
-async def assess(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
-    verified: Verified,
-    *,
-    node: str,
-    read_only: bool,
-    failures: Sequence[str],
-    warnings: Sequence[str],
-) -> Health:
-    """Whether a node can do its work, and why not. `failures` degrade it; never raises."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the database said when it was last asked."""
+
+    position: int
+    round_trip_seconds: float
+    projection_lag: int | None = None
+    differing: Sequence[str] = ()
+    reasons: Sequence[str] = ()
+    """Why it can't be worked with."""
+    failures: Sequence[str] = ()
+    """What did not go well beside that."""
+
+
+class Observer:
+    """Looks at the database for `health`."""
+
+    def __init__(
+        self, follower: Follower, projections: Sequence[InlineProjection], me: Identity
+    ) -> None:
+        self._follower = follower
+        self._projections = projections
+        self._me = me
+        self._bounded: asyncio.Task[Look] | None = None
+
+    async def look(self, within: float | None = None) -> Look:
+        """Ask the database. Never raises.
+
+        `within`: seconds; where there is no answer by then, that is the answer. The question
+        stays open and the next caller with a bound waits for it too, so that a database that
+        hangs is not asked again and again, which would take every connection of the pool.
+        """
+        if within is None:
+            return await _look(self._follower, self._projections, self._me)
+        if self._bounded is None or self._bounded.done():
+            self._bounded = asyncio.create_task(
+                _look(self._follower, self._projections, self._me), name="secret-ledger health"
+            )
+        task = self._bounded
+        await asyncio.wait({task}, timeout=within)
+        if task.done() and not task.cancelled():
+            return task.result()
+        why = f"the database did not answer within {within:g} s"
+        if task.done():
+            why = "the ledger was closed"
+        return Look(self._follower.seen, within, reasons=(why,))
+
+    async def close(self) -> None:
+        """Give up on what is still open."""
+        if self._bounded is not None:
+            self._bounded.cancel()
+            await asyncio.wait({self._bounded})
+
+
+async def _look(follower: Follower, projections: Sequence[InlineProjection], me: Identity) -> Look:
     database = follower.database
     began = time.monotonic()
-    reasons: list[str] = []
-    lag: int | None = None
+    trip: float | None = None
     position = seen = follower.seen
+    lag: int | None = None
+    differing: Sequence[str] = ()
+    reasons: list[str] = []
+    failures: list[str] = []
     try:
         head = await database.run(lambda c: head_in_use(c, database), "statement")
         trip = time.monotonic() - began
@@ -135,15 +187,45 @@ async def assess(
             if follower.in_doubt or not follower.is_current(head):
                 await follower.follow()
             lag = await _projection_lag(database, head, projections)
+            differing, failures = await _differing(follower, me)
     except LedgerError as error:
-        trip = time.monotonic() - began
         reasons.append(f"{error.code}: {error.message}")
+    trip = time.monotonic() - began if trip is None else trip
+    return Look(position, trip, lag, differing, reasons, failures)
+
+
+async def _differing(follower: Follower, me: Identity) -> tuple[list[str], list[str]]:
+    """The nodes that differ, and why they can't be told: no node needs the registry to work."""
+    database = follower.database
+    active = follower.standing.control.active.fingerprint
+    try:
+        nodes = await database.run(
+            lambda c: differing_nodes(c, database, active, besides=me.node_id), "statement"
+        )
+    except LedgerError as error:
+        return [], [f"nodes: {error.message}"]
+    return [difference(node, active) for node in nodes], []
+
+
+def tell(
+    follower: Follower,
+    verified: Verified,
+    look: Look,
+    *,
+    node: str,
+    read_only: bool,
+    failures: Sequence[str],
+    warnings: Sequence[str],
+) -> Health:
+    """Whether a node can do its work, and why not. `failures` degrade it."""
     standing = follower.standing
     control, held = standing.control, standing.held
+    reasons = list(look.reasons)
     if standing.refusal is not None:
         reasons.append(f"{standing.refusal.code}: {standing.refusal.message}")
     if not verified.report.ok:
         reasons.append(f"{len(verified.report.findings)} findings at the last verify")
+    failures = (*failures, *look.failures)
     return Health(
         ready=not reasons,
         state="unready" if reasons else "degraded" if failures else "ready",
@@ -151,16 +233,17 @@ async def assess(
         ledger_id=control.ledger_id.hex(),
         node=node,
         read_only=read_only,
-        position=position,
+        position=look.position,
         key_epoch=control.epoch,
         active_key_id=control.active.id,
         active_fingerprint=control.active.fingerprint.hex(),
         pending_fingerprint=held.pending.fingerprint.hex() if held and held.pending else None,
-        projection_lag=lag,
+        projection_lag=look.projection_lag,
         verified_seconds_ago=time.monotonic() - verified.at,
         verified_level=verified.report.level,
-        round_trip_seconds=trip,
-        warnings=warnings,
+        round_trip_seconds=look.round_trip_seconds,
+        warnings=(*warnings, *(held.warnings if held else ())),
+        differing=look.differing,
     )
 
 
