@@ -26,10 +26,17 @@ from ledger.errors import (
 from ledger.findings import Level, VerifyReport
 from ledger.following import Follower, snapshot
 from ledger.format import tampered
-from ledger.gate import Standing, check_not_moved, check_pinned, check_state, judge
+from ledger.gate import Standing, check_not_moved, check_pinned, check_state, judge, out_of_reach
 from ledger.keys import Keyring
 from ledger.log import log
-from ledger.nodes import Identity, NodeInfo, announce, list_nodes, record_refusal
+from ledger.nodes import (
+    Identity,
+    NodeInfo,
+    announce,
+    difference,
+    differing_nodes,
+    record_refusal,
+)
 from ledger.state import Meta, State
 from ledger.store.database import Database
 from ledger.store.reads import first_under
@@ -63,6 +70,10 @@ class Booted:
     report: VerifyReport
     warnings: Sequence[str]
     created: bool
+    settings: Sequence[str]
+    """Those of the warnings that are about the database: they hold as long as it is open."""
+    differing: Sequence[NodeInfo]
+    """Live nodes that announced another active key when this one came."""
 
 
 async def boot(
@@ -180,12 +191,19 @@ async def _pass(
         if announced is None:
             return None
         nodes = announced
-    warnings = [*settings, *_of_keys(standing, state), *_of_nodes(nodes)]
+    active = control.active.fingerprint
+    warnings = [
+        *settings,
+        *_of_keys(standing, state.in_use[0].position),
+        *(difference(node, active) for node in nodes),
+    ]
     for warning in warnings:
         log.warning(
             "ledger_opened_with_warning", warning=warning, ledger_id=control.ledger_id.hex()
         )
-    return Booted(state.meta, follower, report, tuple(warnings), created)
+    return Booted(
+        state.meta, follower, report, tuple(warnings), created, tuple(settings), tuple(nodes)
+    )
 
 
 async def _check_control_not_replaced(
@@ -212,29 +230,9 @@ async def _check_control_not_replaced(
             ) from None
 
 
-def _of_keys(standing: Standing, state: State) -> list[str]:
-    control = standing.control
-    warnings = list(standing.held.warnings) if standing.held else []
-    own = {event.position for event in control.events}
-    for key in control.keys:
-        if key.fingerprint in standing.keys or key.lost is not None:
-            continue
-        reign = control.reign(key, state.in_use[0].position)
-        events = len(reign) - sum(position in reign for position in own)
-        if events:
-            warnings.append(
-                f"{events:,} older versions lie under {key.id} ({short(key.fingerprint)}…), which"
-                " is not in the keyring: they can't be read; add it to OS_SECRET_PREVIOUS_KEYS"
-            )
-    return warnings
-
-
-def _of_nodes(nodes: Sequence[NodeInfo]) -> list[str]:
-    return [
-        f"node {n.node} (pid {n.pid}) announces another active key, {n.key_id}: it can't write"
-        for n in nodes
-        if n.differs
-    ]
+def _of_keys(standing: Standing, end: int) -> list[str]:
+    told = standing.held.warnings if standing.held else ()
+    return [*told, *out_of_reach(standing, end)]
 
 
 async def _announce(
@@ -249,7 +247,7 @@ async def _announce(
         if locked is None:
             return None
         announce(connection, database, identity, held, locked.head)
-        return list_nodes(connection, database, control.active.fingerprint)
+        return differing_nodes(connection, database, control.active.fingerprint)
 
     return await database.run(unit, "write")
 

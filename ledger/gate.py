@@ -21,6 +21,7 @@ from ledger.authority import (
     check_control_authority,
     check_control_seals,
     choose_keys,
+    short,
 )
 from ledger.control import Control, fold_control
 from ledger.errors import (
@@ -37,7 +38,7 @@ from ledger.format import hash_of
 from ledger.keys import Keyring, LedgerKey
 from ledger.state import Head, State
 
-__all__ = ["Standing", "check_pinned", "check_state", "is_damaged", "judge"]
+__all__ = ["Standing", "check_pinned", "check_state", "is_damaged", "judge", "out_of_reach"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +174,22 @@ def judge(
             ),
         )
     return Standing(control, by_fingerprint, held, refusal, moved)
+
+
+def out_of_reach(standing: Standing, end: int) -> list[str]:
+    """What the log, which ends at position `end`, holds under keys that are not in hand: a
+    line for each such key, with its id."""
+    control = standing.control
+    own = [event.position for event in control.events]
+    found: list[str] = []
+    for key in control.keys:
+        if key.fingerprint in standing.keys or key.lost is not None:
+            continue
+        reign = control.reign(key, end)
+        events = len(reign) - sum(position in reign for position in own)
+        if events:
+            found.append(
+                f"{events:,} older versions lie under {key.id} ({short(key.fingerprint)}…), which"
+                " is not in the keyring: they can't be read; add it to OS_SECRET_PREVIOUS_KEYS"
+            )
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +16,22 @@ from ledger.errors import LedgerError
 from ledger.events import from_microseconds
 from ledger.findings import VerifyReport
 from ledger.following import Follower
-from ledger.gate import Standing
+from ledger.gate import Standing, out_of_reach
 from ledger.key_record import KeyState, key_state
+from ledger.nodes import Identity, difference, differing_nodes
 from ledger.state import Head
-from ledger.store.database import Database, Replica
+from ledger.store.database import Database
 
-__all__ = ["Health", "KeyStatus", "Lagging", "Verified", "assess", "key_status"]
+__all__ = [
+    "Health",
+    "KeyStatus",
+    "Lagging",
+    "Look",
+    "Observer",
+    "Verified",
+    "key_status",
+    "tell",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,9 @@ class Health:
     verified_level: str
     round_trip_seconds: float
     warnings: Sequence[str]
+    differing: Sequence[str]
+    """Live nodes that announce another active key, and what becomes of them. No fault of this
+    one. Unauthenticated."""
     replica_lag_seconds: float | None = None
     """On a standby, how old what it shows may be; None on a primary, and on SQLite."""
 
@@ -103,27 +117,77 @@ class Verified:
     at: float
 
 
-async def assess(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
-    verified: Verified,
-    *,
-    node: str,
-    read_only: bool,
-    failures: Sequence[str],
-    warnings: Sequence[str],
-) -> Health:
-    """Whether a node can do its work, and why not. `failures` degrade it; never raises."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the database said when it was last asked."""
+
+    position: int
+    round_trip_seconds: float
+    projection_lag: int | None = None
+    replica_lag_seconds: float | None = None
+    differing: Sequence[str] = ()
+    reasons: Sequence[str] = ()
+    """Why it can't be worked with."""
+    failures: Sequence[str] = ()
+    """What did not go well beside that."""
+
+
+class Observer:
+    """Looks at the database for `health`."""
+
+    def __init__(
+        self, follower: Follower, projections: Sequence[InlineProjection], me: Identity
+    ) -> None:
+        self._follower = follower
+        self._projections = projections
+        self._me = me
+        self._bounded: asyncio.Task[Look] | None = None
+
+    async def look(self, within: float | None = None) -> Look:
+        """Ask the database. Never raises.
+
+        `within`: seconds; where there is no answer by then, that is the answer. The question
+        stays open and the next caller with a bound waits for it too, so that a database that
+        hangs is not asked again and again, which would take every connection of the pool.
+        """
+        if within is None:
+            return await _look(self._follower, self._projections, self._me)
+        if self._bounded is None or self._bounded.done():
+            self._bounded = asyncio.create_task(
+                _look(self._follower, self._projections, self._me), name="secret-ledger health"
+            )
+        task = self._bounded
+        await asyncio.wait({task}, timeout=within)
+        if task.done() and not task.cancelled():
+            return task.result()
+        why = f"the database did not answer within {within:g} s"
+        if task.done():
+            why = "the ledger was closed"
+        return Look(self._follower.seen, within, reasons=(why,))
+
+    async def close(self) -> None:
+        """Give up on what is still open."""
+        if self._bounded is not None:
+            self._bounded.cancel()
+            await asyncio.wait({self._bounded})
+
+
+async def _look(follower: Follower, projections: Sequence[InlineProjection], me: Identity) -> Look:
     database = follower.database
     began = time.monotonic()
-    reasons: list[str] = []
-    lag: int | None = None
-    replica: Replica | None = None
-    behind: float | None = None
+    trip: float | None = None
     position = follower.seen
+    lag: int | None = None
+    behind: float | None = None
+    differing: Sequence[str] = ()
+    reasons: list[str] = []
+    failures: list[str] = []
     try:
         replica = await database.run(database.replica, "statement")
-        behind = replica.lag_seconds if replica is not None else None
+        if replica is not None:
+            behind = replica.lag_seconds
+            if not replica.receiving:
+                failures.append("this standby receives nothing from its primary")
         began = time.monotonic()
         head = await database.run(follower.lineage.recognise, "statement")
         trip = time.monotonic() - began
@@ -134,18 +198,47 @@ async def assess(
             if follower.in_doubt or not follower.is_current(head):
                 await follower.follow()
             lag = await _projection_lag(database, head, projections)
+            differing, untold = await _differing(follower, me)
+            failures += untold
     except LedgerError as error:
-        trip = time.monotonic() - began
         reasons.append(f"{error.code}: {error.message}")
         behind = error.details.get("replica_lag_seconds", behind)
+    trip = time.monotonic() - began if trip is None else trip
+    return Look(position, trip, lag, behind, differing, reasons, failures)
+
+
+async def _differing(follower: Follower, me: Identity) -> tuple[list[str], list[str]]:
+    """The nodes that differ, and why they can't be told: no node needs the registry to work."""
+    database = follower.database
+    active = follower.standing.control.active.fingerprint
+    try:
+        nodes = await database.run(
+            lambda c: differing_nodes(c, database, active, besides=me.node_id), "statement"
+        )
+    except LedgerError as error:
+        return [], [f"nodes: {error.message}"]
+    return [difference(node, active) for node in nodes], []
+
+
+def tell(
+    follower: Follower,
+    verified: Verified,
+    look: Look,
+    *,
+    node: str,
+    read_only: bool,
+    failures: Sequence[str],
+    warnings: Sequence[str],
+) -> Health:
+    """Whether a node can do its work, and why not. `failures` degrade it."""
     standing = follower.standing
     control, held = standing.control, standing.held
+    reasons = list(look.reasons)
     if standing.refusal is not None:
         reasons.append(f"{standing.refusal.code}: {standing.refusal.message}")
     if not verified.report.ok:
         reasons.append(f"{len(verified.report.findings)} findings at the last verify")
-    if replica is not None and not replica.receiving:
-        failures = (*failures, "this standby receives nothing from its primary")
+    failures = (*failures, *look.failures)
     return Health(
         ready=not reasons,
         state="unready" if reasons else "degraded" if failures else "ready",
@@ -153,17 +246,22 @@ async def assess(
         ledger_id=control.ledger_id.hex(),
         node=node,
         read_only=read_only,
-        position=position,
+        position=look.position,
         key_epoch=control.epoch,
         active_key_id=control.active.id,
         active_fingerprint=control.active.fingerprint.hex(),
         pending_fingerprint=held.pending.fingerprint.hex() if held and held.pending else None,
-        projection_lag=lag,
+        projection_lag=look.projection_lag,
         verified_seconds_ago=time.monotonic() - verified.at,
         verified_level=verified.report.level,
-        round_trip_seconds=trip,
-        warnings=warnings,
-        replica_lag_seconds=behind,
+        round_trip_seconds=look.round_trip_seconds,
+        warnings=(
+            *warnings,
+            *(held.warnings if held else ()),
+            *out_of_reach(standing, look.position),
+        ),
+        differing=look.differing,
+        replica_lag_seconds=look.replica_lag_seconds,
     )
 
 

@@ -31,6 +31,8 @@ __all__ = [
     "Identity",
     "NodeInfo",
     "announce",
+    "difference",
+    "differing_nodes",
     "forget",
     "list_nodes",
     "record_refusal",
@@ -41,6 +43,7 @@ HEARTBEAT: Final = 10.0
 of its own is not live."""
 MAX_REFUSED: Final = 1000
 DAY: Final = 86_400_000_000
+_ORDER: Final = ("live", "gone", "refused")
 
 
 def _release() -> str:
@@ -95,7 +98,16 @@ class NodeInfo:
     started_at: datetime
     last_seen: datetime
     differs: bool
-    """It is live, and seals with another key than the active one: it is fenced."""
+    """It is live, and seals with another key than the active one: it is fenced, or, where it
+    holds the active one, has not noticed the rotation yet."""
+    heartbeat: float
+    """Seconds between two of its heartbeats."""
+    age: float
+    """Seconds since its last heartbeat, or refused boot, by the database's clock."""
+
+    def reads(self, key_fingerprint: bytes) -> bool:
+        """Whether it says that it holds the key of this fingerprint."""
+        return any(fingerprint == key_fingerprint.hex() for _, fingerprint in self.readable)
 
 
 def announce(
@@ -170,10 +182,36 @@ def record_refusal(
 def list_nodes(
     connection: Connection, database: Database, active_fingerprint: bytes | None
 ) -> list[NodeInfo]:
-    """The registry, live nodes first. Unauthenticated."""
+    """The registry: live nodes first, then those that are gone, then those that were refused.
+    Unauthenticated."""
     now = database.clock(connection)
     rows = connection.execute(database.statements.nodes)
-    return [_node(dict(row), now, active_fingerprint) for row in rows.mappings()]
+    nodes = (_node(dict(row), now, active_fingerprint) for row in rows.mappings())
+    return sorted(nodes, key=lambda node: _ORDER.index(node.state))
+
+
+def differing_nodes(
+    connection: Connection, database: Database, active_fingerprint: bytes, *, besides: str = ""
+) -> list[NodeInfo]:
+    """The live nodes that announce another active key than this one, but for the line
+    `besides`. Unauthenticated, and no more than a hundred: it is asked at each heartbeat."""
+    now = database.clock(connection)
+    rows = connection.execute(
+        database.statements.differing_nodes, {"active": active_fingerprint, "besides": besides}
+    )
+    nodes = (_node(dict(row), now, active_fingerprint) for row in rows.mappings())
+    return sorted((n for n in nodes if n.differs), key=lambda n: (n.node, n.pid))
+
+
+def difference(node: NodeInfo, active_fingerprint: bytes) -> str:
+    """What an operator is told of a node that differs."""
+    end = (
+        "it holds the active key, and follows at its next heartbeat"
+        if node.reads(active_fingerprint)
+        else "it can't write until it has the active key"
+    )
+    where = f"node {node.node} (pid {node.pid} on {node.host})"
+    return f"{where} announces another active key, {node.key_id}: {end}"
 
 
 def _node(row: dict[str, Any], now: int, active: bytes | None) -> NodeInfo:
@@ -196,6 +234,7 @@ def _node(row: dict[str, Any], now: int, active: bytes | None) -> NodeInfo:
         state = "live" if now - number("last_seen") <= 3 * number("heartbeat") else "gone"
     fingerprint = raw("key_fingerprint")
     pending = row["pending_id"] is not None
+    age = (now - number("last_seen")) / 1_000_000
     return NodeInfo(
         node_id=text("node_id"),
         node=text("node"),
@@ -214,4 +253,6 @@ def _node(row: dict[str, Any], now: int, active: bytes | None) -> NodeInfo:
         started_at=from_microseconds(number("started_at")),
         last_seen=from_microseconds(number("last_seen")),
         differs=state == "live" and active is not None and fingerprint != active,
+        heartbeat=number("heartbeat") / 1_000_000,
+        age=max(0.0, age),
     )

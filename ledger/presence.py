@@ -1,19 +1,22 @@
 """A node's line in the registry, kept alive for as long as it has the ledger open.
 
 A heartbeat that fails never takes the service down: `health` says so. It also follows a
-rotation on a node that nobody reads from or writes to.
+rotation on a node that nobody reads from or writes to, and notices nodes that did not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Sequence
 
 import anyio
+from sqlalchemy.engine import Connection
 
 from ledger.errors import LedgerError
 from ledger.following import Follower
 from ledger.log import log
-from ledger.nodes import Identity, announce, forget
+from ledger.nodes import Identity, NodeInfo, announce, difference, differing_nodes, forget
 
 __all__ = ["Presence"]
 
@@ -21,13 +24,24 @@ __all__ = ["Presence"]
 class Presence:
     """The heartbeat of one open ledger, which the boot gate has announced already."""
 
-    def __init__(self, follower: Follower, me: Identity) -> None:
+    def __init__(self, follower: Follower, me: Identity, known: Sequence[NodeInfo] = ()) -> None:
         self.me = me
-        self.failure: str | None = None
-        """Why the last heartbeat failed; None if it did not."""
         self._follower = follower
         self._announced = follower.standing.held
+        self._failure: str | None = None
+        self._renewed = time.monotonic()
         self._task: asyncio.Task[None] | None = None
+        self._active = follower.standing.control.active.fingerprint
+        # What the boot gate has told is not told again.
+        self._told = {node.node_id for node in known}
+
+    @property
+    def failure(self) -> str | None:
+        """Why this node may not be seen as live; None if all is well."""
+        silent = time.monotonic() - self._renewed
+        if self._failure is None and self._task is not None and silent > 3 * self.me.heartbeat:
+            return f"heartbeat: none has got through for {silent:.0f} s"
+        return self._failure
 
     def start(self) -> None:
         """Begin to beat."""
@@ -39,26 +53,56 @@ class Presence:
             await self.renew()
 
     async def renew(self) -> None:
-        """One beat: announce this node again, as it stands by now. Never raises LedgerError."""
-        follower = self._follower
-        database = follower.database
+        """One beat: announce this node again, as it stands by now. Never raises an Exception:
+        the next beat may do better."""
         try:
-            head = await database.run(follower.lineage.recognise, "statement")
-            if head is None:
-                return
-            if not follower.is_current(head):
-                await follower.follow()
-            standing = follower.standing
-            # A node that may not write any more is live all the same, with the key it had.
-            held = self._announced = standing.held or self._announced
-            reason = standing.refusal.code if standing.refusal else ""
-            if held is not None:
-                await database.run(
-                    lambda c: announce(c, database, self.me, held, head, reason), "note"
-                )
-            self.failure = None
+            await self._renew()
         except LedgerError as error:
-            self.failure = f"heartbeat: {error.message}"
+            self._failure = f"heartbeat: {error.message}"
+        except Exception as error:  # noqa: BLE001  # said by its type: it may quote anything
+            self._failure = f"heartbeat: {type(error).__name__}"
+        else:
+            self._failure = None
+            self._renewed = time.monotonic()
+
+    async def _renew(self) -> None:
+        follower, me = self._follower, self.me
+        database = follower.database
+        head = await database.run(follower.lineage.recognise, "statement")
+        if head is None:
+            return
+        if not follower.is_current(head):
+            await follower.follow()
+        standing = follower.standing
+        active = standing.control.active.fingerprint
+        # A node that may not write any more is live all the same, with the key it had.
+        held = self._announced = standing.held or self._announced
+        reason = standing.refusal.code if standing.refusal else ""
+
+        def unit(connection: Connection) -> list[NodeInfo]:
+            if held is not None:
+                announce(connection, database, me, held, head, reason)
+            return differing_nodes(connection, database, active, besides=me.node_id)
+
+        self._tell(await database.run(unit, "note"), active)
+
+    def _tell(self, differing: Sequence[NodeInfo], active: bytes) -> None:
+        """Log each node that is fenced, once for as long as it is."""
+        if active != self._active:
+            self._active = active
+            self._told.clear()
+        # One that holds the active key is about to follow: so is every node, after a rotation.
+        fenced = [node for node in differing if not node.reads(active)]
+        for node in fenced:
+            if node.node_id not in self._told:
+                log.warning(
+                    "ledger_node_differs",
+                    warning=difference(node, active),
+                    node=node.node,
+                    key_id=node.key_id,
+                    key_fingerprint=node.key_fingerprint.hex(),
+                )
+        self._told = {node.node_id for node in fenced}
 
     async def close(self) -> None:
         """Stop beating, and take the line out: best effort, two seconds at most."""

@@ -38,7 +38,7 @@ from ledger.generations import (
     list_generations,
     purge,
 )
-from ledger.health import Health, KeyStatus, Verified, assess, key_status
+from ledger.health import Health, KeyStatus, Observer, Verified, key_status, tell
 from ledger.key_record import KeyRecord
 from ledger.key_watch import KeyWatch
 from ledger.keys import Key, KeyProvider, Keyring
@@ -110,7 +110,11 @@ class SecretLedger:
         self._patience = patience
         self._writer = Writer(self._follower, projections, patience=patience)
         self._verified = Verified(booted.report, time.monotonic())
-        self._presence = None if read_only else Presence(self._follower, identity)
+        self._observer = Observer(self._follower, projections, identity)
+        self._settings_warnings = booted.settings
+        self._presence = None
+        if not read_only:
+            self._presence = Presence(self._follower, identity, booted.differing)
         self._key_watch = None if watch_keys is None else KeyWatch(self.reload_keys, watch_keys)
         self.warnings: Sequence[str] = booted.warnings
         """What the boot gate let pass and an operator should hear of."""
@@ -524,17 +528,21 @@ class SecretLedger:
         head = await patiently(self._database, lambda c: head_in_use(c, self._database))
         return key_status(standing, head)
 
-    async def health(self) -> Health:
-        """Whether this node can do its work, and why not. Never raises."""
+    async def health(self, *, within: float | None = None) -> Health:
+        """Whether this node can do its work, and why not. Never raises.
+
+        `within`: seconds; a database that has not answered by then makes it unready.
+        """
+        look = await self._observer.look(within)
         tasks = (self._presence, self._key_watch)
-        return await assess(
+        return tell(
             self._follower,
-            self._projections,
             self._verified,
+            look,
             node=self._identity.node,
             read_only=self._read_only,
             failures=[task.failure for task in tasks if task is not None and task.failure],
-            warnings=tuple(self.warnings),
+            warnings=self._settings_warnings,
         )
 
     # --- opening and closing ---------------------------------------------------------
@@ -553,6 +561,7 @@ class SecretLedger:
         with anyio.CancelScope(shield=True):
             if self._key_watch is not None:
                 await self._key_watch.close()
+            await self._observer.close()
             await self._writer.close()
             if self._presence is not None:
                 await self._presence.close()

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.errors import NotALedger
+from ledger.errors import MigrationInProgress, NotALedger, TamperedEvent
 from ledger.following import snapshot
 from ledger.gate import Standing, check_state
 from ledger.generations import GenerationInfo, list_generations
@@ -55,8 +55,15 @@ class UnverifiedLedger:
         return list_history(self._database, normalise_name(name))
 
     async def nodes(self) -> Sequence[NodeInfo]:
-        """As `SecretLedger.nodes`; which node differs is not told."""
-        return await self._database.run(lambda c: list_nodes(c, self._database, None), "statement")
+        """As `SecretLedger.nodes`; which of them differ goes by an active key that no seal
+        proves, and is not told where the control stream is damaged."""
+        try:
+            active = check_state(await self._fresh()).active.fingerprint
+        except (TamperedEvent, MigrationInProgress):
+            active = None
+        return await self._database.run(
+            lambda c: list_nodes(c, self._database, active), "statement"
+        )
 
     async def generations(self) -> Sequence[GenerationInfo]:
         """As `SecretLedger.generations`. The control stream's hashes are checked.
@@ -70,7 +77,14 @@ class UnverifiedLedger:
 
         Raises TamperedEvent.
         """
-        return key_status(Standing(check_state(self._state)), self._state.in_use[0])
+        state = await self._fresh()
+        return key_status(Standing(check_state(state)), state.in_use[0])
+
+    async def _fresh(self) -> State:
+        state = await snapshot(self._database)
+        if state is None:
+            raise NotALedger(f"{self._database.place} holds no ledger any more")
+        return state
 
 
 @asynccontextmanager

@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
-from ledgers import NEW, OLD, opened
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import pytest
+from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import create_async_engine
+from waiting import until
+
+from ledger import Keyring, SecretLedger
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The nodes that the log says differ, since it was asked last."""
+    found = [r.getMessage() for r in caplog.records if "ledger_node_differs" in r.getMessage()]
+    caplog.clear()
+    return found
+
+
+async def is_so(ledger: SecretLedger, reason: str) -> bool:
+    return any(r.startswith(reason) for r in (await ledger.health(within=0.1)).reasons)
 
 
 async def test_a_failing_heartbeat_degrades_health_and_takes_nothing_down(
@@ -14,8 +35,7 @@ async def test_a_failing_heartbeat_degrades_health_and_takes_nothing_down(
         await ledger._announce()
         health = await ledger.health()
         assert (health.ready, health.state) == (True, "degraded")
-        (reason,) = health.reasons
-        assert reason.startswith("heartbeat: ")
+        assert [reason.partition(": ")[0] for reason in health.reasons] == ["heartbeat", "nodes"]
         assert (await ledger.put("a", "1")).version == 1
         assert (await ledger.get("a")).value.reveal() == b"1"
         assert (await ledger.verify("full")).ok
@@ -56,3 +76,106 @@ async def test_a_beat_puts_a_lost_line_of_a_live_node_back(database_url: str) ->
         (node,) = await ledger.nodes()
         assert (node.node, node.key_id, node.pending_id) == ("web-1", "k-old", "k-new")
         assert {key_id for key_id, _ in node.readable} == {"k-old", "k-new"}
+
+
+async def test_a_node_that_is_fenced_is_logged_when_noticed_and_not_at_every_beat(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        opened(database_url, OLD, node="late") as late,
+        opened(database_url, NEW, OLD, node="here") as here,
+    ):
+        await here._announce()
+        assert told(caplog) == []
+        await here.rotate(force_reason="test")
+        (line,) = told(caplog)
+        assert "node late" in line
+        assert "it can't write until it has the active key" in line
+        await late._announce()
+        await here._announce()
+        assert told(caplog) == []
+        await late.reload_keys(Keyring.of(NEW, [OLD]))
+        await here._announce()
+        assert told(caplog) == []
+        await here.rotate(THIRD, force_reason="test")
+        (line,) = told(caplog)
+        assert "node late" in line
+
+
+async def test_what_the_boot_has_told_is_not_logged_again_at_the_first_beat(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with building(database_url, OLD) as log, opened(database_url, OLD, node="late"):
+        await log.rotate(NEW)
+        async with opened(database_url, NEW, OLD) as ledger:
+            assert "node late" in caplog.text
+            caplog.clear()
+            await ledger._announce()
+            assert told(caplog) == []
+
+
+async def test_a_node_that_holds_the_active_key_is_not_logged_for_it_is_about_to_follow(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(database_url, OLD):
+        pass
+    async with (
+        opened(database_url, NEW, OLD, node="slow") as slow,
+        opened(database_url, NEW, OLD, node="here") as here,
+    ):
+        await here.rotate()
+        assert told(caplog) == []
+        (text,) = (await here.health()).differing
+        assert text.startswith("node slow (pid ")
+        assert text.endswith("it holds the active key, and follows at its next heartbeat")
+        await slow._announce()
+        assert (await here.health()).differing == []
+
+
+async def test_a_stale_node_does_not_tell_of_itself(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with building(database_url, OLD) as log, opened(database_url, OLD) as ledger:
+        await log.rotate(NEW)
+        await ledger._announce()
+        assert told(caplog) == []
+        assert (await ledger.health()).differing == []
+
+
+async def test_a_heartbeat_that_never_ends_is_said(
+    postgres_url: str,
+) -> None:
+    """It fails nothing and raises nothing: only its absence tells."""
+    async with opened(postgres_url, OLD, heartbeat=0.05) as ledger:
+        connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+        try:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE secret_ledger.ledger_node")
+                await until(lambda: is_so(ledger, "heartbeat: none has got through for"))
+        finally:
+            await connection.close()
+        await until(lambda: _is_ready(ledger))
+
+
+async def _is_ready(ledger: SecretLedger) -> bool:
+    return (await ledger.health()).state == "ready"
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_the_heartbeat(postgres_url: str) -> None:
+    """A host's own engine may carry listeners that fail, an instrumentation say."""
+    engine = create_async_engine(postgres_url)
+    failing = True
+
+    def listener(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if failing and statement.startswith("INSERT INTO") and "ledger_node" in statement:
+            raise ZeroDivisionError("hunter2")
+
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(engine.dispose)
+        opening = SecretLedger.open(engine, Keyring.of(OLD), heartbeat=0.01)
+        ledger = await stack.enter_async_context(opening)
+        event.listen(engine.sync_engine, "before_cursor_execute", listener)
+        await until(lambda: is_so(ledger, "heartbeat: ZeroDivisionError"))
+        assert "hunter2" not in repr(await ledger.health())
+        failing = False
+        await until(lambda: _is_ready(ledger))

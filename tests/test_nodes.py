@@ -12,6 +12,7 @@ from log_builder import building
 
 from ledger import (
     KeyFingerprintMismatch,
+    Keyring,
     LedgerUnavailable,
     MissingKey,
     StaleKey,
@@ -71,6 +72,73 @@ async def test_a_node_with_another_active_key_is_shown_and_warned_about(
             assert (await ledger.health()).ready
         with pytest.raises(StaleKey):
             await late.put("a", "2")
+
+
+async def test_health_shows_the_live_nodes_that_differ_for_as_long_as_they_do(
+    database_url: str,
+) -> None:
+    async with building(database_url, OLD) as log, opened(database_url, OLD, node="late"):
+        await log.rotate(NEW)
+        async with opened(database_url, NEW, OLD, node="new") as ledger:
+            (text,) = (await ledger.health()).differing
+            assert text.startswith(f"node late (pid {os.getpid()} on ")
+            assert "announces another active key, k-old" in text
+            assert (await ledger.health()).state == "ready"
+            assert any("late" in w for w in ledger.warnings)
+            assert not any("late" in w for w in (await ledger.health()).warnings)
+            async with opened(database_url, NEW, OLD, read_only=True) as reader:
+                assert list((await reader.health()).differing) == [text]
+            await log.execute(
+                "UPDATE {s}ledger_node SET last_seen = last_seen - 31000000 WHERE node = 'late'"
+            )
+            assert (await ledger.health()).differing == []
+
+
+async def test_health_warns_of_the_keys_in_hand_and_not_of_those_it_began_with(
+    database_url: str,
+) -> None:
+    async with opened(database_url, OLD) as ledger:
+        await ledger.rotate(NEW)
+    async with opened(database_url, OLD, NEW) as ledger:
+        assert any("superseded" in w for w in (await ledger.health()).warnings)
+        await ledger.reload_keys(Keyring.of(NEW, [OLD]))
+        assert not any("superseded" in w for w in (await ledger.health()).warnings)
+
+
+async def test_nodes_come_in_order_with_the_age_of_their_last_heartbeat(database_url: str) -> None:
+    async with (
+        building(database_url, OLD) as log,
+        opened(database_url, OLD, node="a", heartbeat=5),
+        opened(database_url, OLD, node="b") as ledger,
+    ):
+        await log.rotate(NEW)
+        await refused(database_url, StaleKey, OLD, node="0")
+        await log.execute(
+            "UPDATE {s}ledger_node SET last_seen = last_seen - 100000000 WHERE node = 'a'"
+        )
+        live, gone, refusal = await ledger.nodes()
+        assert [(n.node, n.state) for n in (live, gone, refusal)] == [
+            ("b", "live"), ("a", "gone"), ("0", "refused"),
+        ]  # fmt: skip
+        assert (live.heartbeat, gone.heartbeat) == (10.0, 5.0)
+        assert 0 <= live.age < 100 <= gone.age
+        await log.execute("UPDATE {s}ledger_node SET last_seen = last_seen + 900000000")
+        assert {n.age for n in await ledger.nodes()} == {0.0}
+
+
+async def test_a_look_without_a_key_tells_who_differs_as_it_is_now(database_url: str) -> None:
+    async with (
+        building(database_url, OLD) as log,
+        opened(database_url, OLD, node="late"),
+        open_unverified(database_url) as unverified,
+    ):
+        assert [n.differs for n in await unverified.nodes()] == [False]
+        await log.rotate(NEW)
+        assert [n.differs for n in await unverified.nodes()] == [True]
+        active = [k.key_id for k in await unverified.key_status() if k.state == "active"]
+        assert active == ["k-new"]
+        await log.execute("UPDATE {s}ledger_head SET key_epoch = 9")
+        assert [n.differs for n in await unverified.nodes()] == [False]
 
 
 async def test_refused_boots_are_counted_by_node_key_and_reason(database_url: str) -> None:

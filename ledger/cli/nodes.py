@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from typing import Any, Final
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
-from ledger.cli.opening import look
+from ledger.cli.opening import Look, look
 from ledger.cli.options import DEFAULTS, Common, register
 from ledger.cli.output import Columns, Output, each, facts, text_of, visible
+from ledger.cli.rollout import Rollout, rollout
+from ledger.cli.usage import UsageError
 from ledger.errors import InsecureKeyFile, InvalidKey, LedgerError, NodeNotReady
 
 __all__ = ["add_to"]
@@ -18,30 +23,59 @@ _NODE: Final = Columns(
     all=(
         "state", "node", "host", "pid", "release", "key_id", "key_fingerprint", "pending_id",
         "pending_fingerprint", "position", "refusals", "reason", "started_at", "last_seen",
-        "differs",
+        "differs", "heartbeat", "age",
     ),
     shown=(
-        "state", "node", "pid", "key_id", "key_fingerprint", "refusals", "reason", "last_seen",
-        "differs",
+        "state", "node", "pid", "key_id", "key_fingerprint", "pending_id", "position", "age",
+        "refusals", "reason", "differs",
     ),
 )  # fmt: skip
+_LABELS: Final = {"reasons": "reason", "warnings": "warning", "differing": "differs"}
+EVERY: Final = 2.0
+"""Seconds between two looks of --watch, unless it is told otherwise."""
 
 
 def add_to(app: App) -> None:
     """Register these verbs."""
-    register(app, nodes)
+    register(
+        app,
+        nodes,
+        "secret-ledger nodes --watch",
+        "secret-ledger nodes --watch 5 --json | jq --unbuffered -c .keys",
+    )
     register(app, health, "secret-ledger health --json | jq .ready")
 
 
-async def nodes(*, common: Common = DEFAULTS) -> None:
+async def nodes(
+    *,
+    watch: Annotated[
+        list[float] | None,
+        Parameter(
+            negative=(),
+            consume_multiple=True,
+            show_default=False,
+            help="Go on looking, every so many SECONDS (default 2), until Ctrl-C.",
+        ),
+    ] = None,
+    common: Common = DEFAULTS,
+) -> None:
     """Who has the ledger open under which key, and which boots were refused.
 
     Nodes write these lines themselves, and nothing seals them. Needs no key. Fields in a
     pipe: state, node, host, pid, release, key id, fingerprint, pending key id and
-    fingerprint, position, refusals, reason, start, last seen, differs.
+    fingerprint, position, refusals, reason, start, last seen, differs, seconds between
+    heartbeats, seconds since the last one.
+
+    --watch follows a rollout: also, how many live nodes can read the active key and a pending
+    one. In a pipe, a snapshot whenever something has changed but positions and times: with
+    --json one document a line; else a line for each key (active or pending, key id,
+    fingerprint, live nodes that can read it, live nodes), one for each node, and an empty one.
     """
     output = Output(common.json)
+    every = _interval(watch)
     async with look(common, output) as seen:
+        if every is not None:
+            await _watch(seen, output, every)
         await output.rows(
             "nodes",
             _NODE,
@@ -51,11 +85,44 @@ async def nodes(*, common: Common = DEFAULTS) -> None:
         )
 
 
+def _interval(watch: Sequence[float] | None) -> float | None:
+    if watch is None:
+        return None
+    every = watch[0] if watch else EVERY
+    if len(watch) > 1 or not 0 < every < math.inf:
+        raise UsageError(
+            "--watch takes a number of seconds, more than 0",
+            hint="secret-ledger nodes --watch 5",
+        )
+    return every
+
+
+async def _watch(seen: Look, output: Output, every: float) -> None:
+    from ledger.cli.watching import Lines, ended_in_order, watch
+
+    async def ask() -> Rollout:
+        statuses = await seen.ledger.key_status()
+        known = await seen.ledger.nodes()
+        return rollout(
+            seen.ledger.ledger_id, datetime.now(UTC), statuses, known, verified=seen.verified
+        )
+
+    if not output.as_json and sys.stdout.isatty():
+        from ledger.cli.screen import screen
+
+        with ended_in_order(), screen() as view:
+            if view is not None:
+                await watch(ask, view, every)
+    await watch(ask, Lines(output, _NODE), every)
+
+
 async def health(*, common: Common = DEFAULTS) -> None:
     """Whether a node with these settings could do its work, and why not.
 
-    Exit 0 if it is ready, with the code of what refuses it, else 41. Fields in a pipe: name
-    and value, a line each; `reason` may stand several times.
+    It tells of the ledger, of the keys in these settings, and of the live nodes that announce
+    another active key; not of a process that runs already: that one answers at /readyz. Exit 0
+    if it is ready, with the code of what refuses it, else 41. Fields in a pipe: name and value,
+    a line each; `reason`, `warning` and `differs` may stand several times.
     """
     output = Output(common.json)
     refusal: LedgerError | None = None
@@ -91,7 +158,7 @@ def _show(output: Output, known: dict[str, Any]) -> None:
     terminal = sys.stdout.isatty()
     for name, value in known.items():
         for one in value if isinstance(value, list) else [value]:
-            label = {"reasons": "reason", "warnings": "warning"}.get(name, name)
+            label = _LABELS.get(name, name)
             if not terminal:
                 output.line(label, one)
             elif one is not None:

@@ -33,7 +33,8 @@ BROKEN_PIPE: Final = 141
 _FLAGS: Final = ("--json", "--debug")
 _OPTIONS: Final = ("--url", "--schema")
 _SAID_BY_VERBS: Final = (
-    "ledger_created", "ledger_opened_with_warning", "ledger_refused", "key_rotated",
+    "ledger_created", "ledger_opened_with_warning", "ledger_refused", "ledger_node_differs",
+    "key_rotated",
 )  # fmt: skip
 
 

@@ -73,7 +73,8 @@ def _kind(error: CoercionError) -> str:
     hint = error.argument.hint if error.argument is not None else None
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"
-    return "a whole number" if error.target_type is int else "another kind of value"
+    kinds = {int: "a whole number", float: "a number"}
+    return next((kinds[t] for t in kinds if error.target_type is t), "another kind of value")
 
 
 def _unknown_verb(

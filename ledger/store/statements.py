@@ -332,6 +332,11 @@ class Statements:
             "DELETE FROM {s}ledger_node WHERE node_id = :node_id"
             " OR (state = 'live' AND last_seen < :old)"
         )
+        self.differing_nodes: Final = sql(
+            f"SELECT {NODE_COLUMNS} FROM {{s}}ledger_node WHERE state <> 'refused'"
+            " AND key_fingerprint <> :active AND node_id <> :besides"
+            " ORDER BY last_seen DESC LIMIT 100"
+        )
         self.nodes: Final = sql(
             f"SELECT {NODE_COLUMNS} FROM {{s}}ledger_node ORDER BY state, node, started_at"
         )

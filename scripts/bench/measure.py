@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fleets
 import machine
 import rates
 import scans
@@ -20,6 +21,8 @@ from places import DATABASES, Place, places
 
 MEMORY_LIMIT = 150
 """Megabytes that verify, list and rebuild may take at their peak."""
+COST_LIMIT = 0.02
+"""The part of the writes that a fleet's heartbeats and looks at the registry may take."""
 GAP_LIMIT = 20
 """Milliseconds that the event loop may be held up while verify runs."""
 
@@ -27,17 +30,15 @@ GAP_LIMIT = 20
 def main() -> int:
     options = _options()
     names = [options.database] if options.database else list(DATABASES)
-    results: dict[str, Any] = {"machine": machine.describe(), "rates": [], "scans": []}
+    results: dict[str, Any] = {"machine": machine.describe(), "rates": [], "scans": [], "nodes": []}
     with places(names) as opened:
         for place in opened:
             results["machine"][place.database] = asyncio.run(machine.version(place))
         _print_machine(results["machine"])
-        if options.only != "scans":
-            for place in opened:
-                results["rates"] += _rates(place, options)
-        if options.only != "rates":
-            for place in opened:
-                results["scans"] += _scans(place, options)
+        for part, run in {"rates": _rates, "scans": _scans, "nodes": _nodes}.items():
+            if options.only in (None, part):
+                for place in opened:
+                    results[part] += run(place, options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     return 0
@@ -46,7 +47,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench/run", description=__doc__)
     parser.add_argument("--database", choices=DATABASES, help="only this one")
-    parser.add_argument("--only", choices=["rates", "scans"], help="only this half")
+    parser.add_argument("--only", choices=["rates", "scans", "nodes"], help="only this part")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each rate (default 5)")
     parser.add_argument("--quick", action="store_true", help="small and short")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
@@ -99,6 +100,30 @@ def _scans(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
             {"database": place.database, "events": events, **run.as_json()}
             for run in (scan, *others)
         ]
+    return found
+
+
+def _nodes(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
+    rounds = options.rounds
+    seconds = 0.5 if options.quick else 4.0
+    print(
+        f"\n{place.database}: writes beside {fleets.NODES} nodes that beat {fleets.SOONER} times as"
+        f" often as by default, {rounds} rounds in turns",
+        flush=True,
+    )
+    print(f"  {'':<24}{'alone/s':>10}{'beside/s':>10}{'cost':>8}   min to max of the cost")
+    found = []
+    for fleet in asyncio.run(fleets.measure(place, seconds, rounds)):
+        cost = fleet.cost
+        over = f"; over {COST_LIMIT:.0%}" if cost.median > COST_LIMIT else ""
+        print(
+            f"  {fleet.name:<24}{fleet.alone.median:>10,.0f}{fleet.beside.median:>10,.0f}"
+            f"{cost.median:>8.2%}   {cost.low:.2%} to {cost.high:.2%} (all at the default"
+            f" interval); a beat took {fleet.late * 1e3:.0f} ms at its p95, {fleet.failed} failed"
+            f"{over}",
+            flush=True,
+        )
+        found.append({"database": place.database, **fleet.as_json()})
     return found
 
 

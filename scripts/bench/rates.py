@@ -18,7 +18,19 @@ from places import Place
 
 from ledger import Key, Keyring, SecretLedger
 
-__all__ = ["FULL", "QUICK", "VALUE", "Rate", "Size", "Spread", "measure", "seed"]
+__all__ = [
+    "CALLERS",
+    "FULL",
+    "QUICK",
+    "VALUE",
+    "Rate",
+    "Size",
+    "Spread",
+    "measure",
+    "put_some",
+    "repeat",
+    "seed",
+]
 
 VALUE: Final = 200
 """Bytes of a value."""
@@ -105,23 +117,19 @@ async def seed(ledger: SecretLedger, events: int) -> list[str]:
 
 
 def _writes(ledger: SecretLedger, floor: Floor, seconds: float) -> dict[str, tuple[Run, Run]]:
-    value = random.randbytes(VALUE)
-
-    async def put() -> None:
-        number = random.randrange(1000)
-        await ledger.put(f"tenant-{number % 50:02}/source-{number:07}/key", value)
+    put = put_some(ledger)
 
     async def batch() -> None:
         await floor.put_batch(CALLERS)
 
     return {
         "put, one writer": (
-            lambda: _repeat(put, seconds),
-            lambda: _repeat(floor.put, seconds),
+            lambda: repeat(put, seconds),
+            lambda: repeat(floor.put, seconds),
         ),
         f"put, {CALLERS} callers": (
-            lambda: _repeat(put, seconds, callers=CALLERS),
-            lambda: _repeat(batch, seconds, each=CALLERS),
+            lambda: repeat(put, seconds, callers=CALLERS),
+            lambda: repeat(batch, seconds, each=CALLERS),
         ),
     }
 
@@ -138,9 +146,20 @@ def _reads(
         return report.events / report.seconds
 
     return {
-        "get latest": (lambda: _repeat(get, seconds), lambda: _repeat(floor.get, seconds)),
+        "get latest": (lambda: repeat(get, seconds), lambda: repeat(floor.get, seconds)),
         "replay (verify full)": (replay, lambda: _scan(floor)),
     }
+
+
+def put_some(ledger: SecretLedger) -> Callable[[], Awaitable[None]]:
+    """A write of one of a thousand secrets."""
+    value = random.randbytes(VALUE)
+
+    async def put() -> None:
+        number = random.randrange(1000)
+        await ledger.put(f"tenant-{number % 50:02}/source-{number:07}/key", value)
+
+    return put
 
 
 async def _boot(url: str, keyring: Keyring, secrets: int) -> float:
@@ -155,9 +174,10 @@ async def _scan(floor: Floor) -> float:
     return rows / (perf_counter() - began)
 
 
-async def _repeat(
+async def repeat(
     operation: Callable[[], Awaitable[None]], seconds: float, *, callers: int = 1, each: int = 1
 ) -> float:
+    """Operations a second, of so many callers at once."""
     began = perf_counter()
     done = 0
 

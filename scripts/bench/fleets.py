@@ -1,0 +1,217 @@
+"""What a fleet costs its writers: heartbeats and looks at the registry, beside the writes.
+
+The nodes are open ledgers, each with connections of its own, in one process beside the
+writer's, as they would be on machines of their own. They beat, and one of them reads the
+registry, more often than they would, for else the cost would drown in the noise; it is told
+for the default interval. Turns with and without them alternate, so that a busy machine and a
+growing log strike both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from places import Place
+from rates import CALLERS, Spread, put_some, repeat
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from ledger import Key, Keyring, SecretLedger
+from ledger.nodes import HEARTBEAT
+
+__all__ = ["NODES", "SOONER", "FleetCost", "measure"]
+
+NODES: Final = 64
+SOONER: Final = 10
+"""How much more often than by default the nodes beat, and the registry is read."""
+LOOK: Final = 2.0
+"""Seconds between two reads of the registry: what `nodes --watch` does."""
+SILENT: Final = 1e6
+"""A heartbeat's interval, in seconds, for nodes that beat when they are told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetCost:
+    """Writes a second without the fleet and beside it."""
+
+    name: str
+    alone: Spread
+    beside: Spread
+    cost: Spread
+    """The part of the writes that it took, at the default interval."""
+    beats: float
+    """A second, while they were measured."""
+    late: float
+    """Seconds that one beat took: the 95th percentile."""
+    failed: int
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class _Beats:
+    """What the nodes did in one turn."""
+
+    took: list[float] = field(default_factory=list)
+    failed: int = 0
+    looks: int = 0
+
+
+async def measure(place: Place, seconds: float, rounds: int) -> list[FleetCost]:
+    """One writer, then many callers, each with and without the fleet in turns."""
+    key = Key.generate()
+    url = place.empty("fleet")
+    async with SecretLedger.open(url, Keyring.of(key)) as ledger, _fleet(url, key) as told:
+        put = put_some(ledger)
+        return [
+            await _in_turns(name, lambda c=callers: repeat(put, seconds, callers=c), told, rounds)  # type: ignore[misc]
+            for name, callers in (("put, one writer", 1), (f"put, {CALLERS} callers", CALLERS))
+        ]
+
+
+Tell = Callable[[str], Awaitable[_Beats]]
+
+
+async def _in_turns(
+    name: str, run: Callable[[], Awaitable[float]], tell: Tell, rounds: int
+) -> FleetCost:
+    pairs: list[tuple[float, float]] = []
+    turns: list[_Beats] = []
+
+    async def beside() -> float:
+        await tell("on")
+        rate = await run()
+        turns.append(await tell("off"))
+        return rate
+
+    await run()
+    for number in range(rounds):
+        if number % 2:  # whoever goes first may find the disk busy
+            with_them = await beside()
+            alone = await run()
+        else:
+            alone = await run()
+            with_them = await beside()
+        pairs.append((alone, with_them))
+    took = sorted(t for turn in turns for t in turn.took) or [0.0]
+    return FleetCost(
+        name,
+        alone=Spread.of([alone for alone, _ in pairs]),
+        beside=Spread.of([with_them for _, with_them in pairs]),
+        cost=Spread.of([(1 - with_them / alone) / SOONER for alone, with_them in pairs]),
+        beats=NODES * SOONER / HEARTBEAT,
+        late=took[len(took) * 95 // 100],
+        failed=sum(turn.failed for turn in turns),
+    )
+
+
+@asynccontextmanager
+async def _fleet(url: str, key: Key) -> Any:
+    """The nodes in a process of their own; what tells them to begin and to stop."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        limit=2**24,
+    )  # fmt: skip
+    asked, answers = child.stdin, child.stdout
+    if asked is None or answers is None:
+        raise RuntimeError("the process of the nodes has no pipes")
+
+    async def tell(word: str) -> _Beats:
+        asked.write(f"{word}\n".encode())
+        line = await answers.readline()
+        if not line:
+            raise RuntimeError("the process of the nodes has ended")
+        return _Beats(**json.loads(line))
+
+    try:
+        await tell(json.dumps({"url": url, "key": key.text().reveal_text()}))
+        yield tell
+        asked.close()
+        await child.wait()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+# --- in the child --------------------------------------------------------------------
+
+
+async def _serve() -> None:
+    given = json.loads(await _word())
+    async with AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(_node(given["url"], given["key"], number))
+            for number in range(NODES)
+        ]
+        _answer(_Beats())
+        while await _word() == "on":
+            done = _Beats()
+            jobs = [asyncio.create_task(_beat(node, done)) for node in nodes]
+            jobs.append(asyncio.create_task(_look(nodes[0], done)))
+            _answer(_Beats())
+            await _word()
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+            _answer(done)
+
+
+@asynccontextmanager
+async def _node(url: str, key: str, number: int) -> Any:
+    async with AsyncExitStack() as stack:
+        where: str | AsyncEngine = url
+        if url.startswith("postgresql"):
+            # 64 pools of the usual size would be more connections than a server has.
+            where = create_async_engine(url, pool_size=1, max_overflow=0)
+            stack.push_async_callback(where.dispose)
+        yield await stack.enter_async_context(
+            SecretLedger.open(
+                where,
+                Keyring.of(Key.parse(key)),
+                verify="control",
+                node=f"node-{number:02}",
+                heartbeat=SILENT,
+            )
+        )
+
+
+async def _beat(node: SecretLedger, done: _Beats) -> None:
+    loop = asyncio.get_running_loop()
+    every = HEARTBEAT / SOONER
+    await asyncio.sleep(random.random() * every)  # noqa: S311  # nodes don't start in step
+    while True:
+        began = loop.time()
+        await node._announce()
+        done.took.append(loop.time() - began)
+        done.failed += bool(node._presence and node._presence.failure)
+        await asyncio.sleep(every)
+
+
+async def _look(node: SecretLedger, done: _Beats) -> None:
+    while True:
+        await node.nodes()
+        done.looks += 1
+        await asyncio.sleep(LOOK / SOONER)
+
+
+async def _word() -> str:
+    line: str = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    return line.rstrip("\n")
+
+
+def _answer(done: _Beats) -> None:
+    print(json.dumps(asdict(done)), flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.pop("OS_SECRET_LEDGER_ID", None)
+    asyncio.run(_serve())
