@@ -20,13 +20,20 @@ from ledger.errors import *  # noqa: F403  # the whole tree; its own __all__ nam
 from ledger.errors import __all__ as _errors
 
 if TYPE_CHECKING:
+    from ledger.census import Census, KeyCount, KeyUse
     from ledger.events import Event, EventType
     from ledger.findings import Finding, Progress, VerifyReport
+    from ledger.generations import GenerationInfo, PurgeReport
     from ledger.health import Health, KeyStatus
+    from ledger.key_record import KeyMoment, KeyRecord
     from ledger.key_sources import EnvKeyProvider, LocalKeyProvider
     from ledger.keys import Key, KeyProvider, Keyring
+    from ledger.migration import MigrationReport
     from ledger.nodes import NodeInfo
     from ledger.opening import DEFAULT, init_ledger, open_ledger, upgrade_schema
+    from ledger.rekeying import RekeyReport
+    from ledger.retirement import KeyEnd
+    from ledger.rotation import Rotation
     from ledger.secret import Secret
     from ledger.secret_ledger import SecretLedger
     from ledger.unverified import UnverifiedLedger, open_unverified
@@ -35,18 +42,29 @@ if TYPE_CHECKING:
 __all__ = [  # noqa: PLE0604  # the error tree lists itself
     *_errors,
     "DEFAULT",
+    "Census",
     "EnvKeyProvider",
     "Event",
     "EventType",
     "Finding",
+    "GenerationInfo",
     "Health",
     "Key",
+    "KeyCount",
+    "KeyEnd",
+    "KeyMoment",
     "KeyProvider",
+    "KeyRecord",
     "KeyStatus",
+    "KeyUse",
     "Keyring",
     "LocalKeyProvider",
+    "MigrationReport",
     "NodeInfo",
     "Progress",
+    "PurgeReport",
+    "RekeyReport",
+    "Rotation",
     "Secret",
     "SecretInfo",
     "SecretLedger",
@@ -62,19 +80,30 @@ __all__ = [  # noqa: PLE0604  # the error tree lists itself
 # Imported when first asked for (PEP 562): SQLAlchemy takes most of a second, which neither
 # `secret-ledger --help` nor a module that only catches our errors should wait for.
 _HOMES = {
+    "Census": "census",
     "DEFAULT": "opening",
     "EnvKeyProvider": "key_sources",
     "Event": "events",
     "EventType": "events",
     "Finding": "findings",
+    "GenerationInfo": "generations",
     "Health": "health",
     "Key": "keys",
+    "KeyCount": "census",
+    "KeyEnd": "retirement",
+    "KeyMoment": "key_record",
     "KeyProvider": "keys",
+    "KeyRecord": "key_record",
     "KeyStatus": "health",
+    "KeyUse": "census",
     "Keyring": "keys",
     "LocalKeyProvider": "key_sources",
+    "MigrationReport": "migration",
     "NodeInfo": "nodes",
     "Progress": "findings",
+    "PurgeReport": "generations",
+    "RekeyReport": "rekeying",
+    "Rotation": "rotation",
     "Secret": "secret",
     "SecretInfo": "versions",
     "SecretLedger": "secret_ledger",

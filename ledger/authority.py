@@ -140,7 +140,8 @@ def _not_the_active(
         f"this ledger's active key is {active.id} ({short(active.fingerprint)}…); in hand, and"
         f" unknown here: {in_hand}",
         hint=f"restore the key of fingerprint {short(active.fingerprint)}… from where it was kept;"
-        " do not make a new one, it can't open what is stored; nothing was written",
+        " a new one can't open what is stored; for a rotation, keep the old key in"
+        " OS_SECRET_PREVIOUS_KEYS; nothing was written",
         **details,
     )
 

@@ -36,7 +36,7 @@ from ledger.store.reads import first_under
 from ledger.store.translate import is_refusal, is_transient
 from ledger.verify import verify_ledger
 
-__all__ = ["BootOptions", "Booted", "boot"]
+__all__ = ["BootOptions", "Booted", "boot", "check_not_ephemeral"]
 
 MAX_ROUNDS = 50
 """Races with other nodes (a first boot, a rotation) that one boot starts over for."""
@@ -69,12 +69,7 @@ async def boot(
     database: Database, keyring: Keyring, identity: Identity, options: BootOptions
 ) -> Booted:
     """Pass the gate, or raise what it refuses with; a refusal leaves its line among the nodes."""
-    if keyring.is_ephemeral and not database.in_memory:
-        raise InvalidKey(
-            "an ephemeral keyring is for an in-memory database only: what it seals can't be"
-            " opened after the process ends",
-            hint="use Keyring.from_env()",
-        )
+    check_not_ephemeral(keyring, database)
     created = False
     hindered: LedgerError | None = None
     for _ in range(MAX_ROUNDS):
@@ -98,6 +93,16 @@ async def boot(
         if booted is not None:
             return booted
     raise hindered or LedgerUnavailable("the ledger kept changing while it was being opened")
+
+
+def check_not_ephemeral(keyring: Keyring, database: Database) -> None:
+    """Raises InvalidKey for a keyring that dies with the process, on a database that stays."""
+    if keyring.is_ephemeral and not database.in_memory:
+        raise InvalidKey(
+            "an ephemeral keyring is for an in-memory database only: what it seals can't be"
+            " opened after the process ends",
+            hint="use Keyring.from_env()",
+        )
 
 
 async def _state(database: Database, options: BootOptions) -> State | None:
@@ -175,7 +180,7 @@ async def _pass(
         if announced is None:
             return None
         nodes = announced
-    warnings = [*settings, *_of_keys(standing), *_of_nodes(nodes)]
+    warnings = [*settings, *_of_keys(standing, state), *_of_nodes(nodes)]
     for warning in warnings:
         log.warning(
             "ledger_opened_with_warning", warning=warning, ledger_id=control.ledger_id.hex()
@@ -207,8 +212,21 @@ async def _check_control_not_replaced(
             ) from None
 
 
-def _of_keys(standing: Standing) -> Sequence[str]:
-    return standing.held.warnings if standing.held else ()
+def _of_keys(standing: Standing, state: State) -> list[str]:
+    control = standing.control
+    warnings = list(standing.held.warnings) if standing.held else []
+    own = {event.position for event in control.events}
+    for key in control.keys:
+        if key.fingerprint in standing.keys or key.lost is not None:
+            continue
+        reign = control.reign(key, state.in_use[0].position)
+        events = len(reign) - sum(position in reign for position in own)
+        if events:
+            warnings.append(
+                f"{events:,} older versions lie under {key.id} ({short(key.fingerprint)}…), which"
+                " is not in the keyring: they can't be read; add it to OS_SECRET_PREVIOUS_KEYS"
+            )
+    return warnings
 
 
 def _of_nodes(nodes: Sequence[NodeInfo]) -> list[str]:

@@ -21,7 +21,7 @@ from ledger.metadata import encode_metadata, parse_metadata
 
 _FLIP: Final = (EventType.GENERATION_OPENED, EventType.GENERATION_CLOSED)
 
-__all__ = ["Control", "ControlKey", "fold_control", "key_metadata"]
+__all__ = ["Control", "ControlKey", "fold_control", "generation_metadata", "key_metadata"]
 
 _KEY_ID: Final = re.compile(r"[a-z0-9._:/-]{1,64}")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
@@ -108,12 +108,29 @@ class Control:
         key = self.key(event.key_fingerprint)
         return key is not None and key.id == event.key_id
 
+    def reign(self, key: ControlKey, end: int) -> range:
+        """The positions whose events lie under `key` when the log ends at `end`.
+
+        In a migrated generation purged rows aside, which keep the key that they had.
+        """
+        first, last = key.activated, end
+        later = [k.activated for k in self.keys if k.activated > key.activated]
+        if key.epoch == 1:
+            first = 1
+        if self.opened is not None:
+            opened, fingerprint = self.opened
+            later = [position for position in later if position > opened]
+            if key.fingerprint == fingerprint:
+                first = 1
+            elif key.activated <= opened:
+                return range(0)
+        if later:
+            last = min(min(later) - 1, end)
+        return range(first, last + 1)
+
     def events_under_active(self, position: int) -> int:
         """How many events lie under the active key when the log ends at `position`."""
-        first = self.active.activated
-        if self.epoch == 1 or (self.opened and self.opened[1] == self.active.fingerprint):
-            first = 1
-        return max(0, position - first + 1)
+        return len(self.reign(self.active, position))
 
     def extends(self, kept: Control) -> bool:
         """Whether this is `kept`, or what `kept` has grown into, in all that a migration keeps."""
@@ -132,10 +149,30 @@ def _unchanging(event: Event) -> tuple[object, ...]:
     return event.position, event.version, event.event_type, event.recorded_at, event.metadata
 
 
-def key_metadata(key_id: str, fingerprint: bytes, epoch: int) -> str:
+def key_metadata(
+    key_id: str,
+    fingerprint: bytes,
+    epoch: int,
+    *,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> str:
     """The metadata of `key.introduced` and `key.activated`: the key they are about."""
     about = {"key": {"id": key_id, "fingerprint": fingerprint.hex()}, "epoch": epoch}
-    return encode_metadata(ledger=about)
+    return encode_metadata(actor=actor, reason=reason, ledger=about)
+
+
+def generation_metadata(
+    generation: int, source: int, key_id: str, fingerprint: bytes, *, actor: str | None = None
+) -> str:
+    """The metadata of `generation.closed` and `generation.opened`: which one was made of
+    which, and the one key that all of it lies under."""
+    about = {
+        "generation": generation,
+        "from": source,
+        "key": {"id": key_id, "fingerprint": fingerprint.hex()},
+    }
+    return encode_metadata(actor=actor, ledger=about)
 
 
 def fold_control(

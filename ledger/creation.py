@@ -10,11 +10,13 @@ import uuid
 
 from sqlalchemy.engine import Connection
 
+from ledger.append import place
 from ledger.control import key_metadata
+from ledger.decide import Draft
 from ledger.errors import NotALedger
 from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
-from ledger.format import seal_event
 from ledger.keys import Key, LedgerKey
+from ledger.secret import Secret
 from ledger.state import Head
 from ledger.store.database import Database
 from ledger.store.schema import FORMAT, OUR_TABLES, SCHEMA_VERSION, apply, read_meta
@@ -26,23 +28,10 @@ def genesis(key: LedgerKey, ledger_id: bytes, recorded_at: int) -> tuple[Event, 
     """The first two events of every ledger: its first key is introduced, then activated."""
     metadata = key_metadata(key.id, key.fingerprint, epoch=1)
     events: list[Event] = []
-    for event_type in (EventType.KEY_INTRODUCED, EventType.KEY_ACTIVATED):
-        number = len(events) + 1
-        bare = Event(
-            generation=0,
-            position=number,
-            stream=CONTROL_STREAM,
-            version=number,
-            event_type=event_type,
-            key_id=key.id,
-            key_fingerprint=key.fingerprint,
-            recorded_at=recorded_at,
-            metadata=metadata,
-            prev_hash=events[-1].event_hash if events else NO_HASH,
-            sealed=b"",
-            event_hash=b"",
-        )
-        events.append(seal_event(key.event_cipher, ledger_id, bare, b""))
+    for number, event_type in enumerate((EventType.KEY_INTRODUCED, EventType.KEY_ACTIVATED), 1):
+        before = events[-1].event_hash if events else NO_HASH
+        draft = Draft(CONTROL_STREAM, number, event_type, Secret(b""), metadata, before)
+        events.append(place(ledger_id, 0, draft, number, recorded_at, key))
     return events[0], events[1]
 
 

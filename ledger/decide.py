@@ -17,12 +17,23 @@ from ledger.errors import (
     SecretNotFound,
     VersionConflict,
 )
-from ledger.events import EventType
-from ledger.metadata import encode_metadata
+from ledger.events import Event, EventType
+from ledger.metadata import encode_metadata, parse_metadata
 from ledger.secret import Secret
-from ledger.versions import SecretState
+from ledger.versions import SecretState, base_version
 
-__all__ = ["Delete", "Destroy", "Draft", "HeadView", "Intent", "Put", "Restore", "decide"]
+__all__ = [
+    "Change",
+    "Delete",
+    "Destroy",
+    "Draft",
+    "HeadView",
+    "Intent",
+    "Put",
+    "Rekey",
+    "Restore",
+    "decide",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +77,46 @@ class Destroy:
     actor: str | None
 
 
-Intent = Put | Delete | Restore | Destroy
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """Seal the head again under the active key, tombstones too, unless it moved on."""
+
+    stream: str
+    version: int
+    """The head that was seen: one written meanwhile is left alone."""
+    actor: str | None
+
+
+Change = Put | Delete | Restore | Destroy
+"""What a caller asks for."""
+Intent = Change | Rekey
 
 
 @dataclass(frozen=True, slots=True)
 class HeadView:
     """The head of a stream, judged under the lock."""
 
-    version: int
-    base: int
-    """The last version that is not a re-encryption."""
+    event: Event
+    """The row, without its sealed bytes."""
     state: SecretState
     hash: bytes
     """Recomputed from the row, never taken from its column."""
+    value: Secret
+    """What was sealed into it, where it is to be sealed again; else empty."""
     problem: LedgerError | None
     """Why it does not open, if it does not."""
     lost: bool
     """It lies under a key that is lost for good: writes may go over it unopened."""
+
+    @property
+    def version(self) -> int:
+        """The head's version."""
+        return self.event.version
+
+    @property
+    def base(self) -> int:
+        """The last version that is not a re-encryption."""
+        return base_version(self.event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +144,7 @@ def decide(intent: Intent, head: HeadView | None, no_hash: bytes, fetch: Fetch) 
     """
     unopened = False
     if head is not None and head.problem is not None:
-        unopened = head.lost or isinstance(intent, Destroy)
+        unopened = isinstance(intent, Destroy) or (head.lost and not isinstance(intent, Rekey))
         if not unopened:
             raise head.problem
     if not isinstance(intent, Destroy):
@@ -128,6 +162,11 @@ def decide(intent: Intent, head: HeadView | None, no_hash: bytes, fetch: Fetch) 
         case Restore():
             event_type, data = EventType.RESTORED, _restored(intent, head, fetch)
             metadata = encode_metadata(actor=intent.actor, user=intent.user, ledger=ledger)
+        case Rekey():
+            if head is None:
+                raise not_found(intent.stream)
+            event_type, data = EventType.REKEYED, head.value
+            metadata = _rekeyed(intent, head)
         case _:
             if head is None:
                 raise not_found(intent.stream)
@@ -145,12 +184,15 @@ def decide(intent: Intent, head: HeadView | None, no_hash: bytes, fetch: Fetch) 
     )
 
 
-def _check_expected(intent: Put | Delete | Restore, head: HeadView | None) -> None:
-    expect = intent.expect
-    if expect is None:
-        return
+def _check_expected(intent: Put | Delete | Restore | Rekey, head: HeadView | None) -> None:
     current = 0 if head is None else head.version
     first = 0 if head is None else head.base
+    if isinstance(intent, Rekey):
+        expect, first = intent.version, current
+    elif intent.expect is None:
+        return
+    else:
+        expect = intent.expect
     if not first <= expect <= current:
         state = "has no version yet" if head is None else f"is at version {first}, {head.state}"
         raise VersionConflict(
@@ -160,6 +202,18 @@ def _check_expected(intent: Put | Delete | Restore, head: HeadView | None) -> No
             expected=expect,
             version=current,
         )
+
+
+def _rekeyed(intent: Rekey, head: HeadView) -> str:
+    """What a re-encryption says of the version that it seals again."""
+    facts = parse_metadata(head.event.metadata)
+    at = head.event.recorded_at
+    if head.event.event_type == EventType.REKEYED:
+        at = facts.ledger.get("at", at)
+    about: dict[str, Any] = {"of": head.base, "at": at, "state": head.state}
+    if intent.actor:
+        about["by"] = intent.actor
+    return encode_metadata(actor=facts.actor, reason=facts.reason, user=facts.user, ledger=about)
 
 
 def _must_be_live(stream: str, head: HeadView | None) -> None:
@@ -204,7 +258,7 @@ def deleted(stream: str, version: int) -> SecretDeleted:
     """The secret's head is a `secret.deleted`."""
     return SecretDeleted(
         f"{stream} was deleted at version {version}",
-        hint=f"`restore` brings its last value back; earlier versions: get --version N {stream}",
+        hint="`restore` brings its last value back; an earlier version is read by its number",
         stream=stream,
         version=version,
     )

@@ -31,9 +31,10 @@
     ├── NodeNotReady                   41   node_not_ready
     └── LedgerMoved                    42   ledger_moved
 
-Every error carries a stable `code` for programs, a `hint` that says the way out,
-and the `exit_code` of the command line. None ever holds a secret's value, and a
-driver's exception is never its cause: drivers put row values into their messages.
+Every error carries a stable `code` for programs, a `hint` that says the way out (where
+there is one; tracebacks show it), and the `exit_code` of the command line. None ever holds
+a secret's value, and a driver's exception is never its cause: drivers put row values into
+their messages.
 """
 
 from __future__ import annotations
@@ -88,6 +89,9 @@ class LedgerError(Exception):
         self.message = message
         self.hint = self.default_hint if hint is None else hint
         self.details = details
+        if self.hint:
+            # A traceback shows it too: whoever reads a refused boot in a log needs the way out.
+            self.add_note(f"hint: {self.hint}")
 
     def __str__(self) -> str:
         return self.message
@@ -115,7 +119,10 @@ class InvalidKey(LedgerError):
     """A key's text is not 32 well-encoded bytes, or a key setting contradicts another."""
 
     code, exit_code = "invalid_key", 16
-    default_hint = "make a key with `secret-ledger keygen`"
+    default_hint = (
+        "give it whole, as `secret-ledger keygen` printed it; a new key opens nothing that is"
+        " stored under another"
+    )
 
 
 class InsecureKeyFile(LedgerError):

@@ -5,14 +5,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-from ledger.errors import MissingKey, TamperedEvent
+from ledger.errors import InvalidValue, LedgerError, MissingKey, TamperedEvent
+from ledger.events import Event
+from ledger.format import printable
 
-__all__ = ["MAX_FINDINGS", "Finding", "Level", "Progress", "Tally", "Tell", "VerifyReport"]
+__all__ = [
+    "MAX_FINDINGS",
+    "Finding",
+    "Level",
+    "Progress",
+    "Tally",
+    "Tell",
+    "VerifyReport",
+    "check_level",
+    "finding_of",
+]
 
 Level = Literal["control", "latest", "full"]
 MAX_FINDINGS: Final = 1000
+
+
+def check_level(level: str) -> None:
+    """Raises InvalidValue for a level that there is not: a slip must not change what is proven."""
+    if level not in get_args(Level):
+        raise InvalidValue(f"verify is one of {', '.join(get_args(Level))}, not {level!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +46,23 @@ class Finding:
     expected_fingerprint: str | None = None
     actual_fingerprint: str | None = None
     key_id: str | None = None
+
+
+def finding_of(event: Event, problem: LedgerError | str) -> Finding:
+    """What is wrong with one row."""
+    details = {} if isinstance(problem, str) else problem.details
+    reason = problem if isinstance(problem, str) else problem.message
+    return Finding(
+        kind="missing_key" if isinstance(problem, MissingKey) else "tampered",
+        reason=str(details.get("reason", reason)),
+        position=event.position,
+        stream=printable(event.stream),
+        version=event.version,
+        generation=event.generation,
+        expected_fingerprint=details.get("expected_fingerprint"),
+        actual_fingerprint=details.get("actual_fingerprint"),
+        key_id=printable(event.key_id),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +84,7 @@ class VerifyReport:
     events: int
     """Rows that were checked."""
     heads: int
-    """Secrets whose latest event was checked (level `latest`)."""
+    """Secrets whose latest event was checked, deleted ones too; 0 at level `control`."""
     by_key: Mapping[str, int]
     """How many of the checked rows lie under each key id."""
     findings: Sequence[Finding]
@@ -64,7 +99,16 @@ class VerifyReport:
 
     def raise_if_not_ok(self) -> None:
         """Raises TamperedEvent for any damage; else MissingKey, its secrets counted and named."""
-        damaged = [f for f in self.findings if f.kind != "missing_key"]
+        damaged = [f for f in self.findings if f.kind == "tampered"]
+        folded = [f for f in self.findings if f.kind == "projection"]
+        if folded and not damaged:
+            raise TamperedEvent(
+                f"{len(folded) + self.omitted} values of a projection are not what the log folds"
+                f" to: {folded[0].reason}",
+                hint="the log is the truth; mend the table: `secret-ledger projections rebuild`,"
+                " or projections.rebuild for one of your own",
+                findings=len(folded) + self.omitted,
+            )
         if damaged:
             first = damaged[0]
             raise TamperedEvent(

@@ -71,11 +71,25 @@ class Follower:
                 return self.standing
             state = await snapshot(self.database)
             self.in_doubt = True
-            self.standing = self._judged(state)
+            self.standing = self._judged(state, self.keyring, strict=False)
             self.in_doubt = False
             return self.standing
 
-    def _judged(self, state: State | None) -> Standing:
+    async def judge(self, keyring: Keyring) -> Standing:
+        """What the ledger says of another keyring; the one in hand stays.
+
+        Raises what the gate refuses it with: KeyFingerprintMismatch, StaleKey, TamperedEvent.
+        """
+        return self._judged(await snapshot(self.database), keyring, strict=True)
+
+    async def adopt(self, keyring: Keyring) -> Standing:
+        """Go on with another keyring. Raises what `judge` raises; then nothing changed."""
+        async with self._lock:
+            self.standing = await self.judge(keyring)
+            self.keyring = keyring
+            return self.standing
+
+    def _judged(self, state: State | None, keyring: Keyring, *, strict: bool) -> Standing:
         kept = self.standing.control
         if state is None:
             raise NotALedger(f"{self.database.place} holds no ledger any more")
@@ -88,4 +102,4 @@ class Follower:
                 hint="an older copy of the database may have been put in place",
             )
         moved = state.in_use[0].state == "moved"
-        return judge(control, self.keyring, strict=False, moved=moved)
+        return judge(control, keyring, strict=strict, moved=moved)

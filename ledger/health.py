@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,13 +10,18 @@ from typing import Literal, Protocol, runtime_checkable
 
 from sqlalchemy.engine import Connection
 
-from ledger.append import InlineProjection
+from ledger.append import InlineProjection, check_not_behind
+from ledger.errors import LedgerError
 from ledger.events import from_microseconds
+from ledger.findings import VerifyReport
+from ledger.following import Follower
 from ledger.gate import Standing
+from ledger.key_record import KeyState, key_state
 from ledger.state import Head
 from ledger.store.database import Database
+from ledger.store.reads import head_in_use
 
-__all__ = ["Health", "KeyStatus", "key_status", "projection_lag"]
+__all__ = ["Health", "KeyStatus", "Lagging", "Verified", "assess", "key_status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class KeyStatus:
 
     key_id: str
     key_fingerprint: bytes
-    state: Literal["active", "superseded", "retired", "lost", "pending"]
+    state: KeyState | Literal["pending"]
     held: bool
     epoch: int | None
     introduced: int | None
@@ -65,18 +71,11 @@ def key_status(standing: Standing, head: Head | None) -> Sequence[KeyStatus]:
     found: list[KeyStatus] = []
     for key in control.keys:
         active = key == control.active
-        state: Literal["active", "superseded", "retired", "lost"] = "superseded"
-        if active:
-            state = "active"
-        elif key.lost is not None:
-            state = "lost"
-        elif key.retired is not None:
-            state = "retired"
         found.append(
             KeyStatus(
                 key.id,
                 key.fingerprint,
-                state,
+                key_state(control, key),
                 key.fingerprint in standing.keys,
                 key.epoch,
                 key.introduced,
@@ -95,6 +94,70 @@ def key_status(standing: Standing, head: Head | None) -> Sequence[KeyStatus]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The last verification, and when it was: seconds of the monotonic clock."""
+
+    report: VerifyReport
+    at: float
+
+
+async def assess(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    verified: Verified,
+    *,
+    node: str,
+    read_only: bool,
+    failures: Sequence[str],
+    warnings: Sequence[str],
+) -> Health:
+    """Whether a node can do its work, and why not. `failures` degrade it; never raises."""
+    database = follower.database
+    began = time.monotonic()
+    reasons: list[str] = []
+    lag: int | None = None
+    position = seen = follower.seen
+    try:
+        head = await database.run(lambda c: head_in_use(c, database), "statement")
+        trip = time.monotonic() - began
+        if head is None:
+            reasons.append("no generation is in use")
+        else:
+            position = head.position
+            check_not_behind(head, seen)
+            if follower.in_doubt or not follower.is_current(head):
+                await follower.follow()
+            lag = await _projection_lag(database, head, projections)
+    except LedgerError as error:
+        trip = time.monotonic() - began
+        reasons.append(f"{error.code}: {error.message}")
+    standing = follower.standing
+    control, held = standing.control, standing.held
+    if standing.refusal is not None:
+        reasons.append(f"{standing.refusal.code}: {standing.refusal.message}")
+    if not verified.report.ok:
+        reasons.append(f"{len(verified.report.findings)} findings at the last verify")
+    return Health(
+        ready=not reasons,
+        state="unready" if reasons else "degraded" if failures else "ready",
+        reasons=(*reasons, *failures),
+        ledger_id=control.ledger_id.hex(),
+        node=node,
+        read_only=read_only,
+        position=position,
+        key_epoch=control.epoch,
+        active_key_id=control.active.id,
+        active_fingerprint=control.active.fingerprint.hex(),
+        pending_fingerprint=held.pending.fingerprint.hex() if held and held.pending else None,
+        projection_lag=lag,
+        verified_seconds_ago=time.monotonic() - verified.at,
+        verified_level=verified.report.level,
+        round_trip_seconds=trip,
+        warnings=warnings,
+    )
+
+
 @runtime_checkable
 class Lagging(Protocol):
     """A projection that can say how far it is behind."""
@@ -104,7 +167,7 @@ class Lagging(Protocol):
         ...
 
 
-async def projection_lag(
+async def _projection_lag(
     database: Database, head: Head, projections: Sequence[InlineProjection]
 ) -> int | None:
     """How far the slowest of `projections` is behind; None where there are none."""

@@ -59,7 +59,8 @@ __all__ = [
 _CREDENTIAL: Final = "os-secret-key"
 _LABELLED: Final = re.compile(rb"([^=]*)=(.{43,})", re.DOTALL)
 _NO_KEY_HINT: Final = (
-    "make one key, keep a copy of it in a safe place, and give it to every node:\n"
+    "if the ledger exists, give this process its key; only for a new ledger make one, keep a"
+    " copy in a safe place, and give it to every node:\n"
     "  export OS_SECRET_KEY=$(secret-ledger keygen)\n"
     "or, as a file:\n"
     "  (umask 077; secret-ledger keygen > os-secret-key);"

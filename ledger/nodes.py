@@ -37,8 +37,10 @@ __all__ = [
 ]
 
 HEARTBEAT: Final = 10.0
-"""Seconds between two heartbeats; a node that missed three is not live."""
+"""Seconds between two heartbeats, unless `open` is told otherwise; a node that missed three
+of its own is not live."""
 MAX_REFUSED: Final = 1000
+DAY: Final = 86_400_000_000
 
 
 def _release() -> str:
@@ -58,23 +60,27 @@ class Identity:
     pid: int = field(default_factory=os.getpid)
     release: str = field(default_factory=_release)
     node_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    heartbeat: float = HEARTBEAT
+    """Seconds between two beats."""
 
     @classmethod
-    def of(cls, node: str | None) -> Identity:
+    def of(cls, node: str | None, heartbeat: float = HEARTBEAT) -> Identity:
         """This process under the name `node`, or under its host's."""
-        return cls(node=printable(node or socket.gethostname())[:255])
+        return cls(node=printable(node or socket.gethostname())[:255], heartbeat=heartbeat)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
     """One line of the registry: a node that has the ledger open, or one that was refused."""
 
+    node_id: str
+    """Which line it is: new at each opening."""
     node: str
     host: str
     pid: int
     release: str
     state: Literal["live", "gone", "refused"]
-    """`gone` is a node that missed three heartbeats and did not close."""
+    """`gone` is a node that missed three of its heartbeats and did not close."""
     key_id: str
     """The key it seals with; of a refused one, the key it came with."""
     key_fingerprint: bytes
@@ -84,6 +90,7 @@ class NodeInfo:
     """Key id and fingerprint (hex) of all that it can read."""
     position: int
     reason: str
+    """Why a boot was refused, or a live node may not write: an error's code; else empty."""
     refusals: int
     started_at: datetime
     last_seen: datetime
@@ -92,35 +99,51 @@ class NodeInfo:
 
 
 def announce(
-    connection: Connection, database: Database, me: Identity, held: HeldKeys, head: Head
+    connection: Connection,
+    database: Database,
+    me: Identity,
+    held: HeldKeys,
+    head: Head,
+    reason: str = "",
 ) -> None:
-    """Insert this node's line, or renew it."""
-    now = database.clock(connection)
-    readable = [[k.id, k.fingerprint.hex()] for k in held.by_fingerprint.values()]
-    values: dict[str, Any] = {
+    """Insert this node's line, or renew it; `reason` says why it can't write, if it can't."""
+    pending = held.pending
+    values = {
+        **_line(me, database.clock(connection)),
+        "state": "live",
+        "key_id": held.active_id,
+        "key_fingerprint": held.active.fingerprint,
+        "pending_id": pending.id if pending else None,
+        "pending_fingerprint": pending.fingerprint if pending else None,
+        "readable": json.dumps([[k.id, k.fingerprint.hex()] for k in held.by_fingerprint.values()]),
+        "position": head.position,
+        "reason": reason,
+    }
+    connection.execute(database.statements.announce_node, values)
+
+
+def _line(me: Identity, now: int) -> dict[str, Any]:
+    """What the line of a live node and that of a refused one have in common."""
+    return {
         "node_id": me.node_id,
         "node": me.node,
         "host": me.host,
         "pid": me.pid,
         "release": me.release,
-        "state": "live",
-        "key_id": held.active_id,
-        "key_fingerprint": held.active.fingerprint,
-        "pending_id": held.pending.id if held.pending else None,
-        "pending_fingerprint": held.pending.fingerprint if held.pending else None,
-        "readable": json.dumps(readable),
-        "position": head.position,
-        "reason": "",
+        "heartbeat": int(me.heartbeat * 1_000_000),
+        "pending_id": None,
+        "pending_fingerprint": None,
+        "readable": "[]",
+        "position": 0,
         "refusals": 0,
         "started_at": now,
         "last_seen": now,
     }
-    connection.execute(database.statements.announce_node, values)
 
 
 def forget(connection: Connection, database: Database, me: Identity) -> None:
     """Take this node's line out, and those of nodes that have been gone for a day."""
-    old = database.clock(connection) - 86_400_000_000
+    old = database.clock(connection) - DAY
     connection.execute(database.statements.forget_node, {"node_id": me.node_id, "old": old})
 
 
@@ -132,24 +155,13 @@ def record_refusal(
     refusal: LedgerError,
 ) -> None:
     """Count a refused boot: one line for each node, key and reason, however often."""
-    now = database.clock(connection)
-    values: dict[str, Any] = {
-        "node_id": me.node_id,
-        "node": me.node,
-        "host": me.host,
-        "pid": me.pid,
-        "release": me.release,
+    values = {
+        **_line(me, database.clock(connection)),
         "state": "refused",
         "key_id": key.id,
         "key_fingerprint": key.fingerprint,
-        "pending_id": None,
-        "pending_fingerprint": None,
-        "readable": "[]",
-        "position": 0,
         "reason": refusal.code,
         "refusals": 1,
-        "started_at": now,
-        "last_seen": now,
     }
     connection.execute(database.statements.refuse_node, values)
     connection.execute(database.statements.trim_refused_nodes, {"most": MAX_REFUSED})
@@ -181,10 +193,11 @@ def _node(row: dict[str, Any], now: int, active: bytes | None) -> NodeInfo:
         readable = ()
     state: Literal["live", "gone", "refused"] = "refused"
     if row["state"] != "refused":
-        state = "live" if now - number("last_seen") <= 3 * HEARTBEAT * 1_000_000 else "gone"
+        state = "live" if now - number("last_seen") <= 3 * number("heartbeat") else "gone"
     fingerprint = raw("key_fingerprint")
     pending = row["pending_id"] is not None
     return NodeInfo(
+        node_id=text("node_id"),
         node=text("node"),
         host=text("host"),
         pid=number("pid"),

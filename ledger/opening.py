@@ -13,15 +13,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.append import InlineProjection
 from ledger.boot import BootOptions, boot
 from ledger.creation import upgrade
-from ledger.errors import NotALedger, WrongLedger
-from ledger.findings import Level
+from ledger.errors import InvalidKey, LedgerError, LedgerUnavailable, NotALedger, WrongLedger
+from ledger.findings import Level, Tally, check_level
 from ledger.following import snapshot
 from ledger.gate import check_not_moved, check_pinned, check_state, judge
+from ledger.health import Lagging
 from ledger.key_sources import parse_ledger_id, pinned_ledger_id
 from ledger.keys import KeyProvider, Keyring
-from ledger.nodes import Identity
+from ledger.nodes import HEARTBEAT, Identity
+from ledger.state import Head
 from ledger.store.closing import close
-from ledger.store.database import address_of, connect
+from ledger.store.database import Database, address_of, connect
+from ledger.store.reads import head_in_use
+from ledger.verify import CheckedProjection, check_projections
 
 if TYPE_CHECKING:
     from ledger.secret_ledger import SecretLedger
@@ -53,6 +57,8 @@ async def open_ledger(
     schema: str | None = None,
     node: str | None = None,
     projections: Projections = DEFAULT,
+    watch_keys: float | None = None,
+    heartbeat: float = HEARTBEAT,
     patience: float = 10.0,
 ) -> AsyncIterator[SecretLedger]:
     """Open a ledger; the boot gate runs here, before anything is written.
@@ -61,13 +67,17 @@ async def open_ledger(
         is not disposed of (a SQLite engine lends its URL, not its pool).
     keyring: the keys, or a provider of them.
     create: make a ledger where the database holds nothing at all.
-    verify: "control", "latest" (every secret's head opens) or "full" (every event).
+    verify: "control", "latest" (every secret's head opens) or "full" (every event, and the
+        projections).
     read_only: announce and write nothing.
     ledger_id: the ledger that this must be; no other is opened, and none is made. The
         setting OS_SECRET_LEDGER_ID does the same.
     schema: PostgreSQL's schema, default `secret_ledger`.
     node: the name to announce, default the host's.
     projections: kept in the append's own transaction, default `sys_secret`.
+    watch_keys: ask the provider for the keys again every so many seconds, and go on with
+        what it gives if the gate lets it pass; see `SecretLedger.reload_keys`.
+    heartbeat: seconds between two renewals of this node's line; it is live for three of them.
     patience: seconds that a write rides out a database that can't be reached, or is locked.
 
     Raises any refusal of the boot gate; see `ledger.errors`.
@@ -77,34 +87,84 @@ async def open_ledger(
 
     where = _without_text(url)
     del url
-    if not isinstance(keyring, Keyring):
-        keyring = await keyring.keyring()
+    check_level(verify)
+    provider = None if isinstance(keyring, Keyring) else keyring
+    keyring = await _keys_of(keyring)
+    if watch_keys is not None and provider is None:
+        raise InvalidKey(
+            "a fixed Keyring can't be watched", hint="open the ledger with EnvKeyProvider()"
+        )
     pinned = _pinned(ledger_id)
     database = connect(where, schema=schema, read_only=read_only, patience=patience)
     try:
-        identity = Identity.of(node)
+        identity = Identity.of(node, heartbeat)
         options = BootOptions(create, verify, read_only, pinned)
-        booted = await boot(database, keyring, identity, options)
-        kept: Sequence[InlineProjection]
-        if isinstance(projections, Default):
-            import projections as read_side
+        try:
+            booted = await boot(database, keyring, identity, options)
+        except LedgerError as refusal:
+            refusal.add_note(f"refused on node {identity.node} (pid {identity.pid})")
+            raise
+        import projections as read_side
 
-            kept = read_side.default()
-        else:
-            kept = tuple(projections)
+        kept: Sequence[InlineProjection] = (
+            read_side.default() if isinstance(projections, Default) else tuple(projections)
+        )
         ledger = SecretLedger(
-            database, booted, identity, kept, read_only=read_only, patience=patience
+            database,
+            booted,
+            identity,
+            kept,
+            audit=read_side.key_history,
+            provider=provider,
+            level=verify,
+            read_only=read_only,
+            patience=patience,
+            watch_keys=watch_keys,
         )
         try:
             if not read_only:
                 for projection in kept:
                     await projection.catch_up(database)
+            if verify == "full":
+                await _check_kept(database, kept)
             ledger._start()
             yield ledger
         finally:
             await ledger._close()
     finally:
         await close(database)
+
+
+async def _check_kept(database: Database, kept: Sequence[InlineProjection]) -> None:
+    """Hold the projections against the log. Raises TamperedEvent.
+
+    One that is behind was not caught up, so the ledger is only read: that is no damage.
+    """
+    head = await database.run(lambda c: head_in_use(c, database), "statement")
+    if head is None:
+        raise LedgerUnavailable(f"{database.place}: no generation is in use")
+    tally = Tally()
+    for each in kept:
+        if isinstance(each, CheckedProjection) and not await _is_behind(database, each, head):
+            await check_projections(database, head, [each], tally)
+    tally.report("full", 0.0).raise_if_not_ok()
+
+
+async def _is_behind(database: Database, projection: object, head: Head) -> bool:
+    if not isinstance(projection, Lagging):
+        return False
+    return await database.run(lambda c: projection.lag(c, database, head), "snapshot") > 0
+
+
+async def _keys_of(keyring: Keyring | KeyProvider) -> Keyring:
+    if isinstance(keyring, Keyring):
+        return keyring
+    if not hasattr(keyring, "keyring"):  # a key's text, say, which must not be shown
+        raise InvalidKey(
+            f"open takes a Keyring or a KeyProvider, not {type(keyring).__name__}",
+            hint="Keyring.from_env(), or Keyring.of(Key.parse(text))",
+        )
+    return await keyring.keyring()
 
 
 def _without_text(url: str | URL | AsyncEngine) -> URL | AsyncEngine | None:
@@ -138,8 +198,7 @@ async def init_ledger(
     """
     where = _without_text(url)
     del url
-    if not isinstance(keyring, Keyring):
-        keyring = await keyring.keyring()
+    keyring = await _keys_of(keyring)
     database = connect(where, schema=schema)
     try:
         options = BootOptions(
@@ -169,8 +228,7 @@ async def upgrade_schema(
     """
     where = _without_text(url)
     del url
-    if not isinstance(keyring, Keyring):
-        keyring = await keyring.keyring()
+    keyring = await _keys_of(keyring)
     pinned = _pinned(ledger_id)
     database = connect(where, schema=schema)
     try:

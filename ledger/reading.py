@@ -56,7 +56,7 @@ async def get_secret(
 ) -> SecretVersion:
     """The latest version of a secret, or the one asked for."""
     if version is not None and at is not None:
-        raise InvalidValue("state a version or a time, not both", hint="--version N, or --at TIME")
+        raise InvalidValue("state a version or a time, not both", hint="leave one of them out")
     if version is not None and not 0 < version < 2**63:
         raise SecretNotFound(f"{stream} has no version {version}", stream=stream)
     database = follower.database

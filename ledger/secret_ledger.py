@@ -2,57 +2,80 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import anyio
 
-from ledger.append import InlineProjection, check_not_behind
-from ledger.boot import Booted
-from ledger.decide import Delete, Destroy, Intent, Put, Restore
+from ledger.append import InlineProjection
+from ledger.authority import bind
+from ledger.boot import Booted, check_not_ephemeral
+from ledger.census import Census, census
+from ledger.decide import Change, Delete, Destroy, Put, Restore
 from ledger.errors import (
+    InvalidKey,
     InvalidName,
     InvalidValue,
-    LedgerError,
     LedgerUnavailable,
-    ValueTooLarge,
 )
 from ledger.findings import Level, Tell, VerifyReport
 from ledger.following import Follower
-from ledger.health import Health, KeyStatus, key_status, projection_lag
-from ledger.keys import Keyring
+from ledger.generations import (
+    GenerationInfo,
+    PurgeReport,
+    abandon,
+    list_generations,
+    purge,
+)
+from ledger.health import Health, KeyStatus, Verified, assess, key_status
+from ledger.key_record import KeyRecord
+from ledger.key_watch import KeyWatch
+from ledger.keys import Key, KeyProvider, Keyring
 from ledger.log import log
 from ledger.metadata import encode_metadata, parse_metadata
+from ledger.migration import MigrationReport, migrate
 from ledger.names import normalise_name
-from ledger.nodes import HEARTBEAT, Identity, NodeInfo, announce, forget, list_nodes
+from ledger.nodes import Identity, NodeInfo, list_nodes
 from ledger.opening import init_ledger, open_ledger
+from ledger.presence import Presence
 from ledger.reading import get_secret, list_history, list_secrets, patiently
-from ledger.secret import Secret
+from ledger.rekeying import RekeyReport, rekey
+from ledger.retirement import KeyEnd, lose, loss, retire
+from ledger.rotation import Rotation, rotate
 from ledger.store.database import Database
 from ledger.store.reads import head_in_use
+from ledger.values import (
+    MAX_CALL,
+    MAX_VALUE,
+    Item,
+    Value,
+    Wrapped,
+    check_sizes,
+    expected,
+    number,
+    unwrap,
+    wrap,
+    wrap_items,
+)
 from ledger.verify import CheckedProjection, verify_ledger
 from ledger.versions import SecretInfo, SecretVersion
 from ledger.writer import Writer
 
 __all__ = ["MAX_CALL", "MAX_VALUE", "SecretLedger"]
 
-MAX_VALUE: Final = 1024 * 1024
-"""Bytes of one value."""
-MAX_CALL: Final = 16 * 1024 * 1024
-"""Bytes of all values of one call."""
 
-Value = str | bytes | Secret
-Item = tuple[str, Value] | tuple[str, Value, int | None]
-
-
-@dataclass(slots=True)
-class _Verified:
-    report: VerifyReport
-    at: float
+Audit = Callable[[Database, bytes, Sequence[NodeInfo]], Awaitable[Sequence[KeyRecord]]]
 
 
 class SecretLedger:
@@ -68,20 +91,27 @@ class SecretLedger:
         identity: Identity,
         projections: Sequence[InlineProjection],
         *,
+        audit: Audit,
+        provider: KeyProvider | None,
+        level: Level,
         read_only: bool,
         patience: float,
+        watch_keys: float | None,
     ) -> None:
         self._database = database
         self._meta = booted.meta
         self._follower: Follower = booted.follower
         self._identity = identity
         self._projections = projections
+        self._audit = audit
+        self._provider = provider
+        self._level = level
         self._read_only = read_only
+        self._patience = patience
         self._writer = Writer(self._follower, projections, patience=patience)
-        self._verified = _Verified(booted.report, time.monotonic())
-        self._heartbeat: asyncio.Task[None] | None = None
-        self._heartbeat_failure: str | None = None
-        self._announced = booted.follower.standing.held
+        self._verified = Verified(booted.report, time.monotonic())
+        self._presence = None if read_only else Presence(self._follower, identity)
+        self._key_watch = None if watch_keys is None else KeyWatch(self.reload_keys, watch_keys)
         self.warnings: Sequence[str] = booted.warnings
         """What the boot gate let pass and an operator should hear of."""
         self.created: bool = booted.created
@@ -133,7 +163,7 @@ class SecretLedger:
         MissingKey or TamperedEvent (what it would build on does not open),
         LedgerUnavailable.
         """
-        return self._put(name, _wrap(value), expect, actor, metadata)
+        return self._put(name, wrap(value), expect, actor, metadata)
 
     async def _put(
         self,
@@ -143,8 +173,8 @@ class SecretLedger:
         actor: str | None,
         metadata: Mapping[str, Any] | None,
     ) -> SecretVersion:
-        put = Put(normalise_name(name), _secret(wrapped), _expected(expect), actor, metadata)
-        _check_sizes([put])
+        put = Put(normalise_name(name), unwrap(wrapped), expected(expect), actor, metadata)
+        check_sizes([put])
         return _version(await self._write([put]))
 
     def put_many(
@@ -155,19 +185,19 @@ class SecretLedger:
         `items`: a mapping of names to values, or tuples (name, value[, expect]); no name
         twice. Raises what `put` raises.
         """
-        return self._put_many(_wrap_items(items), actor)
+        return self._put_many(wrap_items(items), actor)
 
     async def _put_many(
         self, wrapped: Sequence[tuple[Any, Wrapped, Any]], actor: str | None
     ) -> Sequence[SecretVersion]:
         puts = [
-            Put(normalise_name(name), _secret(value), _expected(expect), actor, None)
+            Put(normalise_name(name), unwrap(value), expected(expect), actor, None)
             for name, value, expect in wrapped
         ]
         names = {put.stream for put in puts}
         if len(names) != len(puts):
             raise InvalidName("a name stands twice in one call (names are compared as NFC)")
-        _check_sizes(puts)
+        check_sizes(puts)
         if not puts:
             return []
         written = await self._write(puts)
@@ -185,7 +215,7 @@ class SecretLedger:
 
         Raises SecretNotFound, SecretDeleted where it is deleted already, SecretDestroyed.
         """
-        intent = Delete(normalise_name(name), _expected(expect), actor, metadata)
+        intent = Delete(normalise_name(name), expected(expect), actor, metadata)
         return (await self._write([intent]))[0]
 
     async def restore(
@@ -202,8 +232,8 @@ class SecretLedger:
         `version`: default, the last one before the deletion. Raises VersionConflict where
         the secret is live, SecretNotFound, SecretDestroyed, MissingKey.
         """
-        wanted = _number(version, "version")
-        intent = Restore(normalise_name(name), wanted, _expected(expect), actor, metadata)
+        wanted = number(version, "version")
+        intent = Restore(normalise_name(name), wanted, expected(expect), actor, metadata)
         return (await self._write([intent]))[0]
 
     async def destroy(self, name: str, *, reason: str, actor: str | None = None) -> SecretInfo:
@@ -217,13 +247,216 @@ class SecretLedger:
             raise InvalidValue("a reason is needed to destroy a secret; it is kept in the log")
         return (await self._write([Destroy(normalise_name(name), reason, actor)]))[0]
 
-    async def _write(self, intents: Sequence[Intent]) -> Sequence[SecretInfo]:
+    async def _write(self, intents: Sequence[Change]) -> Sequence[SecretInfo]:
+        self._check_writable()
+        # All intents of a call have one actor, and only a single one has metadata.
+        return await self._writer.submit([_noted(intents[0]), *intents[1:]])
+
+    # --- keys over time --------------------------------------------------------------
+
+    async def rotate(
+        self,
+        new_key: Key | None = None,
+        *,
+        actor: str | None = None,
+        force_reason: str | None = None,
+    ) -> Rotation:
+        """Make the pending key, or `new_key`, the one that new events are sealed under.
+
+        With `new_key` this process goes on with that one as its current key, the others as
+        previous ones, also where the rotation is refused. Nothing is re-encrypted: `rekey`
+        does that. Where the key is active already, the report says so. Raises NodeNotReady,
+        naming the nodes, while a live node can't read the key, unless `force_reason` is given,
+        which is recorded; KeyReused for a key that was active before, MigrationInProgress,
+        StaleKey, LedgerUnavailable.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor, reason=force_reason)
+        if new_key is not None:
+            await self._follower.adopt(Keyring.of(new_key, self.keyring.keys))
+        report = await rotate(
+            self._follower,
+            self._projections,
+            self._identity,
+            actor=actor,
+            force_reason=force_reason,
+            patience=self._patience,
+        )
+        await self._announce()
+        return report
+
+    async def rekey(
+        self, *, actor: str | None = None, on_progress: Tell | None = None
+    ) -> RekeyReport:
+        """Seal the latest event of every secret again under the active key.
+
+        Online, resumable, and idempotent; older versions stay under their keys. Heads that
+        don't open are skipped and reported (`.ok`, `.findings`). Raises StaleKey,
+        LedgerUnavailable.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor)
+        return await rekey(self._follower, self._writer, actor=actor, on_progress=on_progress)
+
+    async def retire(self, key_id: str, *, actor: str | None = None) -> KeyEnd:
+        """Certify that nothing needs a key any more, so that it can be dropped.
+
+        Where that was done before, the report says so. Raises KeyInUse while any event of
+        any generation needs it (the message says where they are, and the way on), and for
+        the active key; UnknownKey.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor)
+        return await retire(
+            self._follower,
+            self._projections,
+            self._identity,
+            key_id,
+            actor=actor,
+            patience=self._patience,
+        )
+
+    async def lost(self, key_id: str, *, reason: str, actor: str | None = None) -> KeyEnd:
+        """Give up a superseded key that is gone for good: nothing undoes it.
+
+        Its versions are `SecretDestroyed` from then on, and nothing waits for it any more.
+        Raises KeyInUse for the active key, and for one that is in the keyring; UnknownKey.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor, reason=reason)
+        return await lose(
+            self._follower,
+            self._projections,
+            self._identity,
+            key_id,
+            reason=reason,
+            actor=actor,
+            patience=self._patience,
+        )
+
+    async def migrate(
+        self,
+        *,
+        dry_run: bool = False,
+        actor: str | None = None,
+        force_reason: str | None = None,
+        on_progress: Tell | None = None,
+    ) -> MigrationReport:
+        """Replay the whole history under the active key into the next generation.
+
+        Positions, versions, times, metadata and values stay as they are; writers and readers
+        go on meanwhile, and follow within the same call when it is put in use. `dry_run` reads
+        all, writes nothing, and says what would happen. A pending key
+        is rotated to before (`force_reason` as there). Interrupted, it is run again. The old
+        generation stays, closed, and needs its keys until it is purged. Raises what `rotate`
+        raises; MigrationInProgress beside another migrator; TamperedEvent or MissingKey, with
+        the list, where events can't be opened: destroy them, or give up their key.
+        """
+        if not dry_run:
+            self._check_writable()
+        encode_metadata(actor=actor)
+        standing = await self._follower.follow()
+        if not dry_run and standing.held is not None and standing.held.pending is not None:
+            await self.rotate(actor=actor, force_reason=force_reason)
+        return await migrate(
+            self._follower,
+            self._projections,
+            dry_run=dry_run,
+            actor=actor,
+            on_progress=on_progress,
+            patience=self._patience,
+        )
+
+    async def abandon_migration(self, *, on_progress: Tell | None = None) -> PurgeReport:
+        """Throw a generation that is being built away; the one in use is untouched."""
+        self._check_writable()
+        return await abandon(
+            self._follower, self._projections, on_progress=on_progress, patience=self._patience
+        )
+
+    async def key_history(self) -> Sequence[KeyRecord]:
+        """The audit: for each key, in order of activation, when it was what and by whom, what
+        it protects, and which nodes say that they hold it.
+
+        Raises TamperedEvent, LedgerUnavailable.
+        """
+        return await self._audit(self._database, self._meta.ledger_id, await self.nodes())
+
+    async def generations(self) -> Sequence[GenerationInfo]:
+        """Every generation there ever was: its state, its times, its keys, its size."""
+        control = (await self._follower.follow()).control
+        return await list_generations(self._database, control)
+
+    async def purge_generation(
+        self, generation: int, *, actor: str | None = None, on_progress: Tell | None = None
+    ) -> PurgeReport:
+        """Delete a closed generation, so that nothing needs its keys any more.
+
+        Interrupted, it is run again. Raises InvalidValue for one that is in use or never was.
+        """
+        self._check_writable()
+        encode_metadata(actor=actor)
+        return await purge(
+            self._follower,
+            self._projections,
+            generation,
+            actor=actor,
+            on_progress=on_progress,
+            patience=self._patience,
+        )
+
+    async def loss(self, key_id: str) -> KeyEnd:
+        """What `lost` would give up. Raises what it raises; nothing is written."""
+        return await loss(self._follower, self._identity, key_id)
+
+    async def census(self) -> Census:
+        """What lies under which key: the events of every generation, the heads of this one.
+
+        Counted from the rows, without opening any. Raises LedgerUnavailable.
+        """
+        control = (await self._follower.follow()).control
+        return await census(self._database, control.generation)
+
+    async def reload_keys(self, keyring: Keyring | KeyProvider | None = None) -> bool:
+        """Go on with the keys of `keyring`, default those of the provider given to `open`;
+        whether they are others than those in hand.
+
+        The gate applies, heads included: a keyring that it refuses changes nothing. Raises
+        what `open` raises for the keys, and InvalidKey where there is no provider to ask.
+        """
+        source = self._provider if keyring is None else keyring
+        if source is None:
+            raise InvalidKey(
+                "the ledger was opened with a fixed Keyring: there is nothing to load again",
+                hint="open it with EnvKeyProvider(), or give reload_keys a keyring",
+            )
+        fresh = source if isinstance(source, Keyring) else await source.keyring()
+        check_not_ephemeral(fresh, self._database)
+        if bind(fresh, self._meta.ledger_id) == bind(self.keyring, self._meta.ledger_id):
+            return False
+        report = None
+        while report is None:  # else a rotation came in between
+            report = await verify_ledger(
+                self._database,
+                self._meta,
+                await self._follower.judge(fresh),
+                "control" if self._level == "control" else "latest",
+            )
+        report.raise_if_not_ok()
+        await self._follower.adopt(fresh)
+        log.info("ledger_keys_reloaded", ledger_id=self.ledger_id)
+        await self._announce()
+        return True
+
+    async def _announce(self) -> None:
+        if self._presence is not None:
+            await self._presence.renew()
+
+    def _check_writable(self) -> None:
         if self._read_only:
             raise LedgerUnavailable(
                 "the ledger was opened read-only", hint="open it without read_only"
             )
-        # All intents of a call have one actor, and only a single one has metadata.
-        return await self._writer.submit([_noted(intents[0]), *intents[1:]])
 
     # --- reading ---------------------------------------------------------------------
 
@@ -237,7 +470,7 @@ class SecretLedger:
         LedgerUnavailable.
         """
         return await get_secret(
-            self._follower, normalise_name(name), version=_number(version, "version"), at=at
+            self._follower, normalise_name(name), version=number(version, "version"), at=at
         )
 
     def history(self, name: str) -> AsyncIterator[SecretInfo]:
@@ -274,7 +507,7 @@ class SecretLedger:
                 projections=[p for p in self._projections if isinstance(p, CheckedProjection)],
                 on_progress=on_progress,
             )
-        self._verified = _Verified(report, time.monotonic())
+        self._verified = Verified(report, time.monotonic())
         return report
 
     async def nodes(self) -> Sequence[NodeInfo]:
@@ -293,47 +526,14 @@ class SecretLedger:
 
     async def health(self) -> Health:
         """Whether this node can do its work, and why not. Never raises."""
-        began = time.monotonic()
-        reasons: list[str] = []
-        lag: int | None = None
-        position = seen = self._follower.seen
-        try:
-            head = await self._database.run(lambda c: head_in_use(c, self._database), "statement")
-            trip = time.monotonic() - began
-            if head is None:
-                reasons.append("no generation is in use")
-            else:
-                position = head.position
-                check_not_behind(head, seen)
-                if self._follower.in_doubt or not self._follower.is_current(head):
-                    await self._follower.follow()
-                lag = await projection_lag(self._database, head, self._projections)
-        except LedgerError as error:
-            trip = time.monotonic() - began
-            reasons.append(f"{error.code}: {error.message}")
-        standing = self._follower.standing
-        if standing.refusal is not None:
-            reasons.append(f"{standing.refusal.code}: {standing.refusal.message}")
-        if not self._verified.report.ok:
-            reasons.append(f"{len(self._verified.report.findings)} findings at the last verify")
-        degraded = [self._heartbeat_failure] if self._heartbeat_failure else []
-        held = standing.held
-        return Health(
-            ready=not reasons,
-            state="unready" if reasons else "degraded" if degraded else "ready",
-            reasons=(*reasons, *degraded),
-            ledger_id=self.ledger_id,
+        tasks = (self._presence, self._key_watch)
+        return await assess(
+            self._follower,
+            self._projections,
+            self._verified,
             node=self._identity.node,
             read_only=self._read_only,
-            position=position,
-            key_epoch=standing.control.epoch,
-            active_key_id=standing.control.active.id,
-            active_fingerprint=standing.control.active.fingerprint.hex(),
-            pending_fingerprint=held.pending.fingerprint.hex() if held and held.pending else None,
-            projection_lag=lag,
-            verified_seconds_ago=time.monotonic() - self._verified.at,
-            verified_level=self._verified.report.level,
-            round_trip_seconds=trip,
+            failures=[task.failure for task in tasks if task is not None and task.failure],
             warnings=tuple(self.warnings),
         )
 
@@ -345,98 +545,20 @@ class SecretLedger:
         return self._follower.keyring
 
     def _start(self) -> None:
-        if not self._read_only:
-            self._heartbeat = asyncio.create_task(self._beat(), name="secret-ledger heartbeat")
-
-    async def _beat(self) -> None:
-        while True:
-            await anyio.sleep(HEARTBEAT)
-            await self._renew()
-
-    async def _renew(self) -> None:
-        """Announce this node again, and follow a rotation though nobody reads or writes."""
-        try:
-            head = await self._database.run(lambda c: head_in_use(c, self._database), "statement")
-            if head is None:
-                return
-            if not self._follower.is_current(head):
-                await self._follower.follow()
-            # A node that may not write any more is live all the same, with the key it had.
-            held = self._announced = self._follower.standing.held or self._announced
-            if held is not None:
-                await self._database.run(
-                    lambda c: announce(c, self._database, self._identity, held, head), "note"
-                )
-            self._heartbeat_failure = None
-        except LedgerError as error:
-            # It never takes the service down; health says that it fails.
-            self._heartbeat_failure = f"heartbeat: {error.message}"
+        for task in (self._presence, self._key_watch):
+            if task is not None:
+                task.start()
 
     async def _close(self) -> None:
         with anyio.CancelScope(shield=True):
-            if self._heartbeat is not None:
-                self._heartbeat.cancel()
-                await asyncio.wait([self._heartbeat])
+            if self._key_watch is not None:
+                await self._key_watch.close()
             await self._writer.close()
-            if not self._read_only:
-                try:
-                    with anyio.move_on_after(2):
-                        await self._database.run(
-                            lambda c: forget(c, self._database, self._identity), "note"
-                        )
-                except LedgerError:
-                    log.info("ledger_node_not_removed", node=self._identity.node)
+            if self._presence is not None:
+                await self._presence.close()
 
 
-Wrapped = Secret | LedgerError
-
-_NO_ITEM: Final = (
-    "",
-    InvalidValue("put_many takes a mapping, or tuples (name, value[, expect])"),
-    None,
-)
-
-
-def _wrap(value: object) -> Wrapped:
-    """The value as a Secret, or what is wrong with it: never raises, so that no frame that
-    holds the bare value is part of a traceback with locals."""
-    try:
-        return value if isinstance(value, Secret) else Secret(value)  # type: ignore[arg-type]
-    except LedgerError as error:
-        return error.with_traceback(None)
-
-
-def _wrap_items(items: object) -> list[tuple[Any, Wrapped, Any]]:
-    pairs = items.items() if isinstance(items, Mapping) else items
-    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
-        return [_NO_ITEM]
-    return [_wrap_item(item) for item in pairs]
-
-
-def _wrap_item(item: object) -> tuple[Any, Wrapped, Any]:
-    if isinstance(item, tuple) and len(item) in (2, 3):
-        name, value, *expect = item
-        return name, _wrap(value), expect[0] if expect else None
-    return _NO_ITEM
-
-
-def _secret(wrapped: Wrapped) -> Secret:
-    if isinstance(wrapped, LedgerError):
-        raise wrapped
-    return wrapped
-
-
-def _expected(expect: object) -> int | None:
-    return _number(expect, "expect")
-
-
-def _number(value: object, name: str) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-        return value
-    raise InvalidValue(f"{name} must be None, 0 or a version number")
-
-
-def _noted(intent: Intent) -> Intent:
+def _noted(intent: Change) -> Change:
     """`intent` with a copy of its metadata, which the caller may change while it waits.
 
     A bad actor, reason or metadata is raised here: it is its caller's own error.
@@ -446,24 +568,6 @@ def _noted(intent: Intent) -> Intent:
         return intent
     text = encode_metadata(actor=intent.actor, user=intent.user)
     return replace(intent, user=parse_metadata(text).user) if intent.user else intent
-
-
-def _check_sizes(puts: Sequence[Put]) -> None:
-    total = 0
-    for put in puts:
-        size = len(put.value.reveal())
-        total += size
-        if size > MAX_VALUE:
-            raise ValueTooLarge(
-                f"the value of {put.stream} has {size:,} bytes; at most {MAX_VALUE:,} fit",
-                hint="a secret is small: keep large data elsewhere, sealed with a key kept here",
-                stream=put.stream,
-            )
-    if total > MAX_CALL:
-        raise ValueTooLarge(
-            f"the values of this call have {total:,} bytes; at most {MAX_CALL:,} fit",
-            hint="split it into several calls",
-        )
 
 
 def _version(written: Sequence[SecretInfo]) -> SecretVersion:

@@ -126,7 +126,7 @@ def parse_ledger_id(text: str) -> bytes:
     del text  # a key in the wrong place would show in a traceback with locals
     raise InvalidKey(
         "a ledger id is 32 hex digits, or a UUID with dashes",
-        hint=f"{LEDGER_ID} takes the line that `secret-ledger init` printed",
+        hint=f"{LEDGER_ID} takes the id that `secret-ledger init` printed, and no more",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 from ledger.errors import TamperedEvent
 from ledger.events import Event
 
-__all__ = ["Head", "Meta", "State"]
+__all__ = ["CheckedRow", "Head", "Meta", "State"]
 
 _RESTORE = "restore the database from a backup"
 
@@ -46,6 +46,15 @@ class Head(NamedTuple):
         if tuple(map(type, row)) != (int, int, int, int, str):
             raise TamperedEvent("a row of ledger_head holds what was never written", hint=_RESTORE)
         return cls._make(row)
+
+
+class CheckedRow(NamedTuple):
+    """An event with what it follows, for a scan that keeps no state by stream."""
+
+    event: Event
+    previous_position: int | None
+    previous_hash: bytes | None
+    destroyed: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.errors import NotALedger
 from ledger.following import snapshot
 from ledger.gate import Standing, check_state
+from ledger.generations import GenerationInfo, list_generations
 from ledger.health import KeyStatus, key_status
 from ledger.names import normalise_name
 from ledger.nodes import NodeInfo, list_nodes
@@ -38,6 +39,11 @@ class UnverifiedLedger:
         """What the database says: 32 hex digits."""
         return self._state.meta.ledger_id.hex()
 
+    @property
+    def database(self) -> Database:
+        """The database below."""
+        return self._database
+
     def list(self, prefix: str = "", deleted: bool = False) -> AsyncIterator[SecretInfo]:
         """As `SecretLedger.list`."""
         return list_secrets(self._database, prefix, deleted=deleted)
@@ -49,6 +55,13 @@ class UnverifiedLedger:
     async def nodes(self) -> Sequence[NodeInfo]:
         """As `SecretLedger.nodes`; which node differs is not told."""
         return await self._database.run(lambda c: list_nodes(c, self._database, None), "statement")
+
+    async def generations(self) -> Sequence[GenerationInfo]:
+        """As `SecretLedger.generations`. The control stream's hashes are checked.
+
+        Raises TamperedEvent.
+        """
+        return await list_generations(self._database, check_state(self._state))
 
     async def key_status(self) -> Sequence[KeyStatus]:
         """As `SecretLedger.key_status`. The control stream's hashes are checked, its seals not.

@@ -22,16 +22,31 @@ from ledger.authority import read_event
 from ledger.control import Control, fold_control
 from ledger.errors import LedgerError, MissingKey, SecretDestroyed, TamperedEvent
 from ledger.events import CONTROL_STREAM, CONTROL_TYPES, NO_HASH, SECRET_TYPES, Event, EventType
-from ledger.findings import MAX_FINDINGS, Finding, Level, Progress, Tally, Tell, VerifyReport
+from ledger.findings import (
+    MAX_FINDINGS,
+    Finding,
+    Level,
+    Progress,
+    Tally,
+    Tell,
+    VerifyReport,
+    check_level,
+    finding_of,
+)
 from ledger.format import hash_of, printable
 from ledger.gate import Standing
 from ledger.keys import LedgerKey
 from ledger.metadata import parse_metadata
-from ledger.state import Head, Meta
+from ledger.state import CheckedRow, Head, Meta
 from ledger.store.database import Database
-from ledger.store.reads import CheckedRow, check_page, heads_page, read_state
+from ledger.store.reads import (
+    check_page,
+    heads_of_generations,
+    heads_page,
+    read_state,
+)
 
-__all__ = ["CheckedProjection", "verify_ledger"]
+__all__ = ["CheckedProjection", "Scan", "check_projections", "verify_ledger"]
 
 
 @runtime_checkable
@@ -57,8 +72,10 @@ async def verify_ledger(
     """Check what lies in `database`, whose control stream `standing` has verified already.
 
     What is written while it runs is never a finding; so None where the control stream has
-    grown since `standing`: read on, then try again. Raises LedgerUnavailable.
+    grown since `standing`: read on, then try again. Raises LedgerUnavailable, and InvalidValue
+    for a level that there is not.
     """
+    check_level(level)
     began = time.monotonic()
     tally = Tally()
     control = standing.control
@@ -73,24 +90,31 @@ async def verify_ledger(
         raise TamperedEvent(f"the head row of generation {control.generation} is gone")
     if [e.event_hash for e in state.control] != [e.event_hash for e in control.events]:
         return None
-    scan = _Scan(database, control, standing.keys, tally, on_progress)
+    scan = Scan(database, control, standing.keys, tally, on_progress)
     if level == "latest":
         await scan.count_rows()
         await scan.heads(head)
         return tally.report(level, time.monotonic() - began)
 
-    await scan.every_event(head)
+    tally.heads = await scan.every_event(head)
     await scan.count_rows()
     await scan.other_generations(state.heads, meta)
-    for projection in projections:
-        async for difference in projection.differences(database, head):
-            tally.add(Finding("projection", f"{projection.name}: {difference}"))
+    await check_projections(database, head, projections, tally)
     return tally.report(level, time.monotonic() - began)
 
 
+async def check_projections(
+    database: Database, head: Head, projections: Sequence[CheckedProjection], tally: Tally
+) -> None:
+    """Add each way in which a projection, at `head`, is not what the log folds to."""
+    for projection in projections:
+        async for difference in projection.differences(database, head):
+            tally.add(Finding("projection", f"{projection.name}: {difference}"))
+
+
 @dataclass(slots=True)
-class _Scan:
-    """One pass over one generation."""
+class Scan:
+    """One pass over one generation; what it finds goes to the tally."""
 
     database: Database
     control: Control
@@ -119,7 +143,7 @@ class _Scan:
         ) -> tuple[Head | None, Sequence[Any], int, list[Sequence[Any]]]:
             sql = self.database.statements
             place = {"generation": self.generation}
-            heads = [Head.of_row(row) for row in connection.execute(sql.heads)]
+            heads = heads_of_generations(connection, self.database)
             head = next((h for h in heads if h.generation == self.generation), None)
             counts = connection.execute(sql.count, place).one()
             in_streams = connection.execute(sql.count_by_stream, place).scalar_one()
@@ -188,7 +212,7 @@ class _Scan:
     def _check_one(self, event: Event, *, destroyed_later: bool) -> Finding | None:
         try:
             if hash_of(self.control.ledger_id, event) != event.event_hash:
-                return _finding(event, "its hash does not match its row")
+                return finding_of(event, "its hash does not match its row")
             read_event(self.control, self.keys, event, destroyed_later=destroyed_later)
         except SecretDestroyed:
             return None  # gone for good, and its hash is still what the chain says
@@ -196,34 +220,20 @@ class _Scan:
             # A control event has no value to miss; the active key's own seals cover the chain.
             if event.stream == CONTROL_STREAM or not self.missing_keys_matter:
                 return None
-            return _finding(event, error.message, error)
+            return finding_of(event, error)
         except LedgerError as error:
-            return _finding(event, str(error.details.get("reason", error.message)), error)
+            return finding_of(event, error)
         return None
 
-    async def every_event(self, head: Head) -> None:
-        """Open every event and check every chain, position and time up to the head row's."""
-        after = time_before = 0
-        while True:
-            rows = await self.database.run(
-                partial(
-                    check_page,
-                    database=self.database,
-                    generation=self.generation,
-                    after=after,
-                    bound=head.position,
-                ),
-                "statement",
-            )
-            if not rows or rows[-1].event.position <= after:
-                break
-            suspects = await to_thread.run_sync(self._check_rows, rows, after, time_before)
-            for row, finding in suspects:
-                if row is None or not await self._accounted_for(row):
-                    self.tally.add(finding)
+    async def every_event(self, head: Head) -> int:
+        """Open every event and check every chain, position and time up to the head row's.
+
+        Returns how many secrets have begun by then.
+        """
+        secrets = after = time_before = 0
+        async for rows in self.pages(head.position):
             after, time_before = rows[-1].event.position, rows[-1].event.recorded_at
-            self.tally.events += len(rows)
-            self.tally.by_key.update(r.event.key_id for r in rows)
+            secrets += sum(r.event.version == 1 for r in rows if r.event.stream != CONTROL_STREAM)
             self._tell(after, head.position)
         if after != head.position:
             self.tally.add(_gap(self.generation, after + 1, head.position))
@@ -235,19 +245,48 @@ class _Scan:
                     generation=self.generation,
                 )
             )
+        return secrets
 
-    def _check_rows(
+    async def pages(
+        self, bound: int, *, after: int = 0, time_before: int = 0
+    ) -> AsyncIterator[Sequence[CheckedRow]]:
+        """The events above position `after` up to `bound`, page by page, each checked."""
+        while True:
+            rows = await self.database.run(
+                partial(
+                    check_page,
+                    database=self.database,
+                    generation=self.generation,
+                    after=after,
+                    bound=bound,
+                ),
+                "snapshot",
+            )
+            if not rows or rows[-1].event.position <= after:
+                return
+            suspects = await to_thread.run_sync(self.check, rows, after, time_before)
+            for row, finding in suspects:
+                if row is None or not await self._accounted_for(row):
+                    self.tally.add(finding)
+            after, time_before = rows[-1].event.position, rows[-1].event.recorded_at
+            self.tally.events += len(rows)
+            self.tally.by_key.update(r.event.key_id for r in rows)
+            yield rows
+
+    def check(
         self, rows: Sequence[CheckedRow], after: int, time_before: int
     ) -> list[tuple[CheckedRow | None, Finding]]:
+        """What is wrong with these rows, as far as they tell; None for the row where it is
+        not one of them that is at fault."""
         suspects: list[tuple[CheckedRow | None, Finding]] = []
         for row in rows:
             event = row.event
             if event.position <= after:
-                suspects.append((None, _finding(event, "another event has its position")))
+                suspects.append((None, finding_of(event, "another event has its position")))
             elif event.position != after + 1:
                 suspects.append((None, _gap(self.generation, after + 1, event.position - 1)))
             if event.recorded_at < time_before:
-                suspects.append((None, _finding(event, "it is older than the event before it")))
+                suspects.append((None, finding_of(event, "it is older than the event before it")))
             after, time_before = event.position, event.recorded_at
             finding = (
                 self._check_kind(event)
@@ -262,28 +301,28 @@ class _Scan:
     def _check_kind(self, event: Event) -> Finding | None:
         kinds = CONTROL_TYPES if event.stream == CONTROL_STREAM else SECRET_TYPES
         if event.event_type not in kinds:
-            return _finding(event, f"{printable(event.event_type)} is no event of such a stream")
+            return finding_of(event, f"{printable(event.event_type)} is no event of such a stream")
         if parse_metadata(event.metadata).malformed:
-            return _finding(event, "its metadata is not readable")
+            return finding_of(event, "its metadata is not readable")
         return None
 
     def _check_end(self, row: CheckedRow) -> Finding | None:
         event = row.event
         if event.event_type != EventType.DESTROYED or (row.destroyed or 0) >= event.version:
             return None
-        return _finding(event, "reads do not find it: an index of the database is damaged")
+        return finding_of(event, "reads do not find it: an index of the database is damaged")
 
     def _check_chain(self, row: CheckedRow) -> Finding | None:
         event = row.event
         if event.version == 1:
             follows = event.prev_hash == NO_HASH
         elif row.previous_position is None:
-            return _finding(event, f"version {event.version - 1} before it is missing")
+            return finding_of(event, f"version {event.version - 1} before it is missing")
         else:
             follows = (
                 row.previous_hash == event.prev_hash and row.previous_position < event.position
             )
-        return None if follows else _finding(event, "it does not follow the version before it")
+        return None if follows else finding_of(event, "it does not follow the version before it")
 
     async def _accounted_for(self, row: CheckedRow) -> bool:
         """Whether the log itself says, under a seal, that this damage was ended.
@@ -370,7 +409,7 @@ class _Scan:
         except TamperedEvent as error:
             self.tally.add(Finding("tampered", error.message, generation=head.generation))
             return
-        scan = _Scan(
+        scan = Scan(
             self.database, control, self.keys, self.tally, self.on_progress,
             missing_keys_matter=False,
         )  # fmt: skip
@@ -381,19 +420,4 @@ def _gap(generation: int, first: int, last: int) -> Finding:
     missing = f"position {first} is" if first == last else f"positions {first} to {last} are"
     return Finding(
         "tampered", f"{missing} missing from the log", position=first, generation=generation
-    )
-
-
-def _finding(event: Event, reason: str, error: LedgerError | None = None) -> Finding:
-    details = error.details if error is not None else {}
-    return Finding(
-        kind="missing_key" if isinstance(error, MissingKey) else "tampered",
-        reason=reason,
-        position=event.position,
-        stream=printable(event.stream),
-        version=event.version,
-        generation=event.generation,
-        expected_fingerprint=details.get("expected_fingerprint"),
-        actual_fingerprint=details.get("actual_fingerprint"),
-        key_id=printable(event.key_id),
     )

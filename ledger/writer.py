@@ -1,6 +1,6 @@
 """Group commit: one writer task a process, one transaction a batch, one outcome a caller.
 
-Callers queue their requests; the writer takes what is waiting, runs `ledger.append` once,
+Callers queue their requests; the writer takes what is waiting, runs `ledger.batch` once,
 and gives each caller its own outcome. While a transaction is under way the next batch
 gathers, so the database's commit is shared by as many as are waiting for it. A caller that
 is cancelled leaves the queue, or its write happens; nobody else notices.
@@ -16,20 +16,15 @@ from typing import Final
 
 from sqlalchemy.engine import Connection
 
-from ledger.append import (
-    MAX_EVENTS_PER_KEY,
-    Attempt,
-    InlineProjection,
-    Outcome,
-    Request,
-    append,
-    was_committed,
-)
+from ledger.append import Attempt, InlineProjection, Outcome
+from ledger.batch import MAX_EVENTS_PER_KEY, Request, append
+from ledger.committing import commit, outcome_unknown
 from ledger.decide import Intent, Put
 from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.following import Follower
+from ledger.gate import Standing
 from ledger.log import log
-from ledger.store.translate import is_refusal, is_transient
+from ledger.store.translate import is_refusal
 from ledger.versions import SecretInfo
 
 __all__ = ["Writer"]
@@ -38,8 +33,6 @@ QUEUE: Final = 4096
 """Requests that may wait; a caller over that waits for room."""
 BATCH_EVENTS: Final = 512
 BATCH_BYTES: Final = 16 * 1024 * 1024
-MAX_FOLLOWS: Final = 20
-"""Rotations or flips that one batch follows before it gives up."""
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +136,7 @@ class Writer:
             outcomes = [error] * len(batch)
             one_at_fault = True
         except BaseException:
-            _give_up(batch, _unknown(_cancelled("it was under way")))
+            _give_up(batch, outcome_unknown(_cancelled("it was under way")))
             raise
         if one_at_fault and len(batch) > 1:  # and nobody else is to pay for it
             for waiting in batch:
@@ -161,75 +154,19 @@ class Writer:
                 waiting.outcome.set_result(outcome)
 
     async def _commit(self, requests: Sequence[Request]) -> Sequence[Outcome]:
-        """One transaction, tried again while the database is out of reach.
+        follower = self._follower
 
-        A retry after a commit of unknown outcome looks for what it may have written first.
-        """
-        follower, database = self._follower, self._database
-        give_up = asyncio.get_running_loop().time() + self._patience
-        attempt: Attempt | None = None
-        looked = False
-        pause = 0.02
-        follows = 0
-
-        def unit(connection: Connection) -> Attempt | Sequence[Outcome] | None:
-            nonlocal attempt
-            if attempt is not None:
-                committed = was_committed(connection, database, attempt)
-                if committed is None:
-                    raise _unknown(None)
-                if committed:
-                    return attempt
-                attempt = None
-            standing = follower.standing
-            if standing.held is None:
-                return None
-            written = append(
-                connection,
-                database,
-                standing.control,
-                standing.held,
-                requests,
-                self._projections,
-                follower.seen,
+        def write(c: Connection, standing: Standing) -> Attempt | Sequence[Outcome] | None:
+            return append(
+                c, follower.database, standing, requests, self._projections, follower.seen
             )
-            if isinstance(written, Attempt):
-                attempt = written
-            return written
 
-        while True:
-            standing = follower.standing
-            try:
-                done = await database.run(unit, "write")
-                if done is None:
-                    standing = await follower.follow(standing)
-            except LedgerError as error:
-                if not is_transient(error):
-                    if attempt is None or looked:
-                        raise
-                    looked = True  # once more: it may have been committed all the same
-                    continue
-                if asyncio.get_running_loop().time() + pause > give_up:
-                    if attempt is None:
-                        raise
-                    raise _unknown(error) from None
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 1.0)
-                continue
-            if isinstance(done, Attempt):
-                follower.saw(done.head)
-                self._warn_of_exhaustion(standing.control.events_under_active(done.head.position))
-                return done.outcomes
-            if done is not None:
-                return done
-            if standing.refusal is not None:
-                raise copy(standing.refusal)
-            follows += 1
-            if follows > MAX_FOLLOWS:
-                raise LedgerUnavailable(
-                    "the ledger's head row and its control stream keep disagreeing",
-                    hint="run `secret-ledger verify --level full`",
-                )
+        done = await commit(follower, write, patience=self._patience)
+        if not isinstance(done, Attempt):
+            return done
+        control = follower.standing.control
+        self._warn_of_exhaustion(control.events_under_active(done.head.position))
+        return done.outcomes
 
     def _warn_of_exhaustion(self, events: int) -> None:
         if events >= MAX_EVENTS_PER_KEY // 2 and not self._warned:
@@ -254,12 +191,3 @@ def _cancelled(what: str) -> LedgerUnavailable:
 
 def _closed() -> LedgerUnavailable:
     return LedgerUnavailable("the ledger is closed", hint="open it again")
-
-
-def _unknown(error: LedgerError | None) -> LedgerUnavailable:
-    reason = error.message if error else "the generation that it was written to is gone"
-    return LedgerUnavailable(
-        f"whether the write was committed is unknown: {reason}",
-        hint="read the secret before you write it again, and state `expect`",
-        outcome_unknown=True,
-    )

@@ -6,6 +6,7 @@ a table, a pure fold); keep it in the append's transaction with `Inline`, or beh
 """
 
 from projections.comparison import Difference, check
+from projections.key_history import active_at, key_history
 from projections.protocol import Projection
 from projections.rebuilding import RebuildReport, rebuild
 from projections.runner import Inline, catch_up, install, lag
@@ -17,10 +18,12 @@ __all__ = [
     "Projection",
     "RebuildReport",
     "SysSecret",
+    "active_at",
     "catch_up",
     "check",
     "default",
     "install",
+    "key_history",
     "lag",
     "rebuild",
 ]

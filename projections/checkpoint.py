@@ -15,7 +15,7 @@ from ledger.errors import NotALedger, TamperedEvent
 from ledger.state import Head
 from ledger.store.database import Database
 
-__all__ = ["Standing", "advance", "begin", "lock", "read", "standing"]
+__all__ = ["Standing", "advance", "begin", "forget", "lock", "read", "standing"]
 
 
 class Standing(NamedTuple):
@@ -94,6 +94,11 @@ def lock(
 ) -> int | None:
     """Lock the checkpoint where it is, until commit."""
     return _position(connection, database.statements.lock_checkpoint, projection, generation)
+
+
+def forget(connection: Connection, database: Database, projection: str, generation: int) -> None:
+    """Drop the checkpoint of a generation that is no more."""
+    connection.execute(database.statements.forget_checkpoint, _key(projection, generation))
 
 
 def _position(

@@ -77,6 +77,16 @@ class Inline:
         await install(database, self.projection)
         return await catch_up(database, self.projection)
 
+    def forget(
+        self, connection: Connection, database: Database, generation: int, limit: int
+    ) -> int:
+        """Delete up to `limit` rows of a generation, with the last ones its checkpoint; how
+        many rows that was."""
+        deleted = self._table(database).forget(connection, generation, limit)
+        if not deleted:
+            checkpoint.forget(connection, database, self.name, generation)
+        return deleted
+
     def lag(self, connection: Connection, database: Database, head: Head) -> int:
         """Positions between the checkpoint and the head row."""
         at = checkpoint.read(connection, database, self.name, head.generation) or 0

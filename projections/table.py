@@ -193,6 +193,15 @@ class ProjectionTable:
             connection.execute(self._upsert, upserts)
         return Written(len(upserts) - added, added, removed)
 
+    def forget(self, connection: Connection, generation: int, limit: int) -> int:
+        """Delete up to `limit` rows of a generation; how many that was."""
+        name = self.table.c.name
+        some = self._names.with_only_columns(name)
+        done = connection.execute(
+            self._delete.where(name.in_(some)), {"in_generation": generation, "page": limit}
+        )
+        return done.rowcount
+
     def names(self, connection: Connection, generation: int, after: str | None) -> list[str]:
         """The next names of the table above `after`, in its own order; None: from the start."""
         statement = self._names

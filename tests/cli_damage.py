@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 from attacker import Attacker, attacking
 from cli_session import KEY, NEW_KEY, Cli, Done
-from victim import rotate
 
 from ledger import EventType, Keyring, SecretLedger
 from ledger.events import to_microseconds
@@ -16,11 +15,18 @@ from ledger.metadata import encode_metadata
 
 VERBS = (
     ["put", "b"], ["get", "a"], ["list"], ["history", "a"], ["delete", "a"], ["restore", "a"],
-    ["destroy", "a", "--reason", "x", "--yes"], ["verify"], ["keys", "status"], ["nodes"],
-    ["health"], ["projections", "check"], ["projections", "rebuild"], ["schema", "upgrade"],
+    ["destroy", "a", "--reason", "x", "--yes"], ["verify"],
+    ["keys", "status"], ["keys", "history"], ["keys", "census"], ["keys", "rotate"],
+    ["keys", "rekey"], ["keys", "retire", "k-old"], ["keys", "lost", "k-old", "--reason", "x"],
+    ["migrate"], ["migrate", "--dry-run"], ["migrate", "--abandon"], ["generations", "list"],
+    ["generations", "purge", "0", "--yes"], ["nodes"], ["health"],
+    ["projections", "check"], ["projections", "rebuild"], ["schema", "upgrade"],
     ["init"],
 )  # fmt: skip
-WITHOUT_A_KEY = ("list", "history", "keys", "nodes")
+WITHOUT_A_KEY = (
+    ["list"], ["history", "a"], ["keys", "status"], ["keys", "history"], ["generations", "list"],
+    ["nodes"],
+)  # fmt: skip
 
 
 def attack(cli: Cli, *statements: str) -> None:
@@ -54,7 +60,7 @@ def rotated(cli: Cli) -> None:
 
     async def run() -> None:
         async with SecretLedger.open(cli.url, Keyring.of(NEW_KEY, [KEY])) as ledger:
-            await rotate(ledger, KEY, NEW_KEY)
+            await ledger.rotate()
 
     asyncio.run(run())
 

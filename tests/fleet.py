@@ -1,21 +1,43 @@
-"""Running several writers as real processes, and holding the log against what they were told."""
+"""Running services as real processes, and holding the log against what they were told.
+
+The processes are forked off a server that has imported everything already, so that a dozen
+of them start in the time that one would take; a process that is killed is killed as such.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
+import json
+import multiprocessing
+import socket
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
+from independent_fold import Folded, fold_log
 from ledgers import opened
 from sqlalchemy.engine import Connection
+from writer_process import Part, run
 
 from ledger import Event, Key, SecretLedger
 from ledger.store.reads import events_page
 
 ROOT = Path(__file__).resolve().parent.parent
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        "ledger.secret_ledger",
+        "ledger.store.postgresql",
+        "ledger.store.sqlite",
+        "projections",
+        "sqlalchemy.dialects.postgresql.asyncpg",
+        "sqlalchemy.dialects.sqlite",
+    ]
+)
 
 
 @dataclass
@@ -28,74 +50,114 @@ class Acknowledged:
     unique: str
 
 
-@dataclass
 class Process:
-    """A writer in a process of its own."""
+    """A service in a process of its own."""
 
-    handle: asyncio.subprocess.Process
-    lines: list[str] = field(default_factory=list)
+    def __init__(self, node: str, handle: ForkServerProcess) -> None:
+        self.node = node
+        self.handle = handle
+        self.lines: list[dict[str, Any]] = []
+        """All that it has said so far."""
+        self._news = asyncio.Condition()
+        self._ended = False
+
+    async def listen(self, wire: socket.socket) -> None:
+        """Take in what it says, from now on, until it ends."""
+        reader, self._writer = await asyncio.open_connection(sock=wire, limit=2**20)
+        self._listener = asyncio.create_task(self._listen(reader))
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        try:
+            async for raw in reader:
+                if raw.endswith(b"\n"):  # a line that was cut off by a kill does not count
+                    async with self._news:
+                        self.lines.append(json.loads(raw))
+                        self._news.notify_all()
+        except ConnectionError:
+            pass  # killed, with words of ours that it had not read
+        async with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def said(self, kind: str, **facts: Any) -> list[dict[str, Any]]:
+        """What it has said of that kind, with these facts."""
+        wanted = {"kind": kind, **facts}.items()
+        return [line for line in self.lines if wanted <= line.items()]
 
     @property
     def acknowledged(self) -> list[Acknowledged]:
-        """Its writes, in order of acknowledgement; a line cut off by a kill does not count."""
-        found = []
-        for line in self.lines:
-            if line.startswith(("opened", "refused")):
-                continue
-            names, versions, positions, unique = line.split(" ")
-            found.append(
-                Acknowledged(
-                    names.split(","),
-                    [int(v) for v in versions.split(",")],
-                    [int(p) for p in positions.split(",")],
-                    unique,
-                )
-            )
-        return found
+        """Its writes, in order of acknowledgement."""
+        return [
+            Acknowledged(w["names"], w["versions"], w["positions"], w["unique"])
+            for w in self.said("wrote")
+        ]
 
-    async def read_until(self, lines: int) -> None:
-        """Wait until it has said that many lines, or has ended."""
-        while len(self.lines) < lines and await self._read():
-            pass
+    def tell(self, word: str) -> None:
+        """Say a word to it; see `writer_process`."""
+        self._writer.write(word.encode() + b"\n")
 
-    async def _read(self) -> bool:
-        assert self.handle.stdout is not None
-        raw = await self.handle.stdout.readline()
-        if raw.endswith(b"\n"):
-            self.lines.append(raw.decode().rstrip("\n"))
-        return bool(raw)
+    async def hear(self, kind: str, times: int = 1, **facts: Any) -> list[dict[str, Any]]:
+        """Wait until it has said lines of that kind and with these facts, so many of them,
+        and return all; fewer if it has ended."""
+
+        def heard() -> bool:
+            return self._ended or len(self.said(kind, **facts)) >= times
+
+        async with self._news:
+            await self._news.wait_for(heard)
+        return self.said(kind, **facts)
 
     async def finish(self) -> int:
-        """Read to the end and return the exit code."""
-        while await self._read():
-            pass
-        return await self.handle.wait()
+        """Hear it to the end and return the exit code."""
+        await self._listener
+        await asyncio.to_thread(self.handle.join)
+        self._writer.close()
+        assert self.handle.exitcode is not None
+        return self.handle.exitcode
 
     async def kill(self) -> None:
-        """kill -9, and read what it had said."""
+        """kill -9, and hear what it had said."""
         self.handle.kill()
         await self.finish()
 
 
 async def start(
-    url: str, key: Key, node: str, style: str, *, tasks: int = 4, count: int = 0
+    url: str,
+    keys: Key | Sequence[Key],
+    node: str,
+    style: str,
+    *,
+    tasks: int = 4,
+    count: int = 0,
+    held: bool = False,
+    environ: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> Process:
-    """Start a writer; see `writer_process`."""
-    root = key.for_ledger(bytes(16))._root.reveal().hex()
-    handle = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(ROOT / "tests" / "writer_process.py"),
-        url,
-        root,
-        node,
-        style,
-        str(tasks),
-        str(count),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        limit=2**20,
+    """Start a service; see `writer_process`. `options` are for `SecretLedger.open`."""
+    given = [keys] if isinstance(keys, Key) else keys
+    part = Part(
+        url=url,
+        keys=tuple((key.key_id, key.text().reveal_text()) for key in given),
+        node=node,
+        style=style,
+        tasks=tasks,
+        count=count,
+        options={"patience": 30, **options},
+        environ=environ or {},
+        held=held,
     )
-    return Process(handle)
+    ours, theirs = socket.socketpair()
+    handle = _FORKS.Process(target=run, args=(part, theirs), daemon=True)
+    handle.start()
+    theirs.close()
+    process = Process(node, handle)
+    await process.listen(ours)
+    return process
+
+
+async def all_ready(fleet: Iterable[Process]) -> None:
+    """Wait until all that are held have come to the door."""
+    await asyncio.gather(*(process.hear("ready") for process in fleet))
 
 
 async def whole_log(ledger: SecretLedger) -> list[Event]:
@@ -113,27 +175,24 @@ async def whole_log(ledger: SecretLedger) -> list[Event]:
         events += page
 
 
-async def check_history(url: str, key: Key, told: list[Acknowledged]) -> list[Event]:
-    """Every acknowledged write is there once, as it was told; nothing has a gap; all of it
-    verifies. Folds the log itself instead of asking the code under test."""
-    async with opened(url, key, verify="full") as ledger:
+async def check_history(
+    url: str, keys: Key | Sequence[Key], told: Iterable[Acknowledged]
+) -> list[Folded]:
+    """Every acknowledged write is there once, as it was told; all of it verifies, and stands
+    in an independent reading of the log, which is returned."""
+    given = [keys] if isinstance(keys, Key) else keys
+    async with opened(url, *given, create=False, verify="full") as ledger:
         report = await ledger.verify("full")
         assert report.ok, report.findings
-        events = await whole_log(ledger)
-        assert [e.position for e in events] == list(range(1, len(events) + 1))
-        versions: Counter[str] = Counter()
-        for event in events:
-            versions[event.stream] += 1
-            assert event.version == versions[event.stream]
-        times = [e.recorded_at for e in events]
-        assert times == sorted(times)
-        by_position = {e.position: e for e in events}
-        for write in told:
-            for name, version, position in zip(
-                write.names, write.versions, write.positions, strict=True
-            ):
-                event = by_position[position]
-                assert (event.stream, event.version) == (name, version)
-                value = (await ledger.get(name, version=version)).value.reveal_text()
-                assert value.startswith(write.unique)
+    events = await fold_log(url, given)
+    written = Counter((e.stream, e.value) for e in events if e.event_type == "secret.written")
+    for write in told:
+        for name, version, position in zip(
+            write.names, write.versions, write.positions, strict=True
+        ):
+            event = events[position - 1]
+            assert (event.stream, event.version) == (name, version)
+            assert event.event_type == "secret.written"
+            assert event.value.decode().startswith(write.unique)
+            assert written[name, event.value] == 1
     return events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +126,17 @@ def test_a_node_that_is_not_ready_is_exit_41(cli: Cli, monkeypatch: pytest.Monke
     assert done.code == 41
     assert ["reason", "ledger_moved: it moved"] in done.rows
     assert done.remarks("error:") == ["error: not ready: ledger_moved: it moved"]
+
+
+def test_health_says_once_what_refuses_it_and_seconds_as_people_write_them(cli: Cli) -> None:
+    seconds = dict(cli("health").rows)["round_trip_seconds"]
+    assert re.fullmatch(r"\d+\.\d{3}", seconds)
+    cli.hold(None)
+    done = cli("health")
+    assert done.code == 10
+    assert done.remarks("unverified:") == []
+    assert len(done.remarks("error:")) == 1
+    assert ["verified", "no"] in done.rows
 
 
 def test_an_unforeseen_error_is_exit_1_and_shows_only_its_type(

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from cli_session import Cli
 
-from ledger.cli import values
-from ledger.secret_ledger import MAX_VALUE
+from ledger.values import MAX_VALUE
 
 CANARY = b"canary-value-90c1"
 
@@ -103,7 +102,6 @@ def test_no_command_but_get_ever_shows_a_value(cli: Cli) -> None:
 
 
 def test_a_value_at_the_bound_fits_and_one_byte_more_does_not(cli: Cli) -> None:
-    assert values.MAX_VALUE == MAX_VALUE
     assert cli("put", "a", value=bytes(MAX_VALUE)).code == 0
     over = cli("put", "a", value=bytes(MAX_VALUE + 1))
     assert over.code == 23

@@ -13,8 +13,17 @@ from ledger import errors
 
 VERBS = (
     "init", "keygen", "put", "get", "list", "history", "delete", "restore", "destroy", "verify",
-    "keys status", "projections check", "projections rebuild", "nodes", "health", "schema upgrade",
+    "keys status", "keys history", "keys census", "keys rotate", "keys rekey", "keys retire",
+    "keys lost", "migrate", "generations list", "generations purge", "projections check",
+    "projections rebuild", "nodes", "health", "schema upgrade",
 )  # fmt: skip
+
+_FOR_GOOD = ["a", "--reason", "x", "--yes"]
+ARGUMENTS = {
+    "get": ["a"], "put": ["a"], "history": ["a"], "delete": ["a"], "restore": ["a"],
+    "destroy": _FOR_GOOD, "keys retire": ["a"], "keys lost": _FOR_GOOD,
+    "generations purge": ["0", "--yes"],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -41,7 +50,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> Cli:
             "secret-ledger verify: --level takes one of latest, full, control",
             None,
         ),
-        ("destroy a --yes", "secret-ledger destroy: --reason needs a value", None),
+        ("destroy a --yes", "secret-ledger destroy: --reason is missing", None),
+        ("destroy a --reason", "secret-ledger destroy: --reason needs a value", None),
         ("get a --at 2026-01-31", "--at has no time zone", None),
         ("get a --at noon", "--at takes a time as ISO 8601", "such as 2026-01-31T12:00:00Z"),
         ("get a --at 2026-01-31T00:00Z --version 1", "--version and --at exclude each other", None),
@@ -84,10 +94,7 @@ def test_without_a_url_the_hint_says_how_to_set_one(cli: Cli) -> None:
     cli.set("OS_SECRET_LEDGER_URL", None)
     for verb in VERBS:
         if verb != "keygen":
-            words = [*verb.split(), *(["a"] if verb in {"get", "put", "history"} else [])]
-            words += {"delete": ["a"], "restore": ["a"]}.get(verb, [])
-            words += ["a", "--reason", "x", "--yes"] if verb == "destroy" else []
-            done = cli(*words)
+            done = cli(*verb.split(), *ARGUMENTS.get(verb, []))
             assert done.code == 2, verb
             assert done.err.startswith("error: no database is named\n")
             assert "OS_SECRET_LEDGER_URL" in done.err

@@ -8,13 +8,12 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from cutting_proxy import CuttingProxy, Moment
 from fleet import ROOT, Acknowledged, check_history, start, whole_log
-from ledgers import NEW, OLD, STRANGER, THIRD, file_of, has_tables, lines, opened
-from postgresql_server import DatabaseHost, PostgresServer
+from ledgers import OLD, STRANGER, file_of, opened
+from postgresql_server import PostgresServer
 
 from ledger import Key, LedgerError, LedgerUnavailable, SecretVersion
 
@@ -25,10 +24,11 @@ async def test_a_writer_that_is_killed_loses_nothing_that_it_was_told(database_u
     for turn in range(4):
         each = await start(database_url, OLD, f"e{turn}", "each")
         batch = await start(database_url, OLD, f"b{turn}", "batch")
-        await each.read_until(2)
-        await batch.read_until(2)
+        await each.hear("wrote", 2)
+        await batch.hear("wrote", 2)
         await asyncio.gather(
-            each.read_until(chance.randrange(10, 40)), batch.read_until(chance.randrange(5, 25))
+            each.hear("wrote", chance.randrange(10, 40)),
+            batch.hear("wrote", chance.randrange(5, 25)),
         )
         await asyncio.gather(each.kill(), batch.kill())
         told += each.acknowledged + batch.acknowledged
@@ -36,53 +36,6 @@ async def test_a_writer_that_is_killed_loses_nothing_that_it_was_told(database_u
     events = await check_history(database_url, OLD, told)
     parts = Counter(e.stream.rpartition("/")[0] for e in events if e.stream.startswith("b"))
     assert set(parts.values()) == {5}  # a put_many is there whole or not at all
-
-
-async def test_a_first_boot_that_is_killed_leaves_nothing_or_a_whole_ledger(
-    tmp_path: Path, postgres_server: DatabaseHost
-) -> None:
-    chance = random.Random(5)
-    found = Counter[bool]()
-    for turn in range(10):
-        name = f"first_boot_{chance.getrandbits(64):x}"
-        server = postgres_server if turn % 2 else None
-        url = (
-            server.create_database(name) if server else f"sqlite+aiosqlite:///{tmp_path}/{name}.db"
-        )
-        process = await start(url, OLD, "first", "open")
-        # A moment anywhere between its start and a little after it would have opened.
-        try:
-            async with asyncio.timeout(chance.uniform(0.3, 1.6)):
-                await process.read_until(1)
-        except TimeoutError:
-            pass
-        await process.kill()
-        found[await has_tables(url)] += 1
-        async with opened(url, OLD, verify="full") as ledger:
-            assert (await ledger.put("a", "1")).position == 3
-        if server:
-            server.drop_database(name)
-    assert sum(found.values()) == 10
-
-
-async def test_of_racing_first_boots_with_different_keys_one_key_wins(database_url: str) -> None:
-    keys = [OLD, NEW, THIRD] * 2
-    fleet = await asyncio.gather(
-        *(start(database_url, key, f"n{n}", "open") for n, key in enumerate(keys))
-    )
-    codes = await asyncio.gather(*(process.finish() for process in fleet))
-    winners = {key.key_id for key, code in zip(keys, codes, strict=True) if code == 0}
-    assert len(winners) == 1
-    assert Counter(codes) == {0: 2, 11: 4}
-    assert all(
-        p.lines == ["refused key_fingerprint_mismatch"] for p in fleet if p.lines[0][0] == "r"
-    )
-    ids = {line for process in fleet for line in process.lines if line.startswith("opened")}
-    assert len(ids) == 1
-    refused = [n for n in await lines(database_url) if n.state == "refused"]
-    assert sorted(n.node for n in refused) == sorted(
-        f"n{n}" for n, code in enumerate(codes) if code == 11
-    )
 
 
 async def test_processes_that_race_with_one_key_all_come_up(database_url: str) -> None:
@@ -250,7 +203,7 @@ async def test_a_lock_held_by_another_process_ends_in_a_typed_error(sqlite_url: 
 
 async def test_a_wrong_key_is_refused_while_writers_are_at_work(database_url: str) -> None:
     writer = await start(database_url, OLD, "w", "each")
-    await writer.read_until(3)
+    await writer.hear("wrote", 3)
     with pytest.raises(LedgerError) as caught:
         async with opened(database_url, STRANGER):
             pass

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from attacker import TABLES, Attacker, attacking, events, put_back, saved
-from victim import BOTH, NEW, OLD, Ending, Truth, build, ending, opened, rotate
+from victim import BOTH, NEW, OLD, Ending, Truth, build, ending, opened
 
 from ledger import (
     Finding,
@@ -888,7 +888,7 @@ async def test_a_running_node_notices_a_control_stream_that_got_shorter(victim: 
     third = Key.from_bytes(bytes(range(51, 83)), "k-third")
     keyring = Keyring.of(third, [OLD, NEW])
     async with opened(victim.url, keyring, projections=()) as running:
-        await rotate(running, NEW, third)
+        await running.rotate(third)
         assert (await running.put("alpha", "under the third")).key_id == "k-third"
         await put_back(attacker, old)
         for work in (running.get("alpha"), running.put("alpha", "x"), running.verify("latest")):

@@ -97,7 +97,7 @@ async def test_refused_lines_are_kept_to_1000_and_the_newest_stay(database_url: 
         await refused(database_url, KeyFingerprintMismatch, STRANGER, node="template")
         columns = (
             "host, pid, release, state, key_id, key_fingerprint, pending_id,"
-            " pending_fingerprint, readable, position, reason, refusals, started_at"
+            " pending_fingerprint, readable, position, reason, refusals, heartbeat, started_at"
         )
         await log.execute(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)"  # noqa: S608

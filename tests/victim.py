@@ -7,13 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from ledger import Key, Keyring, LedgerError, SecretLedger
-from ledger.append import advance
-from ledger.control import key_metadata
-from ledger.events import CONTROL_STREAM, Event, EventType
-from ledger.format import context_of, event_hash, seal
 
 OLD = Key.from_bytes(bytes(range(1, 33)), "k-old")
 NEW = Key.from_bytes(bytes(range(101, 133)), "k-new")
@@ -60,7 +54,7 @@ async def build(url: str) -> Truth:
         await ledger.put("beta/one", "beta value 1", metadata={"ticket": 7})
         await ledger.put("deleted", "deleted value 1")
         await ledger.put("destroyed", "destroyed value 1")
-        await rotate(ledger, OLD, NEW)
+        await ledger.rotate(NEW)
     async with opened(url) as ledger:
         await ledger.put("alpha", "alpha value 3", actor="bob")
         await ledger.put("beta/one", "beta value 2")
@@ -81,46 +75,3 @@ async def build(url: str) -> Truth:
             for version in range(1, info.version + 1)
         ]
         return await told(ledger, names)
-
-
-async def rotate(ledger: SecretLedger, old: Key, new: Key) -> None:
-    """What `rotate` will write: introduced under the old key, activated under the new one."""
-    control, database = ledger._follower.standing.control, ledger.database
-    before, after = old.for_ledger(control.ledger_id), new.for_ledger(control.ledger_id)
-    metadata = key_metadata(after.id, after.fingerprint, control.epoch + 1)
-
-    def unit(connection: Connection) -> None:
-        locked = database.lock_head(connection, control.generation, control.epoch)
-        assert locked is not None
-        key = {"key_id": after.id, "key_fingerprint": after.fingerprint}
-        connection.execute(database.statements.insert_key, key)
-        events: list[Event] = []
-        for key_, event_type in (
-            (before, EventType.KEY_INTRODUCED),
-            (after, EventType.KEY_ACTIVATED),
-        ):
-            last = events[-1] if events else control.last
-            bare = Event(
-                control.generation,
-                locked.head.position + len(events) + 1,
-                CONTROL_STREAM,
-                last.version + 1,
-                event_type,
-                key_.id,
-                key_.fingerprint,
-                locked.now,
-                metadata,
-                last.event_hash,
-                b"",
-                b"",
-            )
-            context = context_of(control.ledger_id, bare)
-            sealed = seal(key_.event_cipher, context, b"")
-            events.append(bare._replace(sealed=sealed, event_hash=event_hash(context, sealed)))
-        database.insert_events(connection, events)
-        head = locked.head._replace(
-            position=events[-1].position, recorded_at=locked.now, key_epoch=control.epoch + 1
-        )
-        advance(connection, database, locked.head, head)
-
-    await database.run(unit, "write")

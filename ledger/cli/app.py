@@ -6,13 +6,13 @@ from typing import Final
 
 from cyclopts import App
 
-from ledger.cli import keys, nodes, projections, secrets, setup, verifying
+from ledger.cli import keys, migrating, nodes, projections, secrets, setup, verifying
 
 __all__ = ["make_app"]
 
 _ORDER: Final = (
     "init", "keygen", "put", "get", "list", "history", "delete", "restore", "destroy",
-    "verify", "keys", "projections", "nodes", "health", "schema",
+    "verify", "keys", "migrate", "generations", "projections", "nodes", "health", "schema",
 )  # fmt: skip
 
 _ABOUT: Final = """\
@@ -67,7 +67,7 @@ def make_app() -> App:
         help_format="plaintext",
         help_epilogue=_MORE,
     )
-    for family in (setup, keys, secrets, verifying, projections, nodes):
+    for family in (setup, keys, secrets, verifying, migrating, projections, nodes):
         family.add_to(app)
     for number, verb in enumerate(_ORDER):
         app[verb].sort_key = number

@@ -1,19 +1,20 @@
-"""Keys: keygen, keys status."""
+"""Keys: keygen, keys status, keys rotate, keys rekey; the family of the other verbs of keys."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from ledger.cli.opening import look
-from ledger.cli.options import DEFAULTS, Common, examples, register
-from ledger.cli.output import Columns, Output
+from ledger.cli import key_audit, key_ends
+from ledger.cli.opening import look, opened
+from ledger.cli.options import DEFAULTS, Actor, Common, actor_of, examples, register
+from ledger.cli.output import Columns, Output, each, facts, visible
+from ledger.cli.verifying import FINDING, finding_lines, progress
 
-__all__ = ["add_to", "each"]
+__all__ = ["add_to"]
 
 _KEY: Final = Columns(
     all=(
@@ -34,6 +35,16 @@ def add_to(app: App) -> None:
     )
     family = App(name="keys", help="The ledger's keys.", version_flags=[], help_epilogue=examples())
     register(family, status)
+    register(
+        family,
+        rotate,
+        "(umask 077; secret-ledger keygen > new-key)    # keep a copy of it first",
+        "export OS_SECRET_PREVIOUS_KEYS=$OS_SECRET_KEY OS_SECRET_KEY=$(cat new-key)",
+        "secret-ledger keys rotate",
+    )
+    register(family, rekey)
+    key_audit.add_to(family)
+    key_ends.add_to(family)
     app.command(family)
 
 
@@ -80,7 +91,73 @@ async def status(*, common: Common = DEFAULTS) -> None:
         )
 
 
-async def each(rows: Iterable[object]) -> AsyncIterator[object]:
-    """A list in hand, as one that comes in."""
-    for row in rows:
-        yield row
+async def rotate(
+    *,
+    force_reason: Annotated[
+        str | None,
+        Parameter(help="Rotate although live nodes can't read the key; kept in the log."),
+    ] = None,
+    actor: Actor = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Make the configured key the one that new events are sealed under.
+
+    The key must be in OS_SECRET_KEY and the active one in OS_SECRET_PREVIOUS_KEYS, on every
+    node; else the nodes that lack it are named, exit 41. Nothing is re-encrypted. Where it is
+    active already, that is said, exit 0. Fields in a pipe: `rotated` or `active`, key id,
+    fingerprint, epoch, position and time of its activation, key id before it; then a line for
+    each key that secrets still lie under: `behind`, key id, fingerprint, secrets.
+    """
+    output = Output(common.json)
+    async with opened(common, output) as ledger:
+        done = await ledger.rotate(actor=actor_of(actor), force_reason=force_reason)
+    if output.as_json:
+        output.document(facts(done))
+        return
+    known = facts(done)
+    if not sys.stdout.isatty():
+        columns = ("key_id", "key_fingerprint", "epoch", "position", "activated_at", "replaced")
+        output.line("rotated" if done.changed else "active", *(known[name] for name in columns))
+        for count in known["behind"]:
+            output.line("behind", *count.values())
+        return
+    word = "rotated: new events use" if done.changed else "nothing to rotate: new events use"
+    print(f"{word} {done.key_id} ({known['key_fingerprint'][:16]}…), from position {done.position}")
+    for node in done.unready:
+        print(f"  fenced until it has the key: {visible(node)}")
+    for count in done.behind:
+        print(
+            f"  {count.secrets:,} secrets still have their latest event under {count.key_id}:"
+            " secret-ledger keys rekey"
+        )
+
+
+async def rekey(*, actor: Actor = None, common: Common = DEFAULTS) -> None:
+    """Seal the latest event of every secret again under the active key.
+
+    Online, and to be run again if it is interrupted. Older versions stay under their keys.
+    Exit 30 where secrets could not be opened; they are named and left as they were. Fields in
+    a pipe: `rekeyed`, key id, fingerprint, secrets rekeyed, already there, lost, skipped,
+    seconds; then a line for each that was skipped: `finding` and what `verify` says of one.
+    """
+    output = Output(common.json)
+    async with opened(common, output) as ledger:
+        with progress(output, "rekey") as tell:
+            done = await ledger.rekey(actor=actor_of(actor), on_progress=tell)
+    known = facts(done)
+    if output.as_json:
+        output.document({"ok": done.ok, **known})
+    elif not sys.stdout.isatty():
+        del known["findings"]
+        output.line("rekeyed", *known.values())
+        finding_lines(output, done.findings)
+    else:
+        rate = done.rekeyed / done.seconds if done.seconds else 0
+        print(
+            f"{done.rekeyed:,} secrets sealed again under {done.key_id} in {done.seconds:.2f} s"
+            f" ({rate:,.0f}/s); {done.already:,} were under it already"
+        )
+        if done.lost:
+            print(f"{done.lost:,} lie under a key that is lost for good")
+        output.table(FINDING, done.findings)
+    done.raise_if_not_ok()

@@ -7,10 +7,9 @@ from typing import Any, Final
 
 from cyclopts import App
 
-from ledger.cli.keys import each
 from ledger.cli.opening import look
 from ledger.cli.options import DEFAULTS, Common, register
-from ledger.cli.output import Columns, Output, facts, visible
+from ledger.cli.output import Columns, Output, each, facts, text_of, visible
 from ledger.errors import InsecureKeyFile, InvalidKey, LedgerError, NodeNotReady
 
 __all__ = ["add_to"]
@@ -62,7 +61,7 @@ async def health(*, common: Common = DEFAULTS) -> None:
     refusal: LedgerError | None = None
     known: dict[str, Any] = {"ready": False, "state": "unready", "reasons": []}
     try:
-        async with look(common, output) as seen:
+        async with look(common, output, say=False) as seen:
             refusal = seen.refusal
             known |= {"ledger_id": seen.ledger.ledger_id, "verified": seen.verified}
             from ledger.secret_ledger import SecretLedger
@@ -96,5 +95,4 @@ def _show(output: Output, known: dict[str, Any]) -> None:
             if not terminal:
                 output.line(label, one)
             elif one is not None:
-                shown = ("yes" if one else "no") if isinstance(one, bool) else str(one)
-                print(f"{label.replace('_', ' ') + ':':<24}{visible(shown)}")
+                print(f"{label.replace('_', ' ') + ':':<24}{visible(text_of(one))}")

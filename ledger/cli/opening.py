@@ -99,8 +99,9 @@ async def opened(
 
 
 @asynccontextmanager
-async def look(common: Common, output: Output) -> AsyncIterator[Look]:
-    """The ledger to look at: without a key, or refused, as it lies there, and marked so.
+async def look(common: Common, output: Output, *, say: bool = True) -> AsyncIterator[Look]:
+    """The ledger to look at: without a key, or refused, as it lies there, and marked so
+    (unless the verb says so itself).
 
     Key settings that are wrong in themselves stay errors, and so does another ledger than
     the pinned one.
@@ -114,7 +115,8 @@ async def look(common: Common, output: Output) -> AsyncIterator[Look]:
         else:
             yield Look(ledger, None)
             return
-        output.unverified(refusal)
+        if say:
+            output.unverified(refusal)
         yield Look(await stack.enter_async_context(_unverified(common)), refusal)
 
 

@@ -6,11 +6,25 @@ import getpass
 import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Group, Parameter
 
-__all__ = ["DEFAULTS", "Actor", "Common", "Expect", "Name", "actor_of", "examples", "register"]
+from ledger.cli.usage import UsageError
+
+__all__ = [
+    "DEFAULTS",
+    "Actor",
+    "Common",
+    "Expect",
+    "Name",
+    "Yes",
+    "actor_of",
+    "examples",
+    "moment",
+    "register",
+]
 
 _EVERYWHERE: Final = Group("Options of every verb", sort_key=9)
 
@@ -18,6 +32,9 @@ Name = Annotated[str, Parameter(name="NAME", help="The secret, such as db/wareho
 Expect = Annotated[
     int | None,
     Parameter(help="Only if this is its latest version; 0: only if there is none yet."),
+]
+Yes = Annotated[
+    bool, Parameter(negative=(), show_default=False, help="Don't ask again on the terminal.")
 ]
 Actor = Annotated[
     str | None,
@@ -83,6 +100,21 @@ def register(
         help_epilogue=examples(*example),
         version_flags=[],  # get and restore have a --version of their own
     )
+
+
+def moment(text: str) -> datetime:
+    """A point in time as the user wrote it. Raises UsageError."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None:
+        raise UsageError("--at takes a time as ISO 8601", hint="such as 2026-01-31T12:00:00Z")
+    if found.utcoffset() is None:
+        raise UsageError(
+            "--at has no time zone", hint=f"say which, such as {found.isoformat()}Z for UTC"
+        )
+    return found
 
 
 def actor_of(given: str | None) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO
 from ledger.cli.usage import UsageError
 from ledger.errors import LedgerError
 
-__all__ = ["Columns", "Output", "facts", "visible"]
+__all__ = ["Columns", "Output", "each", "facts", "text_of", "visible"]
 
 BATCH: Final = 500
 """Rows of one table on a terminal; a longer list goes on in the next, so memory is bounded."""
@@ -47,20 +47,28 @@ class Output:
 
     def line(self, *cells: object) -> None:
         """One line of tab-separated fields."""
-        print("\t".join(visible(_text(cell).replace("\\", "\\\\")) for cell in cells))
+        print("\t".join(visible(text_of(cell).replace("\\", "\\\\")) for cell in cells))
 
     async def rows(
-        self, name: str, columns: Columns, rows: AsyncIterable[object], **around: object
+        self,
+        name: str,
+        columns: Columns,
+        rows: AsyncIterable[object],
+        *,
+        none: str = "there are none",
+        **around: object,
     ) -> None:
-        """A list, as it comes in. With --json it is the field `name` of an object that
-        begins with `around`; cut off by an error, it is no valid JSON, and can't pass for whole.
+        """A list, as it comes in; on a terminal an empty one is said to be (`none`).
+
+        With --json it is the field `name` of an object that begins with `around`; cut off by
+        an error, it is no valid JSON, and can't pass for whole.
         """
         source = aiter(rows)
         # An error before the first row leaves stdout empty.
         first = [row async for row in _take(source, 1)]
         every = _chain(first, source)
         if not first and not self.as_json and sys.stdout.isatty():
-            self.note("there are none")
+            self.note(none)
             return
         if self.as_json:
             await self._json_rows(name, every, around)
@@ -122,6 +130,12 @@ class Output:
         _to_stderr(_json({kind: text}) if self.as_json else f"{kind}: {visible(text)}")
 
 
+async def each(rows: Iterable[object]) -> AsyncIterator[object]:
+    """A list in hand, as one that comes in."""
+    for row in rows:
+        yield row
+
+
 def facts(thing: object) -> dict[str, Any]:
     """A fact's fields as JSON has them: fingerprints in hex, times as ISO 8601 in UTC."""
     if not is_dataclass(thing):
@@ -170,20 +184,30 @@ def _json(value: object) -> str:
     return json.dumps(_plain(value), separators=(", ", ": "))
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A value as a field of a line, or a cell of a table, has it."""
     match value:
         case None:
             return ""
         case bool():
             return "yes" if value else "no"
+        case float():
+            return f"{value:.3f}"
         case list() | dict():
             return _json(value)
     return str(value)
 
 
 def _cell(column: str, value: object) -> str:
-    text = _text(value)
-    return text[:SHORT] if column.endswith("fingerprint") else visible(text)
+    """As a table shows it, where the eye wants less than a script."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return visible(", ".join(value))
+    text = text_of(value)
+    if column.endswith("fingerprint"):
+        return text[:SHORT]
+    if column.endswith(("_at", "last_seen")) and text:
+        return f"{text[:10]} {text[11:19]}Z"
+    return visible(text)
 
 
 async def _tables(columns: Sequence[str], rows: AsyncIterable[object]) -> None:

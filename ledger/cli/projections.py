@@ -63,6 +63,7 @@ async def check(name: _Which = None, /, *, common: Common = DEFAULTS) -> None:
             "differences",
             _DIFFERENCE,
             _differences(ledger, chosen, found),
+            none=f"{', '.join(each.name for each in chosen)}: as the log has it",
             ledger_id=ledger.ledger_id,
             projections=[each.name for each in chosen],
         )
@@ -73,8 +74,6 @@ async def check(name: _Which = None, /, *, common: Common = DEFAULTS) -> None:
             hint="the log is the truth; mend the table with: secret-ledger projections rebuild",
             differences=dict(found),
         )
-    if sys.stdout.isatty() and not output.as_json:
-        print(f"{', '.join(each.name for each in chosen)}: as the log has it")
 
 
 async def rebuild(name: _Which = None, /, *, common: Common = DEFAULTS) -> None:

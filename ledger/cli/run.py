@@ -32,7 +32,9 @@ BROKEN_PIPE: Final = 141
 
 _FLAGS: Final = ("--json", "--debug")
 _OPTIONS: Final = ("--url", "--schema")
-_SAID_BY_VERBS: Final = ("ledger_created", "ledger_opened_with_warning", "ledger_refused")
+_SAID_BY_VERBS: Final = (
+    "ledger_created", "ledger_opened_with_warning", "ledger_refused", "key_rotated",
+)  # fmt: skip
 
 
 def run(words: Sequence[str]) -> int:

@@ -6,14 +6,24 @@ import base64
 import json
 import sys
 from collections.abc import Coroutine
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
+from ledger.cli.asking import confirm
 from ledger.cli.opening import database_url, keyring, look, opened
-from ledger.cli.options import DEFAULTS, Actor, Common, Expect, Name, actor_of, register
+from ledger.cli.options import (
+    DEFAULTS,
+    Actor,
+    Common,
+    Expect,
+    Name,
+    Yes,
+    actor_of,
+    moment,
+    register,
+)
 from ledger.cli.output import Columns, Output, facts, visible
 from ledger.cli.usage import UsageError
 
@@ -115,9 +125,9 @@ async def get(
     output = Output(common.json)
     if version is not None and at is not None:
         raise UsageError("--version and --at exclude each other", hint="give one of them")
-    moment = None if at is None else _moment(at)
+    when = None if at is None else moment(at)
     async with opened(common, output, read_only=True) as ledger:
-        found = await ledger.get(name, version=version, at=moment)
+        found = await ledger.get(name, version=version, at=when)
     if not output.as_json:
         write_value(found.value)
         return
@@ -204,18 +214,17 @@ def destroy(
     *,
     reason: Annotated[str, Parameter(help="Why, for the record.")],
     actor: Actor = None,
-    yes: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Don't ask for the name again.")
-    ] = False,
+    yes: Yes = False,
     common: Common = DEFAULTS,
 ) -> Coroutine[Any, Any, None]:
     """End a secret for good: no version of it so far is ever returned again.
 
-    Also the way out for a secret whose row is damaged. A later `put` starts anew.
+    Its sealed bytes stay in the log until a migration. Also the way out for a secret whose
+    row is damaged. A later `put` starts anew.
     """
     output = Output(common.json)
     if not yes:
-        _confirm(name)
+        confirm("destroy", f"This ends {visible(name)} for good. Its name again: ", name)
 
     async def work() -> None:
         async with opened(common, output) as ledger:
@@ -223,18 +232,6 @@ def destroy(
         _wrote(output, "destroyed", done)
 
     return work()
-
-
-def _confirm(name: str) -> None:
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError(
-            "destroy can't be undone, and nobody is there to ask",
-            hint="give --yes, or run it on a terminal",
-        )
-    print(f"This ends {visible(name)} for good. Its name again: ", end="", file=sys.stderr)
-    sys.stderr.flush()
-    if sys.stdin.readline().rstrip("\r\n") != name:
-        raise UsageError("that is not the name; nothing was destroyed")
 
 
 def _wrote(output: Output, did: str, info: SecretInfo) -> None:
@@ -269,17 +266,3 @@ def _metadata(text: str | None) -> dict[str, Any] | None:
     raise UsageError(
         "--metadata takes a JSON object", hint="""such as --metadata '{"ticket": "OPS-7"}'"""
     )
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None:
-        raise UsageError("--at takes a time as ISO 8601", hint="such as 2026-01-31T12:00:00Z")
-    if moment.utcoffset() is None:
-        raise UsageError(
-            "--at has no time zone", hint=f"say which, such as {moment.isoformat()}Z for UTC"
-        )
-    return moment

@@ -60,7 +60,7 @@ def explain(error: CycloptsError, app: App) -> UsageError:
             problem = f"{command} has no {f'option {option}' if option else 'such option'}"
             return UsageError(problem, hint=f"did you mean {near}?" if near else help_hint)
         case MissingArgumentError():
-            verb = "needs a value" if name.startswith("-") else "is missing"
+            verb = "needs a value" if error.keyword else "is missing"
             return UsageError(f"{command}: {name} {verb}", hint=help_hint)
         case RepeatArgumentError():
             return UsageError(f"{command}: {error.token.keyword} stands twice", hint=help_hint)

@@ -12,11 +12,9 @@ from ledger.cli.output import Output
 from ledger.cli.usage import UsageError
 from ledger.errors import ValueTooLarge
 from ledger.secret import Secret
+from ledger.values import MAX_VALUE
 
-__all__ = ["MAX_VALUE", "read_value", "write_value"]
-
-MAX_VALUE = 1024 * 1024
-"""As the library has it; a test holds the two together."""
+__all__ = ["read_value", "write_value"]
 
 
 def read_value(name: str, file: Path | None, output: Output) -> Secret:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -15,11 +15,11 @@ from ledger.cli.output import Columns, Output, facts
 from ledger.errors import TamperedEvent
 
 if TYPE_CHECKING:
-    from ledger.findings import Progress, VerifyReport
+    from ledger.findings import Finding, Progress, VerifyReport
 
-__all__ = ["add_to", "progress"]
+__all__ = ["FINDING", "add_to", "finding_lines", "progress"]
 
-_FINDING: Final = Columns(
+FINDING: Final = Columns(
     all=(
         "finding", "position", "stream", "version", "kind", "reason",
         "expected_fingerprint", "actual_fingerprint", "key_id", "generation",
@@ -92,21 +92,26 @@ def _show(output: Output, report: VerifyReport) -> None:
         output.line("checked", report.level, report.events, report.heads, f"{report.seconds:.3f}")
         for key_id, events in report.by_key.items():
             output.line("key", key_id, events)
-        for finding in report.findings:
-            known: dict[str, Any] = {"finding": "finding", **facts(finding)}
-            output.line(*(known[column] for column in _FINDING.all))
+        finding_lines(output, report.findings)
         if report.omitted:
             output.line("omitted", report.omitted)
         return
-    heads = f", {report.heads:,} secrets" if report.level == "latest" else ""
+    heads = f", {report.heads:,} secrets" if report.level != "control" else ""
     print(f"checked {report.events:,} events{heads} in {report.seconds:.2f} s ({report.level})")
     for key_id, events in report.by_key.items():
         print(f"  {events:>9,} under {key_id}")
-    output.table(_FINDING, report.findings)
+    output.table(FINDING, report.findings)
     if report.omitted:
         print(f"and {report.omitted:,} more")
     if report.ok:
         print("nothing is wrong")
+
+
+def finding_lines(output: Output, findings: Iterable[Finding]) -> None:
+    """Findings as tab-separated lines."""
+    for finding in findings:
+        known: dict[str, Any] = {"finding": "finding", **facts(finding)}
+        output.line(*(known[column] for column in FINDING.all))
 
 
 @contextmanager

@@ -9,19 +9,19 @@ from sqlalchemy import TextualSelect
 from sqlalchemy.engine import Connection, Row
 
 from ledger.events import CONTROL_STREAM, Event
-from ledger.state import Head, Meta, State
+from ledger.state import CheckedRow, Head, Meta, State
 from ledger.store.database import Database
 from ledger.store.statements import whole
 
 __all__ = [
     "PAGE",
-    "CheckedRow",
     "Found",
     "check_page",
     "events_page",
     "find",
     "first_under",
     "head_in_use",
+    "heads_of_generations",
     "heads_page",
     "read_state",
     "stream_page",
@@ -47,21 +47,12 @@ class Found(NamedTuple):
     """The version after the event, where a time was asked for."""
 
 
-class CheckedRow(NamedTuple):
-    """An event with what it follows, for a scan that keeps no state by stream."""
-
-    event: Event
-    previous_position: int | None
-    previous_hash: bytes | None
-    destroyed: int | None
-
-
 def read_state(
     connection: Connection, database: Database, meta: Meta, generation: int | None = None
 ) -> State:
     """The state of the ledger, in a snapshot."""
     sql = database.statements
-    heads = tuple(Head.of_row(row) for row in connection.execute(sql.heads))
+    heads = tuple(heads_of_generations(connection, database))
     keys = tuple((row[0], row[1]) for row in connection.execute(sql.keys))
     in_use = next((h for h in heads if h.state in ("active", "moved")), None)
     if generation is None and in_use is not None:
@@ -104,6 +95,11 @@ def head_in_use(connection: Connection, database: Database) -> Head | None:
     """The head row that reads resolve to."""
     row = connection.execute(database.statements.head_in_use).first()
     return None if row is None else Head.of_row(row)
+
+
+def heads_of_generations(connection: Connection, database: Database) -> list[Head]:
+    """The head row of every generation, in order."""
+    return [Head.of_row(row) for row in connection.execute(database.statements.heads)]
 
 
 def find(

@@ -24,14 +24,14 @@ HEAD_COLUMNS: Final = "generation, position, recorded_at, key_epoch, state"
 
 NODE_COLUMNS: Final = (
     "node_id, node, host, pid, release, state, key_id, key_fingerprint, pending_id,"
-    " pending_fingerprint, readable, position, reason, refusals, started_at, last_seen"
+    " pending_fingerprint, readable, position, reason, refusals, heartbeat, started_at, last_seen"
 )
 _NODE_VALUES: Final = ", ".join(f":{column.strip()}" for column in NODE_COLUMNS.split(","))
 _NODE_RENEWED: Final = ", ".join(
     f"{column} = excluded.{column}"
     for column in (
         "key_id", "key_fingerprint", "pending_id", "pending_fingerprint", "readable",
-        "position", "last_seen",
+        "position", "reason", "heartbeat", "last_seen",
     )
 )  # fmt: skip
 SMALL: Final = 16 * 1024
@@ -80,22 +80,23 @@ _VERSION_AT: Final = """(
 # Streams in order of their bytes, found by skipping through the index one stream at a
 # time: the cost is that of the streams, not of their history. (CROSS JOIN holds SQLite's
 # planner to that order.)
-_HEADS_PAGE: Final = f"""
+_HEADS: Final = """
 WITH RECURSIVE names (stream, n) AS (
-    SELECT (SELECT min(f.stream) FROM {{s}}secret_event AS f
-            WHERE f.generation = :generation AND f.stream {{after}} CAST(:after AS TEXT)), 1
+    SELECT (SELECT min(f.stream) FROM {s}secret_event AS f
+            WHERE f.generation = :generation AND f.stream {after} CAST(:after AS TEXT)), 1
     UNION ALL
-    SELECT (SELECT min(f.stream) FROM {{s}}secret_event AS f
+    SELECT (SELECT min(f.stream) FROM {s}secret_event AS f
             WHERE f.generation = :generation AND f.stream > names.stream), n + 1
     FROM names WHERE names.stream IS NOT NULL AND n < :limit
 )
-SELECT {_P}
-FROM names CROSS JOIN {{s}}secret_event AS e
+SELECT {what}
+FROM names CROSS JOIN {s}secret_event AS e
 WHERE e.generation = :generation AND e.stream = names.stream
- AND e.version = (SELECT max(v.version) FROM {{s}}secret_event AS v
+ AND e.version = (SELECT max(v.version) FROM {s}secret_event AS v
                   WHERE v.generation = :generation AND v.stream = names.stream)
-ORDER BY e.stream
 """
+_HEADS_PAGE: Final = f"{_HEADS} ORDER BY e.stream"
+_HEAD_KEYS: Final = "e.stream, e.key_id, e.key_fingerprint"
 
 # With each event what it follows: the version before it in its stream, and whether a
 # later `secret.destroyed` ends it. So a scan of any length keeps no state by stream.
@@ -159,6 +160,12 @@ class Statements:
             "UPDATE {s}ledger_head SET position = :position, recorded_at = :recorded_at,"
             " key_epoch = :key_epoch"
             " WHERE generation = :generation AND position = :before AND state = 'active'"
+        )
+        self.replace_head: Final = sql(
+            "UPDATE {s}ledger_head SET position = :position, recorded_at = :recorded_at,"
+            " key_epoch = :key_epoch, state = :state"
+            " WHERE generation = :generation AND position = :before AND state = :before_state"
+            " AND key_epoch = :before_epoch"
         )
 
         self.keys: Final = sql("SELECT key_id, key_fingerprint FROM {s}ledger_key ORDER BY key_id")
@@ -227,8 +234,17 @@ class Statements:
             "SELECT 1 FROM {s}secret_event WHERE generation = :generation"
             " AND stream = CAST(:stream AS TEXT) AND position <= :bound LIMIT 1"
         )
-        self.heads_page_from: Final = sql(_HEADS_PAGE, after=">=")
-        self.heads_page_after: Final = sql(_HEADS_PAGE, after=">")
+        self.heads_page_from: Final = sql(_HEADS_PAGE, after=">=", what=_P)
+        self.heads_page_after: Final = sql(_HEADS_PAGE, after=">", what=_P)
+        self.head_keys_from: Final = sql(_HEADS_PAGE, after=">=", what=_HEAD_KEYS)
+        self.head_keys_after: Final = sql(_HEADS_PAGE, after=">", what=_HEAD_KEYS)
+        self.event_keys: Final = sql(
+            "SELECT key_id, key_fingerprint, count(*),"
+            " sum(CASE WHEN substr(sealed, 1, 1) = :purged THEN 1 ELSE 0 END), max(position),"
+            " sum(length(sealed))"
+            " FROM {s}secret_event WHERE generation = :generation"
+            " AND position > :after AND position <= :bound GROUP BY key_id, key_fingerprint"
+        )
         self.check_page: Final = sql(_CHECK_PAGE)
         self.destroyed_after: Final = sql(
             "SELECT max(version) FROM {s}secret_event WHERE generation = :generation"
@@ -248,11 +264,26 @@ class Statements:
             " FROM {s}secret_event WHERE generation = :generation GROUP BY stream"
             " HAVING min(version) <> 1 OR max(version) <> count(*) ORDER BY stream LIMIT :limit"
         )
+        self.event_hashes: Final = sql(
+            "SELECT event_hash FROM {s}secret_event WHERE generation = :generation"
+            " AND position > :after AND position <= :bound ORDER BY position"
+        )
+        # Deletion from the end, for purging alone; the triggers hold it to that.
+        self.last_position: Final = sql(
+            "SELECT coalesce(max(position), 0) FROM {s}secret_event WHERE generation = :generation"
+        )
+        self.delete_events: Final = sql(
+            "DELETE FROM {s}secret_event WHERE generation = :generation AND position > :after"
+        )
         self.generations_of_events: Final = sql(
             "SELECT generation, count(*), min(position), max(position)"
             " FROM {s}secret_event GROUP BY generation ORDER BY generation"
         )
 
+        self.current_by_key: Final = sql(
+            "SELECT key_fingerprint, count(*) FROM {s}secret_current"
+            " WHERE generation = :generation GROUP BY key_fingerprint"
+        )
         self.checkpoint: Final = sql(
             "SELECT position FROM {s}projection_checkpoint"
             " WHERE projection = :projection AND generation = :generation"
@@ -270,6 +301,11 @@ class Statements:
             "UPDATE {s}projection_checkpoint SET position = :position"
             " WHERE projection = :projection AND generation = :generation"
             " AND position = :before"
+        )
+
+        self.forget_checkpoint: Final = sql(
+            "DELETE FROM {s}projection_checkpoint"
+            " WHERE projection = :projection AND generation = :generation"
         )
 
         self.announce_node: Final = sql(

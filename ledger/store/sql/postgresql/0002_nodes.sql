@@ -15,6 +15,7 @@ CREATE TABLE {s}ledger_node (
     position            bigint  NOT NULL,
     reason              text    COLLATE "C" NOT NULL,
     refusals            bigint  NOT NULL,
+    heartbeat           bigint  NOT NULL,
     started_at          bigint  NOT NULL,
     last_seen           bigint  NOT NULL
 ) WITH (fillfactor = 50);

@@ -15,6 +15,7 @@ CREATE TABLE ledger_node (
     position            INTEGER NOT NULL,
     reason              TEXT    NOT NULL,
     refusals            INTEGER NOT NULL,
+    heartbeat           INTEGER NOT NULL,
     started_at          INTEGER NOT NULL,
     last_seen           INTEGER NOT NULL
 ) STRICT;

@@ -1,0 +1,196 @@
+"""How a batch of callers is decided: in one transaction, each for itself.
+
+Under the head row's lock the heads that the batch builds on are read and must open; then
+each caller is decided in order of arrival, against the heads as the accepted ones before it
+leave them. A refused caller takes no place in the log, and harms nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy.engine import Connection
+
+from ledger.append import Attempt, InlineProjection, Outcome, check_not_behind, enter, place
+from ledger.authority import HeldKeys, read_event, short
+from ledger.control import Control
+from ledger.decide import Draft, HeadView, Intent, Put, Rekey, decide, destroyed
+from ledger.errors import KeyExhausted, LedgerError, SecretNotFound
+from ledger.events import NO_HASH, Event, EventType
+from ledger.format import hash_of, tampered
+from ledger.gate import Standing
+from ledger.secret import Secret
+from ledger.state import Head
+from ledger.store.database import Database
+from ledger.versions import info_of, state_of, version_of
+
+__all__ = ["MAX_EVENTS_PER_KEY", "Request", "append"]
+
+MAX_EVENTS_PER_KEY: Final = 2**32
+"""NIST SP 800-38D, 8.3: the bound of GCM with random 96-bit nonces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One caller's write: all of its intents happen, or none."""
+
+    intents: Sequence[Intent]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The state of one append while it decides."""
+
+    connection: Connection
+    database: Database
+    control: Control
+    held: HeldKeys
+    heads: dict[str, HeadView]
+    events: list[Event] = field(default_factory=list)
+    written: dict[tuple[str, int], Secret] = field(default_factory=dict)
+    """Values of this very batch, for a restore that comes right behind."""
+    ended: dict[str, int] = field(default_factory=dict)
+    """Streams that this very batch destroyed, and at which version."""
+
+
+def append(
+    connection: Connection,
+    database: Database,
+    standing: Standing,
+    requests: Sequence[Request],
+    projections: Sequence[InlineProjection],
+    seen: int,
+) -> Attempt | Sequence[Outcome] | None:
+    """Decide and write a batch in the current transaction.
+
+    None where the head row is no longer active at this epoch: read on, then try again.
+    Outcomes alone where every request was refused and nothing was written.
+    Raises TamperedEvent where the log ends before the position `seen` of an earlier call.
+    """
+    control, held = standing.control, standing.held
+    locked = database.lock_head(connection, control.generation, control.epoch)
+    if locked is None or held is None:
+        return None
+    head = locked.head
+    check_not_behind(head, seen)
+    intents = [intent for request in requests for intent in request.intents]
+    streams = sorted({intent.stream for intent in intents})
+    kept = {intent.stream for intent in intents if isinstance(intent, Rekey)}
+    views = {
+        event.stream: _view(control, held, event, kept)
+        for event in database.heads_of(connection, control.generation, streams)
+    }
+    batch = _Batch(connection, database, control, held, views)
+    outcomes: list[Outcome] = [_accept(batch, request, head, locked.now) for request in requests]
+    if not batch.events:
+        return outcomes
+    return enter(connection, database, locked, batch.events, projections, outcomes=outcomes)
+
+
+def _view(control: Control, held: HeldKeys, event: Event, kept: Collection[str]) -> HeadView:
+    owner = control.key(event.key_fingerprint)
+    problem: LedgerError | None = None
+    hash_: bytes = event.event_hash
+    value = Secret(b"")
+    try:
+        hash_ = hash_of(control.ledger_id, event)
+        if hash_ != event.event_hash:
+            raise tampered(event, "its hash does not match its row")
+        if event.event_type == EventType.DESTROYED and owner and owner.lost:
+            pass  # an end needs no value: a lost key takes nothing more from it
+        else:
+            data = Secret(read_event(control, held.by_fingerprint, event))
+            if event.stream in kept:
+                value = data
+    except LedgerError as error:
+        problem = error
+    return HeadView(
+        event=event._replace(sealed=b""),
+        state=state_of(event),
+        hash=hash_,
+        value=value,
+        problem=problem,
+        lost=bool(owner and owner.lost and control.may_be_under(event)),
+    )
+
+
+def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
+    position = head.position + len(batch.events)
+    staged: dict[str, HeadView] = {}
+    events: list[Event] = []
+    drafts: list[Draft] = []
+    control, held = batch.control, batch.held
+    try:
+        _check_not_exhausted(control, position + len(request.intents))
+        for intent in request.intents:
+            view = batch.heads.get(intent.stream)
+            drafts.append(decide(intent, view, NO_HASH, lambda *a: _fetch(batch, *a)))
+        for number, draft in enumerate(drafts, position + 1):
+            event = place(
+                control.ledger_id, head.generation, draft, number, now, held.active, held.active_id
+            )
+            events.append(event)
+            staged[draft.stream] = HeadView(
+                event=event._replace(sealed=b""),
+                state=state_of(event),
+                hash=event.event_hash,
+                value=draft.data,
+                problem=None,
+                lost=False,
+            )
+    except LedgerError as error:
+        return error
+    batch.events.extend(events)
+    batch.heads.update(staged)
+    for draft in drafts:
+        if draft.event_type in (EventType.WRITTEN, EventType.RESTORED):
+            batch.written[draft.stream, draft.version] = draft.data
+        elif draft.event_type == EventType.DESTROYED:
+            batch.ended[draft.stream] = draft.version
+    return [
+        version_of(event, intent.value) if isinstance(intent, Put) else info_of(event)
+        for intent, event in zip(request.intents, events, strict=True)
+    ]
+
+
+def _check_not_exhausted(control: Control, position: int) -> None:
+    if control.events_under_active(position) > MAX_EVENTS_PER_KEY:
+        raise KeyExhausted(
+            f"2^32 events lie under key {control.active.id}"
+            f" ({short(control.active.fingerprint)}…), the bound of AES-GCM",
+            hint="rotate to a new key: secret-ledger keys rotate",
+        )
+
+
+def _fetch(batch: _Batch, stream: str, version: int | None, before: int) -> Secret:
+    """The value of one version, for a restore, also one of this very batch."""
+    sql = batch.database.statements
+    place_of = {"generation": batch.control.generation, "stream": stream}
+    own = [v for s, v in batch.written if s == stream and v < before]
+    wanted = version if version is not None else max(own, default=None)
+    stored = batch.connection.execute(sql.destroyed_after, place_of).scalar_one()
+    ended = max(stored or 0, batch.ended.get(stream, 0))
+    if wanted is not None and wanted < ended:
+        raise destroyed(stream, ended)
+    if wanted is not None and (stream, wanted) in batch.written:
+        return batch.written[stream, wanted]
+    if wanted is None:
+        row = batch.connection.execute(sql.last_with_value, {**place_of, "before": before}).first()
+    else:
+        row = batch.connection.execute(
+            sql.event_of_version, {**place_of, "version": wanted}
+        ).first()
+    event = None if row is None else Event.of_row(row)
+    if event is None or state_of(event) != "live":
+        at = f" at version {version}" if version is not None else ""
+        raise SecretNotFound(f"{stream} has no value to restore{at}", stream=stream)
+    return Secret(
+        read_event(
+            batch.control,
+            batch.held.by_fingerprint,
+            event,
+            destroyed_later=ended > event.version,
+        )
+    )

@@ -1,0 +1,70 @@
+"""Writing to the control stream: the end of it as verified, under the head row's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy.engine import Connection
+
+from ledger.append import place
+from ledger.authority import HeldKeys
+from ledger.control import Control
+from ledger.decide import Draft
+from ledger.events import CONTROL_STREAM, Event
+from ledger.keys import LedgerKey
+from ledger.secret import Secret
+from ledger.store.database import Database, LockedHead
+
+__all__ = ["Entry", "control_events", "lock_control"]
+
+
+class Entry(NamedTuple):
+    """What is to be said in the control stream."""
+
+    event_type: str
+    metadata: str
+    key: LedgerKey | None = None
+    """Sealed under another key than the active one: the one that is being activated."""
+
+
+def lock_control(connection: Connection, database: Database, control: Control) -> LockedHead | None:
+    """Lock the active head row, if the control stream still ends as `control` does.
+
+    None where it has grown: read on, then try again. The epoch alone does not say so: a
+    retirement leaves it as it is.
+    """
+    locked = database.lock_head(connection, control.generation, control.epoch)
+    if locked is None:
+        return None
+    ends = list(database.heads_of(connection, control.generation, [CONTROL_STREAM]))
+    return locked if [end.event_hash for end in ends] == [control.last.event_hash] else None
+
+
+def control_events(
+    control: Control, held: HeldKeys, locked: LockedHead, entries: Iterable[Entry]
+) -> Sequence[Event]:
+    """The sealed events that `entries` become behind the locked head."""
+    events: list[Event] = []
+    for number, entry in enumerate(entries, 1):
+        last = events[-1] if events else control.last
+        draft = Draft(
+            CONTROL_STREAM,
+            last.version + 1,
+            entry.event_type,
+            Secret(b""),
+            entry.metadata,
+            last.event_hash,
+        )
+        events.append(
+            place(
+                control.ledger_id,
+                control.generation,
+                draft,
+                locked.head.position + number,
+                locked.now,
+                entry.key or held.active,
+                None if entry.key else held.active_id,
+            )
+        )
+    return events

@@ -1,0 +1,228 @@
+"""How a key ends: retired, once nothing needs it any more, or lost for good.
+
+Both are one control event that carries the census as it was counted from the rows. A
+superseded key seals nothing new, so what lies under it only ever gets less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from ledger.append import Attempt, InlineProjection, enter
+from ledger.authority import short
+from ledger.census import KeyUse, census
+from ledger.committing import commit
+from ledger.control import Control, ControlKey
+from ledger.control_log import Entry, control_events, lock_control
+from ledger.errors import InvalidValue, KeyInUse, UnknownKey
+from ledger.events import EventType
+from ledger.following import Follower
+from ledger.gate import Standing
+from ledger.log import log
+from ledger.metadata import encode_metadata
+from ledger.nodes import Identity, list_nodes
+from ledger.state import Head
+from ledger.store.database import Database
+from ledger.store.reads import heads_of_generations
+
+__all__ = ["KeyEnd", "lose", "loss", "retire"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEnd:
+    """What became of a key, and what lay under it."""
+
+    changed: bool
+    """False where it had ended so before."""
+    key_id: str
+    key_fingerprint: bytes
+    uses: Sequence[KeyUse]
+    """By generation: events that it was needed for, and rows purged of their data."""
+    secrets: int
+    """Secrets whose latest event lay under it."""
+    nodes: Sequence[str]
+    """Other live nodes that say that they hold it still; no reason to refuse."""
+
+
+async def retire(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    me: Identity,
+    key_id: str,
+    *,
+    actor: str | None,
+    patience: float,
+) -> KeyEnd:
+    """Certify that nothing needs a key any more: a `key.retired` event with the counts.
+
+    Raises UnknownKey; KeyInUse for the active key, and while any event of any generation
+    needs it: where they are, and the way on.
+    """
+    control = (await follower.follow()).control
+    key = _named(control, key_id)
+    if key.retired is not None:
+        return await _report(follower, me, key, changed=False)
+    if key.lost is not None:
+        raise KeyInUse(
+            f"key {key.id} is lost: there is nothing to retire", hint="it needs no retirement"
+        )
+    report = await _report(follower, me, key, changed=True)
+    _check_unused(key, report, await _generations(follower.database))
+    await _end(follower, projections, key, EventType.KEY_RETIRED, report, actor, None, patience)
+    return report
+
+
+async def loss(follower: Follower, me: Identity, key_id: str) -> KeyEnd:
+    """What would go with a key that is lost. Raises UnknownKey, KeyInUse."""
+    control = (await follower.follow()).control
+    key = _named(control, key_id)
+    if key.lost is None and key.fingerprint in follower.standing.keys:
+        raise KeyInUse(
+            f"key {key.id} ({short(key.fingerprint)}…) is in the keyring: it is not lost",
+            hint="`keys rekey`, or a migration, moves what lies under it to the active key",
+            key_id=key.id,
+        )
+    return await _report(follower, me, key, changed=key.lost is None)
+
+
+async def lose(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    me: Identity,
+    key_id: str,
+    *,
+    reason: str,
+    actor: str | None,
+    patience: float,
+) -> KeyEnd:
+    """Give up a superseded key for good: one `key.lost` event with what goes with it.
+
+    Its versions are destroyed from then on, and nothing waits for it any more; nothing
+    undoes that. Raises UnknownKey, InvalidValue without a reason; KeyInUse for the active
+    key, and for one that is in the keyring.
+    """
+    given: object = reason
+    if not isinstance(given, str) or not given.strip():
+        raise InvalidValue("a reason is needed to give up a key; it is kept in the log")
+    report = await loss(follower, me, key_id)
+    if report.changed:
+        key = _named(follower.standing.control, key_id)
+        await _end(follower, projections, key, EventType.KEY_LOST, report, actor, reason, patience)
+    return report
+
+
+def _named(control: Control, key_id: str) -> ControlKey:
+    key = control.key_of_id(key_id)
+    if key is None:
+        raise UnknownKey(
+            f"no key {key_id} was ever introduced here",
+            hint=f"the keys of this ledger: {', '.join(k.id for k in control.keys)}",
+            key_id=key_id,
+        )
+    if key == control.active:
+        raise KeyInUse(
+            f"key {key.id} ({short(key.fingerprint)}…) is the active one",
+            hint="rotate to another key first: secret-ledger keys rotate",
+            key_id=key.id,
+        )
+    return key
+
+
+async def _generations(database: Database) -> Sequence[Head]:
+    return await database.run(lambda c: heads_of_generations(c, database), "statement")
+
+
+async def _report(follower: Follower, me: Identity, key: ControlKey, *, changed: bool) -> KeyEnd:
+    database = follower.database
+    counted = await census(database, follower.standing.control.generation)
+    nodes = await database.run(lambda c: list_nodes(c, database, None), "statement")
+    holding = [
+        f"{node.node} (pid {node.pid} on {node.host})"
+        for node in nodes
+        if node.state == "live"
+        and node.node_id != me.node_id
+        and key.fingerprint.hex() in [mark for _, mark in node.readable]
+    ]
+    return KeyEnd(
+        changed=changed,
+        key_id=key.id,
+        key_fingerprint=key.fingerprint,
+        uses=[u for u in counted.events if u.key_fingerprint == key.fingerprint],
+        secrets=sum(h.secrets for h in counted.heads if h.key_fingerprint == key.fingerprint),
+        nodes=holding,
+    )
+
+
+def _check_unused(key: ControlKey, report: KeyEnd, heads: Sequence[Head]) -> None:
+    places = [
+        f"{use.events:,} events of generation {use.generation} ({use.state})"
+        for use in report.uses
+        if use.events
+    ]
+    # Half purged, it is as it was: nobody knows what is left until the purge is done.
+    places += [f"generation {h.generation}, half purged" for h in heads if h.state == "purging"]
+    if not places:
+        return
+    behind = ("closed", "purging")
+    migrate = any(use.events and use.state not in behind for use in report.uses)
+    steps = ["secret-ledger migrate"] if migrate else []
+    steps += [f"secret-ledger generations purge {h.generation}" for h in heads if h.state in behind]
+    if migrate:
+        steps.append("secret-ledger generations purge of the one that it leaves")
+    raise KeyInUse(
+        f"key {key.id} ({short(key.fingerprint)}…) is needed for {', '.join(places)};"
+        f" {report.secrets:,} secrets have their latest version there",
+        hint=f"first: {', then '.join(steps)}",
+        key_id=key.id,
+        events=sum(use.events for use in report.uses),
+        secrets=report.secrets,
+    )
+
+
+async def _end(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    key: ControlKey,
+    event_type: str,
+    report: KeyEnd,
+    actor: str | None,
+    reason: str | None,
+    patience: float,
+) -> None:
+    about: dict[str, Any] = {
+        "key": {"id": key.id, "fingerprint": key.fingerprint.hex()},
+        "counts": {
+            str(use.generation): {"events": use.events, "purged": use.purged} for use in report.uses
+        },
+        "secrets": report.secrets,
+    }
+    metadata = encode_metadata(actor=actor, reason=reason, ledger=about)
+    ended: Callable[[ControlKey], object] = (
+        (lambda k: k.retired) if event_type == EventType.KEY_RETIRED else (lambda k: k.lost)
+    )
+
+    def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+        control, held = standing.control, standing.held
+        known = control.key(key.fingerprint)
+        if known is None or ended(known) is not None:
+            return ()  # another node was faster
+        locked = lock_control(connection, follower.database, control)
+        if locked is None or held is None:
+            return None
+        events = control_events(control, held, locked, [Entry(event_type, metadata)])
+        return enter(connection, follower.database, locked, events, projections)
+
+    await commit(follower, write, patience=patience)
+    await follower.follow()
+    log.info(
+        "key_ended",
+        event_type=event_type,
+        key_id=key.id,
+        key_fingerprint=key.fingerprint.hex(),
+        actor=actor,
+        reason=reason,
+    )

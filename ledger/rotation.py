@@ -1,0 +1,183 @@
+"""How another key takes over: two control events in one transaction.
+
+`key.introduced` is sealed under the key active so far (authorisation), `key.activated` under
+the new one (possession). Each seal covers the chain before it, so the new key alone still
+proves the whole control stream. From that commit on every append under the old key is refused:
+the epoch that it states is not the head row's any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.engine import Connection
+
+from ledger.append import Attempt, InlineProjection, enter
+from ledger.authority import short
+from ledger.census import KeyCount, heads_by_key
+from ledger.committing import commit
+from ledger.control import Control, key_metadata
+from ledger.control_log import Entry, control_events, lock_control
+from ledger.errors import KeyReused, MigrationInProgress, NodeNotReady
+from ledger.events import EventType, from_microseconds
+from ledger.following import Follower
+from ledger.gate import Standing
+from ledger.keys import LedgerKey
+from ledger.log import log
+from ledger.nodes import Identity, NodeInfo, list_nodes
+from ledger.store.database import Database
+from ledger.store.reads import heads_of_generations
+
+__all__ = ["Rotation", "rotate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a rotation changed, and what it did not."""
+
+    changed: bool
+    """False where the configured key was active already."""
+    key_id: str
+    key_fingerprint: bytes
+    """What new events are sealed under."""
+    epoch: int
+    position: int
+    """Where it was activated: the first event under it."""
+    activated_at: datetime
+    replaced: str | None
+    """The key id that was active before; None if this is the ledger's first key."""
+    behind: Sequence[KeyCount]
+    """How many secrets still have their latest event under another key, by key."""
+    unready: Sequence[str]
+    """Live nodes that can't read the key, where it was forced over them."""
+
+
+async def rotate(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    me: Identity,
+    *,
+    actor: str | None,
+    force_reason: str | None,
+    patience: float,
+) -> Rotation:
+    """Make the keyring's current key the active one. Nothing is done where it is already.
+
+    Raises NodeNotReady, naming the nodes, while a live node can't read the key, unless there
+    is a reason to go over them, which is recorded; KeyReused for a key that was active
+    before; MigrationInProgress; StaleKey; KeyExhausted never: it is the way out of that.
+    """
+    database = follower.database
+    unready: list[str] = []
+
+    def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+        control, held = standing.control, standing.held
+        new = _successor(control, follower.keyring.current.for_ledger(control.ledger_id))
+        if new is None:
+            return ()
+        locked = lock_control(connection, database, control)
+        if locked is None or held is None:
+            return None
+        check_not_building(connection, database)
+        unready[:] = _unready(list_nodes(connection, database, None), me, new)
+        if unready and force_reason is None:
+            raise _not_ready(unready, new)
+        connection.execute(
+            database.statements.insert_key, {"key_id": new.id, "key_fingerprint": new.fingerprint}
+        )
+        metadata = key_metadata(
+            new.id, new.fingerprint, control.epoch + 1, actor=actor, reason=force_reason
+        )
+        entries = (
+            Entry(EventType.KEY_INTRODUCED, metadata),
+            Entry(EventType.KEY_ACTIVATED, metadata, new),
+        )
+        events = control_events(control, held, locked, entries)
+        return enter(connection, database, locked, events, projections, epoch=control.epoch + 1)
+
+    done = await commit(follower, write, patience=patience)
+    changed = isinstance(done, Attempt)
+    if changed:
+        await follower.follow()
+    control = follower.standing.control
+    active = control.active
+    if changed:
+        log.info(
+            "key_rotated",
+            key_id=active.id,
+            key_fingerprint=active.fingerprint.hex(),
+            epoch=control.epoch,
+            actor=actor,
+            reason=force_reason,
+        )
+    return Rotation(
+        changed=changed,
+        key_id=active.id,
+        key_fingerprint=active.fingerprint,
+        epoch=control.epoch,
+        position=active.activated,
+        activated_at=from_microseconds(
+            next(e.recorded_at for e in control.events if e.position == active.activated)
+        ),
+        replaced=control.keys[-2].id if control.epoch > 1 else None,
+        behind=[
+            count
+            for count in await heads_by_key(database, control.generation)
+            if count.key_fingerprint != active.fingerprint
+        ],
+        unready=unready if changed else [],
+    )
+
+
+def _successor(control: Control, current: LedgerKey) -> LedgerKey | None:
+    """The key to activate; None where it is active already."""
+    known = control.key(current.fingerprint)
+    if known is None:
+        return current
+    if known == control.active:
+        return None
+    end = "is lost" if known.lost else "was retired" if known.retired else "was active before"
+    raise KeyReused(
+        f"key {known.id} ({short(known.fingerprint)}…) {end}: a key is activated once",
+        hint="rotate to a third key: make one with `secret-ledger keygen`, deploy it as"
+        " OS_SECRET_KEY with the others in OS_SECRET_PREVIOUS_KEYS, then rotate",
+        key_id=known.id,
+    )
+
+
+def check_not_building(connection: Connection, database: Database) -> None:
+    """Raises MigrationInProgress while the next generation is being built."""
+    heads = heads_of_generations(connection, database)
+    building = [head.generation for head in heads if head.state == "building"]
+    if building:
+        raise MigrationInProgress(
+            f"generation {building[0]} is being built under the active key",
+            hint="let `secret-ledger migrate` finish, or `secret-ledger migrate --abandon` it",
+            generation=building[0],
+        )
+
+
+def _unready(nodes: Iterable[NodeInfo], me: Identity, new: LedgerKey) -> list[str]:
+    wanted = new.fingerprint.hex()
+    return [
+        f"{node.node} (pid {node.pid} on {node.host})"
+        for node in nodes
+        if node.state == "live"
+        and node.node_id != me.node_id
+        and wanted not in [fingerprint for _, fingerprint in node.readable]
+    ]
+
+
+def _not_ready(unready: Sequence[str], new: LedgerKey) -> NodeNotReady:
+    shown = ", ".join(unready[:10]) + (f" and {len(unready) - 10} more" if unready[10:] else "")
+    return NodeNotReady(
+        f"{len(unready)} live nodes can't read key {new.id} ({short(new.fingerprint)}…): {shown}",
+        hint="deploy the key to them first (OS_SECRET_KEY, the old one in"
+        " OS_SECRET_PREVIOUS_KEYS); `secret-ledger nodes` shows who holds what; to rotate all"
+        " the same, and fence them: --force-reason REASON",
+        nodes=list(unready),
+        key_id=new.id,
+        key_fingerprint=new.fingerprint.hex(),
+    )

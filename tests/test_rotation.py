@@ -1,0 +1,193 @@
+"""Rotation: who may take over, who is in the way, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from ledgers import NEW, OLD, THIRD, opened
+from log_builder import building
+
+from ledger import (
+    Key,
+    KeyFingerprintMismatch,
+    KeyReused,
+    LedgerUnavailable,
+    MigrationInProgress,
+    NodeNotReady,
+    StaleKey,
+)
+from ledger.events import CONTROL_STREAM, EventType
+from ledger.metadata import parse_metadata
+from ledger.store.reads import stream_page
+
+
+async def test_a_rotation_activates_the_pending_key_and_says_what_it_left(
+    database_url: str,
+) -> None:
+    async with opened(database_url, OLD) as ledger:
+        await ledger.put_many({"a": "1", "b": "2", "c": "3"})
+        await ledger.delete("c")
+    async with opened(database_url, NEW, OLD) as ledger:
+        done = await ledger.rotate(actor="alice")
+        assert (done.changed, done.key_id, done.replaced, done.epoch) == (
+            True, "k-new", "k-old", 2,
+        )  # fmt: skip
+        assert done.position == ledger.position == 8
+        assert [(c.key_id, c.secrets) for c in done.behind] == [("k-old", 3)]
+        written = await ledger.put("a", "4")
+        assert (written.key_id, written.position) == ("k-new", 9)
+        assert (await ledger.get("b")).value.reveal() == b"2"
+        assert (await ledger.verify("full")).ok
+        states = {s.key_id: s.state for s in await ledger.key_status()}
+        assert states == {"k-old": "superseded", "k-new": "active"}
+    async with opened(database_url, NEW, OLD, verify="full") as ledger:
+        assert (await ledger.get("a")).value.reveal() == b"4"
+
+
+async def test_both_control_events_say_who_and_why_and_are_sealed_as_the_contract_says(
+    database_url: str,
+) -> None:
+    async with (
+        opened(database_url, OLD, node="stale"),
+        opened(database_url, NEW, OLD) as ledger,
+    ):
+        await ledger.rotate(actor="alice", force_reason="the old key leaked")
+        events = await ledger.database.run(
+            lambda c: stream_page(c, ledger.database, 0, CONTROL_STREAM, 2), "statement"
+        )
+    assert [(e.event_type, e.key_id, e.version) for e in events] == [
+        (EventType.KEY_INTRODUCED, "k-old", 3),
+        (EventType.KEY_ACTIVATED, "k-new", 4),
+    ]
+    for event in events:
+        facts = parse_metadata(event.metadata)
+        assert (facts.actor, facts.reason) == ("alice", "the old key leaked")
+        assert facts.ledger["epoch"] == 2
+        assert facts.ledger["key"]["id"] == "k-new"
+
+
+async def test_rotating_again_says_that_there_is_nothing_to_do(database_url: str) -> None:
+    async with opened(database_url, NEW, OLD) as ledger:
+        assert not (await ledger.rotate()).changed  # the first key of a new ledger
+        before = ledger.position
+        done = await ledger.rotate(OLD)
+        assert done.changed
+        again = await ledger.rotate()
+        assert (again.changed, again.key_id, again.position) == (False, "k-old", before + 2)
+        assert ledger.position == before + 2
+
+
+async def test_a_key_that_was_active_before_is_not_activated_again(database_url: str) -> None:
+    async with opened(database_url, OLD) as ledger:
+        await ledger.rotate(NEW)
+        with pytest.raises(KeyReused, match="was active before") as caught:
+            await ledger.rotate(OLD)
+        assert "third" in caught.value.hint
+        assert (await ledger.rotate(THIRD)).epoch == 3
+        await ledger.put("a", "1")
+        assert (await ledger.verify("full")).ok
+
+
+async def test_a_retired_or_lost_key_is_not_activated_again(database_url: str) -> None:
+    async with building(database_url, OLD) as log:
+        await log.rotate(NEW)
+        await log.rotate(THIRD)
+        await log.retire(OLD)
+        await log.lose(NEW)
+    async with opened(database_url, OLD, NEW, THIRD) as ledger:
+        with pytest.raises(KeyReused, match="was retired"):
+            await ledger.rotate()
+    async with opened(database_url, NEW, OLD, THIRD) as ledger:
+        with pytest.raises(KeyReused, match="is lost"):
+            await ledger.rotate()
+
+
+async def test_a_label_that_is_bound_to_other_material_is_refused(database_url: str) -> None:
+    same_label = Key.from_bytes(bytes(range(40, 72)), "k-old")
+    async with opened(database_url, OLD) as ledger:
+        await ledger.rotate(NEW)
+    async with opened(database_url, NEW) as ledger:
+        position = ledger.position
+        with pytest.raises(KeyFingerprintMismatch):
+            await ledger.rotate(same_label)
+        assert ledger.position == position
+        assert (await ledger.put("a", "1")).key_id == "k-new"
+
+
+async def test_a_live_node_without_the_key_is_in_the_way_and_named(database_url: str) -> None:
+    async with (
+        opened(database_url, OLD, node="behind") as behind,
+        opened(database_url, NEW, OLD, node="ahead"),
+        opened(database_url, NEW, OLD, node="here") as here,
+    ):
+        position = here.position
+        with pytest.raises(NodeNotReady, match="1 live nodes") as caught:
+            await here.rotate()
+        assert caught.value.details["key_id"] == "k-new"
+        assert "behind (pid" in caught.value.message
+        assert "ahead" not in caught.value.message
+        assert here.position == position
+        done = await here.rotate(force_reason="it is gone for good")
+        (unready,) = done.unready
+        assert unready.startswith("behind ")
+        with pytest.raises(StaleKey):
+            await behind.put("a", "1")
+        await here.put("a", "2")
+
+
+async def test_a_node_that_is_gone_or_closed_is_not_in_the_way(database_url: str) -> None:
+    async with building(database_url, OLD) as log, opened(database_url, NEW, OLD) as here:
+        async with opened(database_url, OLD, node="closed"):
+            pass
+        async with opened(database_url, OLD, node="dead"):
+            await log.execute(
+                "UPDATE {s}ledger_node SET last_seen = last_seen - 3 * heartbeat - 1000000"
+                " WHERE node = 'dead'"
+            )
+            assert (await here.rotate()).changed
+
+
+async def test_no_rotation_while_a_generation_is_being_built(database_url: str) -> None:
+    async with building(database_url, OLD) as log:
+        await log.put("a", b"1")
+        await log.execute(
+            "INSERT INTO {s}ledger_head (generation, position, recorded_at, key_epoch, state)"
+            " VALUES (1, 0, 0, 1, 'building')"
+        )
+    async with opened(database_url, NEW, OLD) as ledger:
+        with pytest.raises(MigrationInProgress, match="generation 1"):
+            await ledger.rotate()
+        assert (await ledger.put("a", "2")).key_id == "k-old"
+
+
+async def test_a_stale_node_and_a_read_only_one_rotate_nothing(database_url: str) -> None:
+    async with building(database_url, OLD) as log, opened(database_url, OLD) as stale:
+        await log.rotate(NEW)
+        with pytest.raises(StaleKey):
+            await stale.rotate(THIRD)
+    async with opened(database_url, NEW, read_only=True) as reader:
+        with pytest.raises(LedgerUnavailable, match="read-only"):
+            await reader.rotate(THIRD)
+
+
+async def test_of_two_rotations_at_once_one_is_told_that_it_is_done(database_url: str) -> None:
+    async with opened(database_url, OLD):
+        pass
+    async with (
+        opened(database_url, NEW, OLD, node="one") as one,
+        opened(database_url, NEW, OLD, node="two") as two,
+    ):
+        done = await asyncio.gather(one.rotate(), two.rotate())
+        assert sorted(d.changed for d in done) == [False, True]
+        assert {(d.epoch, d.key_id) for d in done} == {(2, "k-new")}
+        assert (await one.verify("full")).ok
+
+
+async def test_a_rotation_follows_a_control_event_that_it_had_not_seen(database_url: str) -> None:
+    async with building(database_url, OLD) as log:
+        await log.rotate(NEW)
+        async with opened(database_url, NEW, OLD) as ledger:
+            await log.retire(OLD)  # the epoch stays, the control stream grows
+            assert (await ledger.rotate(THIRD)).epoch == 3
+            assert (await ledger.verify("full")).ok
