@@ -20,10 +20,11 @@ from ledger.decide import Draft, HeadView, Intent, Put, Rekey, decide, destroyed
 from ledger.errors import KeyExhausted, LedgerError, SecretNotFound
 from ledger.events import NO_HASH, Event, EventType
 from ledger.format import hash_of, tampered
-from ledger.gate import Standing
+from ledger.gate import Standing, check_last
 from ledger.secret import Secret
 from ledger.state import Head
 from ledger.store.database import Database
+from ledger.store.reads import last_event
 from ledger.versions import info_of, state_of, version_of
 
 __all__ = ["MAX_EVENTS_PER_KEY", "Request", "append"]
@@ -62,12 +63,14 @@ def append(
     requests: Sequence[Request],
     projections: Sequence[InlineProjection],
     seen: int,
+    own: Head | None = None,
 ) -> Attempt | Sequence[Outcome] | None:
     """Decide and write a batch in the current transaction.
 
     None where the head row is no longer active at this epoch: read on, then try again.
     Outcomes alone where every request was refused and nothing was written.
-    Raises TamperedEvent where the log ends before the position `seen` of an earlier call.
+    Raises TamperedEvent where the log ends before the position `seen` of an earlier call, or
+    where the head row is not at its last event; `own` is the head row as this process left it.
     """
     control, held = standing.control, standing.held
     locked = database.lock_head(connection, control.generation, control.epoch)
@@ -75,6 +78,8 @@ def append(
         return None
     head = locked.head
     check_not_behind(head, seen)
+    if head != own:  # its place and its time are about to be sealed
+        check_last(control, head, last_event(connection, database, head))
     intents = [intent for request in requests for intent in request.intents]
     streams = sorted({intent.stream for intent in intents})
     kept = {intent.stream for intent in intents if isinstance(intent, Rekey)}

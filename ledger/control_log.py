@@ -12,9 +12,11 @@ from ledger.authority import HeldKeys
 from ledger.control import Control
 from ledger.decide import Draft
 from ledger.events import CONTROL_STREAM, Event
+from ledger.gate import check_last
 from ledger.keys import LedgerKey
 from ledger.secret import Secret
 from ledger.store.database import Database, LockedHead
+from ledger.store.reads import last_event
 
 __all__ = ["Entry", "control_events", "lock_control"]
 
@@ -37,6 +39,7 @@ def lock_control(connection: Connection, database: Database, control: Control) -
     locked = database.lock_head(connection, control.generation, control.epoch)
     if locked is None:
         return None
+    check_last(control, locked.head, last_event(connection, database, locked.head))
     ends = list(database.heads_of(connection, control.generation, [CONTROL_STREAM]))
     return locked if [end.event_hash for end in ends] == [control.last.event_hash] else None
 

@@ -38,7 +38,15 @@ from ledger.format import hash_of
 from ledger.keys import Keyring, LedgerKey
 from ledger.state import Head, State
 
-__all__ = ["Standing", "check_pinned", "check_state", "is_damaged", "judge", "out_of_reach"]
+__all__ = [
+    "Standing",
+    "check_last",
+    "check_pinned",
+    "check_state",
+    "is_damaged",
+    "judge",
+    "out_of_reach",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +102,7 @@ def check_state(state: State) -> Control:
             f"the head row is at key epoch {head.key_epoch}, the control stream at"
             f" {control.epoch}: this is damage, not a wrong key"
         )
-    last = state.last
-    if last is None or head.position < control.last.position:
-        raise TamperedEvent(
-            f"the head row says that the log ends at position {head.position}; there is no such"
-            " event, or the control stream goes on behind it",
-            position=head.position,
-        )
-    if last.recorded_at != head.recorded_at and not is_damaged(state.meta.ledger_id, last):
-        raise TamperedEvent(
-            f"the head row's time is not that of the last event, at position {head.position}",
-            position=head.position,
-        )
+    check_last(control, head, state.last)
     known = {key.id: key.fingerprint for key in control.keys}
     if len(state.keys) != len(known) or dict(state.keys) != known:
         raise TamperedEvent(
@@ -113,6 +110,21 @@ def check_state(state: State) -> Control:
             hint="the control stream is the truth; restore ledger_key from it or from a backup",
         )
     return control
+
+
+def check_last(control: Control, head: Head, last: Event | None) -> None:
+    """The head row is at the place and time of the last event. Raises TamperedEvent."""
+    if last is None or head.position < control.last.position:
+        raise TamperedEvent(
+            f"the head row says that the log ends at position {head.position}; there is no such"
+            " event, or the control stream goes on behind it",
+            position=head.position,
+        )
+    if last.recorded_at != head.recorded_at and not is_damaged(control.ledger_id, last):
+        raise TamperedEvent(
+            f"the head row's time is not that of the last event, at position {head.position}",
+            position=head.position,
+        )
 
 
 def is_damaged(ledger_id: bytes, event: Event) -> bool:

@@ -106,6 +106,6 @@ def _to_bytes(value: object) -> tuple[bytes, str]:
             return bytes(value), ""
     except UnicodeEncodeError:
         return b"", "the text holds a lone surrogate, which UTF-8 can't encode"
-    except (BufferError, ValueError):
-        return b"", "the memoryview can't be read"
+    except Exception:  # noqa: BLE001  # also a subclass's own: frames here hold the value
+        return b"", "its bytes can't be read"
     return b"", f"a value is str, bytes or Secret, not {type(value).__name__}"

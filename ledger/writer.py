@@ -24,6 +24,7 @@ from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.log import log
+from ledger.state import Head
 from ledger.store.translate import is_refusal
 from ledger.versions import SecretInfo
 
@@ -61,6 +62,8 @@ class Writer:
         self._closed = False
         self._held_over: _Waiting | None = None
         self._warned = False
+        self._left: Head | None = None
+        """The head row as the last batch left it."""
 
     async def submit(self, intents: Sequence[Intent]) -> Sequence[SecretInfo]:
         """Write all of `intents` in one transaction, or none. Raises what refused them."""
@@ -158,12 +161,14 @@ class Writer:
 
         def write(c: Connection, standing: Standing) -> Attempt | Sequence[Outcome] | None:
             return append(
-                c, follower.database, standing, requests, self._projections, follower.seen
-            )
+                c, follower.database, standing, requests, self._projections, follower.seen,
+                self._left,
+            )  # fmt: skip
 
         done = await commit(follower, write, patience=self._patience)
         if not isinstance(done, Attempt):
             return done
+        self._left = done.head
         control = follower.standing.control
         self._warn_of_exhaustion(control.events_under_active(done.head.position))
         return done.outcomes

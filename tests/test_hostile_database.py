@@ -574,6 +574,33 @@ async def test_rows_behind_the_end_of_the_log_are_found_by_both_levels(victim: V
         await gate_of(victim)
 
 
+async def test_nothing_is_built_on_a_head_row_that_is_not_at_the_last_event(
+    victim: Victim,
+) -> None:
+    """Its place and its time would be sealed into the log, for ever: beyond a gap that no boot
+    passes, or at the end of time."""
+    edits = [("position", n) for n in (99, 1000, 2**40, 2**63 - 2, 2**63 - 1)]
+    edits += [("recorded_at", n) for n in (0, 2**62, 2**63 - 1)]
+    async with opened(victim.url, projections=()) as running:
+        for number, (column, value) in enumerate(edits):
+            # Also right behind a write of its own.
+            await running.put("written", f"{number}")
+            kept = await saved(victim.attacker, "ledger_head")
+            for _ in range(2):
+                await victim.attacker.sql(f"UPDATE ledger_head SET {column} = $1", value)
+                for work in (
+                    running.put("new", "value"),
+                    running.put_many({"new": "value", "newer": "value"}),
+                    running.destroy("alpha", reason="a try"),
+                    running.lost("k-old", reason="a try"),
+                ):
+                    with pytest.raises(TamperedEvent, match="head row"):
+                        await work
+                await put_back(victim.attacker, kept)
+        assert (await running.put("new", "value")).recorded_at.year < 2100
+        assert (await running.verify("full")).ok
+
+
 async def test_rows_of_a_generation_that_is_not_there_are_found(victim: Victim) -> None:
     await insert(victim.attacker, victim.event("alpha", 1)._replace(generation=5))
     async with opened(victim.url) as ledger:

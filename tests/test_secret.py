@@ -199,6 +199,18 @@ def test_a_released_memoryview_is_an_invalid_value() -> None:
         Secret(view)
 
 
+class _Unwilling(bytes):
+    def __bytes__(self) -> bytes:
+        raise RuntimeError("not today")
+
+
+def test_bytes_that_fail_to_be_read_are_an_invalid_value_and_not_shown() -> None:
+    with pytest.raises(InvalidValue) as caught:
+        Secret(_Unwilling(CANARY.encode()))
+    assert CANARY not in shown_by(caught.value)
+    assert caught.value.__context__ is None
+
+
 def test_bytes_that_are_no_text_are_an_invalid_value_to_reveal_text_without_the_bytes() -> None:
     with pytest.raises(InvalidValue, match="UTF-8") as caught:
         Secret(CANARY.encode() + b"\xff").reveal_text()

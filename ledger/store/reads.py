@@ -23,6 +23,7 @@ __all__ = [
     "head_in_use",
     "heads_of_generations",
     "heads_page",
+    "last_event",
     "read_state",
     "stream_page",
     "with_witnesses",
@@ -62,12 +63,17 @@ def read_state(
     if generation is not None:
         control = tuple(_stream(connection, database, generation, CONTROL_STREAM))
     if in_use is not None:
-        rows = connection.execute(
-            sql.event_at_position,
-            {"generation": in_use.generation, "position": in_use.position},
-        )
-        last = _first(rows)
+        last = last_event(connection, database, in_use)
     return State(meta, heads, keys, control, last)
+
+
+def last_event(connection: Connection, database: Database, head: Head) -> Event | None:
+    """The event at the position that a head row states."""
+    rows = connection.execute(
+        database.statements.event_at_position,
+        {"generation": head.generation, "position": head.position},
+    )
+    return _first(rows)
 
 
 def _stream(
