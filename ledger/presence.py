@@ -31,7 +31,6 @@ class Presence:
         self._failure: str | None = None
         self._renewed = time.monotonic()
         self._task: asyncio.Task[None] | None = None
-        self._active = follower.standing.control.active.fingerprint
         # What the boot gate has told is not told again.
         self._told = {node.node_id for node in known}
 
@@ -88,9 +87,6 @@ class Presence:
 
     def _tell(self, differing: Sequence[NodeInfo], active: bytes) -> None:
         """Log each node that is fenced, once for as long as it is."""
-        if active != self._active:
-            self._active = active
-            self._told.clear()
         # One that holds the active key is about to follow: so is every node, after a rotation.
         fenced = [node for node in differing if not node.reads(active)]
         for node in fenced:

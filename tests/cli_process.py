@@ -21,7 +21,9 @@ LEDGER = [sys.executable, "-m", "ledger"]
 
 def environment(url: str) -> dict[str, str]:
     """What a shell has set: the database, the key, a terminal of 100 columns."""
-    kept = {n: v for n, v in os.environ.items() if "OS_SECRET_" not in n}
+    # Buffered as it is for everybody else, whatever this machine has set.
+    ours = ("OS_SECRET_", "PYTHONUNBUFFERED")
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(ours)}
     return {
         **kept,
         "PYTHONPATH": str(ROOT),

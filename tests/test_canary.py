@@ -43,6 +43,7 @@ from ledger import (
 from ledger.decide import Destroy, Put
 from ledger.format import _U32, context_of, event_hash, open_event
 from ledger.keys import LedgerKey
+from ledger.readiness import liveness, readiness
 from ledger.state import Head
 from ledger.store.database import Database
 
@@ -144,6 +145,7 @@ async def use(ledger: SecretLedger) -> Sequence[object]:
     shown.append([info async for info in ledger.history("name")])
     shown += [await ledger.verify("full"), await ledger.health(), await ledger.nodes()]
     shown.append(await ledger.key_status())
+    shown += [await readiness(ledger, max_age=0), await liveness(ledger)]
     return shown
 
 
@@ -494,6 +496,11 @@ async def test_a_command_shows_the_value_neither_to_ps_nor_in_its_debug_output(
     )
     assert failed.returncode == 22, failed.stderr.decode()
     watch.look("its debug output", failed.stdout + failed.stderr)
+    command = [sys.executable, "-m", "ledger", "nodes", "--watch", "--json", "--debug"]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        watch.look("a watch", process.stdout.readline())
+        process.terminate()
     assert not watch.found, "\n".join(watch.found)
 
 

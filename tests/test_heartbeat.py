@@ -99,7 +99,7 @@ async def test_a_node_that_is_fenced_is_logged_when_noticed_and_not_at_every_bea
         assert told(caplog) == []
         await here.rotate(THIRD, force_reason="test")
         (line,) = told(caplog)
-        assert "node late" in line
+        assert "node late" in line  # for it had caught up in between
 
 
 async def test_what_the_boot_has_told_is_not_logged_again_at_the_first_beat(
