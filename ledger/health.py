@@ -30,6 +30,7 @@ __all__ = [
     "Observer",
     "Verified",
     "key_status",
+    "rotation_due",
     "tell",
 ]
 
@@ -77,6 +78,8 @@ class KeyStatus:
     activated_at: datetime | None
     events: int | None
     """Events under it; known without counting for the active key only."""
+    age_seconds: float | None = None
+    """Since its activation, by this machine's clock; of the active key only."""
 
 
 def key_status(standing: Standing, head: Head | None) -> Sequence[KeyStatus]:
@@ -97,6 +100,7 @@ def key_status(standing: Standing, head: Head | None) -> Sequence[KeyStatus]:
                 key.activated,
                 from_microseconds(times[key.activated]),
                 control.events_under_active(head.position) if active and head else None,
+                time.time() - times[key.activated] / 1_000_000 if active else None,
             )
         )
     if standing.held is not None and standing.held.pending is not None:
@@ -107,6 +111,17 @@ def key_status(standing: Standing, head: Head | None) -> Sequence[KeyStatus]:
             )
         )
     return found
+
+
+def rotation_due(keys: Sequence[KeyStatus], *, days: float, events: int) -> str | None:
+    """Why the active key should be replaced, where it is older or carries more than that; the
+    ledger never rotates by itself. See NIST SP 800-57 part 1, 5.3.6, and SP 800-38D, 8.3."""
+    for key in keys:
+        if key.age_seconds is not None and key.age_seconds > days * 86_400:
+            return f"key {key.key_id} is {key.age_seconds / 86_400:,.0f} days old"
+        if key.events is not None and key.events > events:
+            return f"{key.events:,} events lie under key {key.key_id}"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

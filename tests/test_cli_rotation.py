@@ -119,3 +119,17 @@ def test_a_rotation_without_the_previous_key_says_where_that_one_goes(cli: Cli) 
     done = cli("keys", "rotate")
     assert done.code == 11
     assert "keep the old key in OS_SECRET_PREVIOUS_KEYS" in done.err
+
+
+def test_a_key_that_is_due_is_warned_of_and_never_rotated_by_itself(cli: Cli) -> None:
+    plain = cli("keys", "status")
+    assert not [line for line in plain.remarks("warning:") if "rotate" in line]
+    (row,) = plain.rows
+    assert (row[0], row[8]) == ("k-old", "5")
+    assert 0 <= float(row[9]) < 3600
+    old = cli("keys", "status", "--warn-days", "0")
+    assert old.remarks("warning: key k-old is 0 days old: rotate to a new one")
+    full = cli("keys", "status", "--warn-events", "4", "--json")
+    assert full.json["keys"][0]["events"] == 5
+    assert "5 events lie under key k-old" in full.err
+    assert [row[2] for row in cli("keys", "status").rows] == ["active"]

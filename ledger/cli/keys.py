@@ -19,7 +19,7 @@ __all__ = ["add_to"]
 _KEY: Final = Columns(
     all=(
         "key_id", "key_fingerprint", "state", "held", "epoch", "introduced", "activated",
-        "activated_at", "events",
+        "activated_at", "events", "age_seconds",
     ),
     shown=("key_id", "key_fingerprint", "state", "held", "epoch", "activated_at", "events"),
 )  # fmt: skip
@@ -72,23 +72,35 @@ async def keygen(
             output.note(f"export OS_SECRET_KEY_ID={shlex.quote(key.key_id)}")
 
 
-async def status(*, common: Common = DEFAULTS) -> None:
-    """Each key of the ledger: active, superseded, retired, lost or pending; and whether it is
-    held here.
+async def status(
+    *,
+    warn_days: Annotated[
+        float, Parameter(help="Warn where the active key is older, in days.")
+    ] = 365.0,
+    warn_events: Annotated[
+        int, Parameter(help="Warn where more events lie under it. Its bound is 2^32.")
+    ] = 2**31,
+    common: Common = DEFAULTS,
+) -> None:
+    """Each key of the ledger: active, superseded, retired, lost or pending; whether it is held
+    here, and of the active one its age and its events.
 
-    Needs no key; without one, it is marked unverified. Fields in a pipe: key id, fingerprint,
-    state, held, epoch, position of its introduction and of its activation, time of that,
-    events (known of the active key).
+    Needs no key; without one, it is marked unverified. A key that is due is warned of on
+    stderr; nothing is ever rotated by itself. Fields in a pipe: key id, fingerprint, state,
+    held, epoch, position of its introduction and of its activation, time of that, events and
+    age in seconds (known of the active key).
     """
+    from ledger.health import rotation_due
+
     output = Output(common.json)
     async with look(common, output) as seen:
+        keys = await seen.ledger.key_status()
         await output.rows(
-            "keys",
-            _KEY,
-            each(await seen.ledger.key_status()),
-            ledger_id=seen.ledger.ledger_id,
-            verified=seen.verified,
+            "keys", _KEY, each(keys), ledger_id=seen.ledger.ledger_id, verified=seen.verified
         )
+    due = rotation_due(keys, days=warn_days, events=warn_events)
+    if due is not None:
+        output.warning(f"{due}: rotate to a new one, secret-ledger keys rotate")
 
 
 async def rotate(
