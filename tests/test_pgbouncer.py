@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,14 +21,15 @@ import pytest
 from certificates import authority
 from daily_use import use
 from fleet import check_history, start
+from independent_fold import Folded
 from ledgers import NEW, OLD, opened, refused, rows
 from pgbouncer_server import MISSING, PgBouncer
 from postgresql_server import PostgresServer, execute, process_runs, wait_until
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from ledger import Event, KeyFingerprintMismatch, Keyring, LedgerUnavailable, SecretLedger
-from ledger.events import CONTROL_STREAM
+from ledger import KeyFingerprintMismatch, Keyring, LedgerUnavailable, SecretLedger
+from ledger.events import EventType
 
 if pgbouncer_server.program() is None:
     pytest.skip(MISSING, allow_module_level=True)
@@ -135,11 +135,10 @@ async def test_an_engine_that_names_its_statements_is_told_what_to_change(pooled
     assert "statement_cache_size" in caught.value.hint
 
 
-def written_once(events: Sequence[Event]) -> None:
-    """No write is in the log twice: each has a name or a mark of its own."""
-    marks = Counter(e.metadata if e.stream.startswith("shared/") else e.stream for e in events)
-    del marks[CONTROL_STREAM]
-    assert set(marks.values()) == {1}
+def written_once(events: Sequence[Folded]) -> None:
+    """No write is in the log twice, acknowledged or not: each has a value of its own."""
+    written = [(e.stream, e.value) for e in events if e.event_type == EventType.WRITTEN]
+    assert len(written) == len(set(written))
 
 
 async def test_writers_in_many_processes_share_a_pool_of_two(
@@ -210,10 +209,10 @@ async def test_restarts_of_the_pooler_under_load_lose_no_write_and_repeat_none(
         writers = [await start(url, OLD, f"n{n}", style) for n, style in enumerate(STYLES)]
         for how in ("terminate", "kill", "terminate"):
             for writer in writers:
-                await writer.read_until(len(writer.lines) + 20)
+                await writer.hear("wrote", len(writer.acknowledged) + 20)
             await asyncio.to_thread(pool.restart, how)
         for writer in writers:
-            await writer.read_until(len(writer.lines) + 20)
+            await writer.hear("wrote", len(writer.acknowledged) + 20)
             await writer.kill()
     told = [write for writer in writers for write in writer.acknowledged]
     assert len(told) >= 2 * 4 * 20 - 2
@@ -230,11 +229,11 @@ async def test_restarts_of_the_server_behind_it_lose_no_write_and_repeat_none(
         ]
         for end in (private_postgres.restart, private_postgres.kill):
             for writer in writers:
-                await writer.read_until(len(writer.lines) + 20)
+                await writer.hear("wrote", len(writer.acknowledged) + 20)
             await asyncio.to_thread(end)
             await asyncio.to_thread(private_postgres.start)
         for writer in writers:
-            await writer.read_until(len(writer.lines) + 20)
+            await writer.hear("wrote", len(writer.acknowledged) + 20)
             await writer.kill()
     told = [write for writer in writers for write in writer.acknowledged]
     assert len(told) >= 2 * 3 * 20 - 2
