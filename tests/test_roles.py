@@ -46,8 +46,12 @@ async def test_the_runtime_role_can_do_all_that_a_service_does(roles: Roles) -> 
         assert (await ledger.rotate(NEW)).changed
         assert (await ledger.rekey()).ok
         await use(ledger, "after")
-    async with opened(roles.runtime, NEW, OLD, verify="full") as ledger:
+        assert [k.key_id for k in await ledger.key_history()] == ["k-old", "k-new"]
+        assert [g.state for g in await ledger.generations()] == ["active"]
+    async with opened(roles.runtime, NEW) as ledger:
+        await ledger.lost("k-old", reason="the only copy is gone")
         await ledger.put("again", "1")
+        assert (await ledger.verify("full")).ok
     await refused(roles.runtime, KeyFingerprintMismatch, STRANGER)
     assert [line.state for line in await lines(roles.runtime)] == ["refused"]
 
@@ -159,6 +163,29 @@ async def test_a_role_that_may_make_schemas_makes_its_own(empty: Roles) -> None:
     async with opened(empty.runtime, OLD, schema="mine") as ledger:
         assert ledger.created
         await use(ledger, "a")
+
+
+async def test_migrating_and_purging_are_the_owner_s_work(roles: Roles) -> None:
+    async with opened(roles.runtime, OLD) as service:
+        await service.put("a", "1")
+        await service.rotate(NEW)
+        before = await rows(roles.owner, "ledger_node")
+        with pytest.raises(LedgerUnavailable) as caught:
+            await service.migrate()
+        assert caught.value.details["sqlstate"] == "42501"
+        assert "schema grants" in caught.value.hint
+        assert await rows(roles.owner, "ledger_node") == before
+
+        async with opened(roles.owner, NEW, OLD) as owner:
+            await owner.migrate()
+        await service.put("a", "2")
+        with pytest.raises(LedgerUnavailable):
+            await service.purge_generation(0)
+        async with opened(roles.owner, NEW, OLD) as owner:
+            await owner.purge_generation(0)
+        await service.retire("k-old")
+    async with opened(roles.runtime, NEW, verify="full") as service:
+        assert (await service.get("a")).value.reveal() == b"2"
 
 
 async def test_upgrading_the_schema_is_the_owner_s_work(roles: Roles) -> None:
