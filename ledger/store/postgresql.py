@@ -34,6 +34,8 @@ __all__ = ["PostgresqlDatabase"]
 
 T = TypeVar("T")
 
+LEAST_WAIT: Final = 1000
+"""Milliseconds that a write waits for its turn at the head row, however little patience it has."""
 LAST_WORDS: Final = 2.0
 """Seconds that closing waits for what cancelled callers have left under way."""
 
@@ -98,7 +100,7 @@ class PostgresqlDatabase:
         self.statements = Statements(prefix)
         # The wait is bounded in the statement that waits, for this transaction only: LATERAL,
         # and the bound's own value in the condition, make PostgreSQL set it first.
-        wait = max(1, int(patience * 1000))
+        wait = max(LEAST_WAIT, int(patience * 1000))
         bounded = f"(SELECT set_config('lock_timeout', '{wait}', true) AS ms) AS t, LATERAL"
         # The clock is read above the lock, so that it is the time after the wait.
         self._lock = text(
