@@ -168,12 +168,23 @@ async def abandon(
     on_progress: Tell | None,
     patience: float,
 ) -> PurgeReport:
-    """Throw the generation that is being built away; the one in use is untouched."""
+    """Throw the generation that is being built away; the one in use is untouched.
+
+    Interrupted, it is run again. Raises MigrationInProgress where it was put in use meanwhile.
+    """
     database = follower.database
-    await follower.follow()
+    control = (await follower.follow()).control
     heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
-    # One that was closed once says so in the control stream; this one was never opened.
-    building = next((head for head in heads if head.state == "building"), None)
+    purged = _purged(control)
+    building = next(
+        (
+            head for head in heads
+            if head.state == "building"
+            # Begun and interrupted; `purge` says it in the control stream before it begins.
+            or (head.state == "purging" and head.generation not in purged)
+        ),
+        None,
+    )  # fmt: skip
     if building is None:
         return PurgeReport(changed=False, generation=None, deleted=0)
 
@@ -196,6 +207,15 @@ async def abandon(
         )
     deleted = await _delete(database, head, projections, on_progress)
     return PurgeReport(changed=True, generation=building.generation, deleted=deleted)
+
+
+def _purged(control: Control) -> set[int]:
+    """The generations whose purge was begun."""
+    return {
+        parse_metadata(event.metadata).ledger["generation"]
+        for event in control.events
+        if event.event_type == EventType.GENERATION_PURGED
+    }
 
 
 async def _head(database: Database, generation: int) -> Head:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from postgresql_server import DatabaseHost, ExternalServer, PostgresServer
+from sqlalchemy.engine import make_url
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +62,26 @@ def database_url(request: pytest.FixtureRequest) -> str:
     backend = "sqlite_url" if request.param == "sqlite" else "postgres_url"
     url: str = request.getfixturevalue(backend)
     return url
+
+
+@pytest.fixture
+def more_databases(
+    database_url: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Callable[[], str]]:
+    """Makes further empty databases of the backend of `database_url`, and gives their URLs."""
+    names: list[str] = []
+
+    def make() -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        if make_url(database_url).get_backend_name() == "sqlite":
+            return f"sqlite+aiosqlite:///{tmp_path / name}.db"
+        names.append(name)
+        server: DatabaseHost = request.getfixturevalue("postgres_server")
+        return server.create_database(name)
+
+    yield make
+    for name in names:
+        request.getfixturevalue("postgres_server").drop_database(name)
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from ledger.store.reads import events_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
     [
         "ledger.secret_ledger",
         "ledger.store.postgresql",
@@ -36,6 +36,8 @@ _FORKS.set_forkserver_preload(
         "projections",
         "sqlalchemy.dialects.postgresql.asyncpg",
         "sqlalchemy.dialects.sqlite",
+        "doomed",
+        "writer_process",
     ]
 )
 
@@ -152,7 +154,7 @@ async def start(
         held=held,
     )
     ours, theirs = socket.socketpair()
-    handle = _FORKS.Process(target=run, args=(part, theirs), daemon=True)
+    handle = FORKS.Process(target=run, args=(part, theirs), daemon=True)
     handle.start()
     theirs.close()
     process = Process(node, handle)
