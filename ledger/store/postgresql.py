@@ -7,6 +7,7 @@ connection pooler in transaction mode may sit in between.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
@@ -90,6 +91,10 @@ class PostgresqlDatabase:
             " WHERE v.generation = :generation AND v.stream = s.stream"
             " ORDER BY v.version DESC LIMIT 1) AS e"
         )
+
+    @property
+    def address(self) -> str:
+        return re.sub("//[^/]*@", "//", self.place)
 
     async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         if self._closed:
