@@ -163,15 +163,23 @@ def key_metadata(
 
 
 def generation_metadata(
-    generation: int, source: int, key_id: str, fingerprint: bytes, *, actor: str | None = None
+    generation: int,
+    source: int,
+    key_id: str,
+    fingerprint: bytes,
+    *,
+    actor: str | None = None,
+    move: Mapping[str, str] | None = None,
 ) -> str:
     """The metadata of `generation.closed` and `generation.opened`: which one was made of
-    which, and the one key that all of it lies under."""
-    about = {
+    which, the one key that all of it lies under, and of a `move` its id and the other side."""
+    about: dict[str, Any] = {
         "generation": generation,
         "from": source,
         "key": {"id": key_id, "fingerprint": fingerprint.hex()},
     }
+    if move is not None:
+        about["move"] = dict(move)
     return encode_metadata(actor=actor, ledger=about)
 
 

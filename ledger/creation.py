@@ -21,7 +21,7 @@ from ledger.state import Head
 from ledger.store.database import Database
 from ledger.store.schema import FORMAT, OUR_TABLES, SCHEMA_VERSION, apply, read_meta
 
-__all__ = ["create_ledger", "genesis", "upgrade"]
+__all__ = ["create_ledger", "genesis", "lay_out", "upgrade"]
 
 
 def genesis(key: LedgerKey, ledger_id: bytes, recorded_at: int) -> tuple[Event, Event]:
@@ -33,6 +33,16 @@ def genesis(key: LedgerKey, ledger_id: bytes, recorded_at: int) -> tuple[Event, 
         draft = Draft(CONTROL_STREAM, number, event_type, Secret(b""), metadata, before)
         events.append(place(ledger_id, 0, draft, number, recorded_at, key))
     return events[0], events[1]
+
+
+def lay_out(connection: Connection, database: Database, ledger_id: bytes) -> None:
+    """Make the tables of a ledger, and the row that says which one it is."""
+    database.begin_creation(connection)
+    apply(connection, database, after=0)
+    connection.execute(
+        database.statements.insert_meta,
+        {"ledger_id": ledger_id, "format": FORMAT, "schema_version": SCHEMA_VERSION},
+    )
 
 
 async def create_ledger(
@@ -57,12 +67,7 @@ async def create_ledger(
             return None
         if database.name == "sqlite" and tables and not beside_other_tables:
             raise _occupied(database)
-        database.begin_creation(connection)
-        apply(connection, database, after=0)
-        connection.execute(
-            sql.insert_meta,
-            {"ledger_id": ledger_id, "format": FORMAT, "schema_version": SCHEMA_VERSION},
-        )
+        lay_out(connection, database, ledger_id)
         ledger_key = key.for_ledger(ledger_id)
         now = database.clock(connection)
         events = genesis(ledger_key, ledger_id, now)

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ledger.authority import (
@@ -34,8 +34,9 @@ from ledger.errors import (
     WrongLedger,
 )
 from ledger.events import Event
-from ledger.format import hash_of
+from ledger.format import hash_of, printable
 from ledger.keys import Keyring, LedgerKey
+from ledger.metadata import parse_metadata
 from ledger.state import Head, State
 
 __all__ = [
@@ -154,10 +155,20 @@ def _head_in_use(state: State) -> Head:
 def check_not_moved(state: State, *, read_only: bool) -> None:
     """Raises LedgerMoved for a ledger that went to another database, unless it is only read."""
     if state.in_use and state.in_use[0].state == "moved" and not read_only:
-        raise LedgerMoved(
-            "this ledger moved to another database; what is here may only be read",
-            hint="point OS_SECRET_LEDGER_URL at the new database, or open it read-only",
-        )
+        raise _moved(state.control)
+
+
+def _moved(control: Sequence[Event]) -> LedgerMoved:
+    """Where to: as the sealed `generation.closed`, the last control event there is, says."""
+    about = parse_metadata(control[-1].metadata).ledger.get("move") if control else None
+    place = about.get("to") if isinstance(about, dict) else None
+    place = printable(place) if isinstance(place, str) else "another database"
+    return LedgerMoved(
+        f"this ledger moved to {place}; what is here may only be read",
+        hint="point OS_SECRET_LEDGER_URL at the new database, or open this one read-only; where"
+        " the move was interrupted, run the same `secret-ledger migrate --to` again",
+        moved_to=place,
+    )
 
 
 def judge(
@@ -178,13 +189,7 @@ def judge(
         refusal = error
     check_control_authority(control)
     if moved:
-        held, refusal = (
-            None,
-            LedgerMoved(
-                "this ledger moved to another database; here it can only be read",
-                hint="point OS_SECRET_LEDGER_URL at the new database",
-            ),
-        )
+        held, refusal = None, _moved(control.events)
     return Standing(control, by_fingerprint, held, refusal, moved)
 
 

@@ -8,6 +8,7 @@ stream: the counts, and a hash over all of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -29,7 +30,7 @@ from ledger.log import log
 from ledger.metadata import encode_metadata, parse_metadata
 from ledger.state import Head
 from ledger.store.database import Database
-from ledger.store.reads import heads_of_generations
+from ledger.store.reads import heads_of_generations, moves
 from ledger.store.transitions import replace_head
 
 __all__ = ["GenerationInfo", "PurgeReport", "abandon", "list_generations", "purge"]
@@ -66,6 +67,8 @@ class PurgeReport:
     generation: int | None
     deleted: int
     """Rows that this run deleted."""
+    left_at: str | None = None
+    """The address of the target of an abandoned move, where its other half lies still."""
 
 
 @runtime_checkable
@@ -170,10 +173,14 @@ async def abandon(
 ) -> PurgeReport:
     """Throw the generation that is being built away; the one in use is untouched.
 
-    Interrupted, it is run again. Raises MigrationInProgress where it was put in use meanwhile.
+    Of a move this is the source's side. Interrupted, it is run again. Raises LedgerMoved once
+    the source has moved, MigrationInProgress where it was put in use meanwhile.
     """
     database = follower.database
-    control = (await follower.follow()).control
+    standing = await follower.follow()
+    if standing.moved and standing.refusal is not None:
+        raise copy(standing.refusal)
+    control = standing.control
     heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
     purged = _purged(control)
     building = next(
@@ -206,7 +213,9 @@ async def abandon(
             f"generation {head.generation} was put in use meanwhile", generation=head.generation
         )
     deleted = await _delete(database, head, projections, on_progress)
-    return PurgeReport(changed=True, generation=building.generation, deleted=deleted)
+    begun = await database.run(lambda c: moves(c, database), "statement")
+    left_at = next((m.place for m in begun if m.generation == building.generation), None)
+    return PurgeReport(True, building.generation, deleted, left_at)
 
 
 def _purged(control: Control) -> set[int]:

@@ -3,54 +3,49 @@
 ::
 
     begin     a `building` head row, under the active head's lock
-    copy      page by page: opened, sealed anew, appended to the next generation
-    prove     page by page: both generations read back, opened and compared
+    build     copied and proven page by page: `ledger.building`
     flip      one transaction under the head's lock: what came in last is copied and proven,
-              `generation.closed` here, `generation.opened` there
+              `generation.closed` in the old generation, `generation.opened` in the new one
 
-Nothing is kept but rows: killed at any moment, the same command goes on where the building
-head row says. Each batch states that row's position, so that a second migrator is refused.
+Killed at any moment, the same command goes on. Into another database: `ledger.moving`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from anyio import to_thread
 from sqlalchemy.engine import Connection
 
 from ledger.append import Attempt, InlineProjection, place
-from ledger.authority import HeldKeys
+from ledger.building import Builder, another_builder, sealing_keys
 from ledger.census import uses
 from ledger.committing import commit
 from ledger.control import Control, generation_metadata
 from ledger.control_log import Entry, control_events, lock_control
 from ledger.decide import Draft
-from ledger.errors import KeyReused, LedgerError, MigrationInProgress, TamperedEvent
+from ledger.errors import KeyReused, MigrationInProgress, TamperedEvent
 from ledger.events import CONTROL_STREAM, Event, EventType
-from ledger.findings import Finding, Progress, Tally, Tell
+from ledger.findings import Progress, Tally, Tell
 from ledger.following import Follower
 from ledger.gate import Standing
-from ledger.generation_copy import differences, reseal
+from ledger.generation_copy import reseal
 from ledger.log import log
 from ledger.secret import Secret
-from ledger.state import CheckedRow, Head
+from ledger.state import Head
 from ledger.store.database import LockedHead
-from ledger.store.reads import check_page, heads_of_generations
+from ledger.store.reads import heads_of_generations
 from ledger.store.transitions import replace_head
-from ledger.store.translate import is_transient
+from ledger.under_way import begin_building, moving, under_way
 from ledger.verify import Scan
 
-__all__ = ["MigrationReport", "migrate"]
+__all__ = ["MigrationReport", "check_current_key", "migrate", "rehearse"]
 
 REHEARSAL = 3.0
 """How much longer it takes than a rehearsal: it is written, and read back on both sides."""
-BACKLOG = 200
-"""Events that may be left for the flip: they are copied while writers wait."""
-ROUNDS = 20
-"""Times that the copy runs after writers that are as fast as it is, before it makes them wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +57,8 @@ class MigrationReport:
     generation: int
     """The one in use now."""
     replaced: int | None
-    """The one that was closed. Its keys are needed until it is purged."""
+    """The one that was closed. Its keys are needed until it is purged; of a move, for as long
+    as somebody reads what is left at the source."""
     key_id: str
     key_fingerprint: bytes
     events: int
@@ -79,6 +75,9 @@ class MigrationReport:
     about 300 bytes more for each event."""
     dry_run: bool = False
     """Nothing was written: what would be done; `seconds` is an estimate."""
+    moved_to: str | None = None
+    """The address, without credentials, of the other database that it lies in now (of a dry
+    run: would lie in); None where it is here."""
 
 
 class Migrator:
@@ -95,12 +94,11 @@ class Migrator:
     ) -> None:
         self._follower = follower
         self._database = follower.database
-        self._projections = projections
+        self._builder = Builder(
+            follower, follower.database, projections, on_progress=on_progress, patience=patience
+        )
         self._actor = actor
-        self._on_progress = on_progress
         self._patience = patience
-        self._copied = 0
-        self._purged = 0
         self._locked_seconds = 0.0
 
     async def run(self) -> MigrationReport:
@@ -110,17 +108,11 @@ class Migrator:
         standing = await self._follower.follow()
         building = await self._begin(standing)
         if building is None:
-            return self._report(standing.control, None, began, changed=False)
+            return self._report(standing.control, None, began)
         before = standing.control.generation
-        proven = 0
         flipped = False
         while not flipped:
-            for _ in range(ROUNDS):
-                building = await self._copy(building)
-                await self._prove(building, proven, building.position)
-                proven = building.position
-                if await self._end() - proven <= BACKLOG:
-                    break
+            building = await self._builder.approach(building)
             flipped = await self._flip(building)
         standing = await self._follower.follow()
         log.info(
@@ -130,57 +122,18 @@ class Migrator:
             key_id=standing.control.active.id,
             actor=self._actor,
         )
-        return self._report(standing.control, before, began, changed=True)
+        return self._report(standing.control, before, began)
 
-    async def rehearse(self) -> MigrationReport:
-        """Read all and seal it in memory; write nothing. Raises what `run` would."""
-        began = time.monotonic()
-        standing = await self._follower.follow()
-        control, held = standing.control, standing.held
-        heads = await self._heads()
-        bound = next(h.position for h in heads if h.generation == control.generation)
-        self._follower.saw(next(h for h in heads if h.generation == control.generation))
-        if held is None:
-            raise standing.refusal or MigrationInProgress("this node may not write")
-        key = held.pending or held.active
-        key_id = held.active_id if key is held.active else key.id
-        would = replace(held, active=key, active_id=key_id)
-        scan = self._scan(control)
-        size = 0
-        async for rows in scan.pages(bound):
-            if not scan.tally.findings:
-                copied = await to_thread.run_sync(reseal, control, would, 0, rows, {})
-                self._copied += len(copied.events)
-                self._purged += copied.purged
-                size += sum(len(e.sealed) + len(e.metadata) for e in copied.events)
-            self._tell(rows[-1].event.position, bound, 1)
-        scan.tally.report("full", 0).raise_if_not_ok()
-        building = self._building(heads, control)
-        number = max(h.generation for h in heads) + 1 if building is None else building.generation
-        changed = building is not None or key is not held.active or await self._is_needed(control)
-        return replace(
-            self._report(control, control.generation, began, changed=changed),
-            generation=number if changed else control.generation,
-            replaced=control.generation if changed else None,
-            key_id=key_id,
-            key_fingerprint=key.fingerprint,
-            bytes=size,
-            seconds=REHEARSAL * (time.monotonic() - began),
-            dry_run=True,
-        )
-
-    def _report(
-        self, control: Control, replaced: int | None, began: float, *, changed: bool
-    ) -> MigrationReport:
+    def _report(self, control: Control, replaced: int | None, began: float) -> MigrationReport:
         return MigrationReport(
-            changed=changed,
+            changed=replaced is not None,
             generation=control.generation,
             replaced=replaced,
             key_id=control.active.id,
             key_fingerprint=control.active.fingerprint,
             events=self._follower.seen,
-            copied=self._copied,
-            purged=self._purged,
+            copied=self._builder.copied,
+            purged=self._builder.purged,
             seconds=time.monotonic() - began,
             locked_seconds=self._locked_seconds,
         )
@@ -191,175 +144,22 @@ class Migrator:
         """The head row of the generation to build, found or made; None where there is
         nothing to do."""
         database, control = self._database, standing.control
-        found = self._building(await self._heads(), control)
-        if found is not None:
-            return found
-        if not await self._is_needed(control):
+        found = await database.run(lambda c: under_way(c, database, control), "statement")
+        if found is None and not await _is_needed(self._follower, control):
             return None
 
         def begin(connection: Connection, standing: Standing) -> Attempt | Head | None:
             control = standing.control
             if lock_control(connection, database, control) is None:
                 return None
-            heads = heads_of_generations(connection, database)
-            found = self._building(heads, control)
-            if found is None:
-                number = max(head.generation for head in heads) + 1
-                found = Head(number, 0, 0, control.epoch, "building")
-                connection.execute(database.statements.insert_head, found._asdict())
-            return found
+            found = under_way(connection, database, control)
+            if found is not None and found.move is not None:
+                raise moving(found.move)
+            return found.head if found else begin_building(connection, database, control)
 
         head = await commit(self._follower, begin, patience=self._patience)
         assert isinstance(head, Head)  # noqa: S101  # `begin` appends nothing
         return head
-
-    async def _heads(self) -> Sequence[Head]:
-        database = self._database
-        return await database.run(lambda c: heads_of_generations(c, database), "statement")
-
-    async def _is_needed(self, control: Control) -> bool:
-        """Whether any event of the generation in use needs another key than the active one."""
-        in_use = [head for head in await self._heads() if head.generation == control.generation]
-        self._follower.saw(in_use[0])
-        # Purged rows keep the key that they had, and need none.
-        return any(
-            use.events and use.key_fingerprint != control.active.fingerprint
-            for use in await uses(self._database, in_use)
-        )
-
-    def _building(self, heads: Sequence[Head], control: Control) -> Head | None:
-        found = next((head for head in heads if head.state == "building"), None)
-        if found is not None and found.key_epoch != control.epoch:
-            raise MigrationInProgress(
-                f"generation {found.generation} was begun under another key than the active one",
-                hint="secret-ledger migrate --abandon, then migrate again",
-                generation=found.generation,
-            )
-        return found
-
-    async def _end(self) -> int:
-        """Where the log in use ends by now."""
-        generation = self._follower.standing.control.generation
-        return next(h.position for h in await self._heads() if h.generation == generation)
-
-    # --- copy ------------------------------------------------------------------------
-
-    async def _copy(self, building: Head) -> Head:
-        """Copy what lies between the building generation's end and the log's."""
-        standing = await self._follower.follow()
-        held = _held(standing)
-        bound = await self._end()
-        scan = self._scan(standing.control)
-        async for rows in scan.pages(
-            bound, after=building.position, time_before=building.recorded_at
-        ):
-            if scan.tally.findings:
-                continue  # to name all that must be mended before it can go on
-            newest = await self._newest(building.generation, rows)
-            copied = await to_thread.run_sync(
-                reseal, standing.control, held, building.generation, rows, newest
-            )
-            building = await self._append(building, copied.events)
-            self._copied += len(copied.events)
-            self._purged += copied.purged
-            self._tell(building.position, bound, 0)
-        scan.tally.report("full", 0).raise_if_not_ok()
-        return building
-
-    def _scan(self, control: Control) -> Scan:
-        return Scan(self._database, control, self._follower.standing.keys, Tally(), None)
-
-    def _tell(self, done: int, total: int, passes: int) -> None:
-        if self._on_progress is not None:
-            self._on_progress(Progress(passes * total + min(done, total), 2 * total))
-
-    async def _newest(self, generation: int, rows: Sequence[CheckedRow]) -> dict[str, bytes]:
-        streams = sorted({row.event.stream for row in rows if row.event.version > 1})
-        database = self._database
-
-        def unit(connection: Connection) -> dict[str, bytes]:
-            found = database.heads_of(connection, generation, streams)
-            return {event.stream: event.event_hash for event in found}
-
-        return await database.run(unit, "statement")
-
-    async def _append(self, before: Head, events: Sequence[Event]) -> Head:
-        """Add a page to the building generation, whose head row must be where it was."""
-        last = events[-1]
-        after = before._replace(position=last.position, recorded_at=last.recorded_at)
-        database = self._database
-
-        def unit(connection: Connection) -> bool:
-            moved = replace_head(connection, database, before, after)
-            if moved:
-                self._enter(connection, before, events)
-            return moved
-
-        give_up = time.monotonic() + self._patience
-        while True:
-            try:
-                if await database.run(unit, "write"):
-                    return after
-            except LedgerError as error:
-                if not is_transient(error) or time.monotonic() > give_up:
-                    raise
-            # The lost transaction may have been committed; nonces are random, so equal
-            # hashes are this very page.
-            if await database.run(lambda c: self._is_there(c, last), "statement"):
-                return after
-            if await database.run(lambda c: self._is_elsewhere(c, before), "statement"):
-                raise _in_progress(before.generation)
-
-    def _is_there(self, connection: Connection, event: Event) -> bool:
-        place_of = {"generation": event.generation, "position": event.position}
-        row = connection.execute(self._database.statements.event_at_position, place_of).first()
-        return row is not None and Event.of_row(row).event_hash == event.event_hash
-
-    def _is_elsewhere(self, connection: Connection, before: Head) -> bool:
-        return before not in heads_of_generations(connection, self._database)
-
-    def _enter(self, connection: Connection, before: Head, events: Sequence[Event]) -> None:
-        self._database.insert_events(connection, events)
-        for projection in self._projections:
-            projection.apply(connection, self._database, before, events)
-
-    # --- prove -----------------------------------------------------------------------
-
-    async def _prove(self, building: Head, after: int, bound: int) -> None:
-        """Read both generations back and compare them. Raises TamperedEvent that names the
-        first position where they differ."""
-        standing = self._follower.standing
-        old, new = standing.control, _as_opened(standing.control, building, bound)
-        database = self._database
-        scan = self._scan(new)
-        pages = scan.pages(bound, after=after, time_before=0)
-        async for copies in pages:
-            last = copies[-1].event.position
-            originals: list[CheckedRow] = []
-            while not originals or originals[-1].event.position < last:
-                start = originals[-1].event.position if originals else after
-
-                def page(connection: Connection, start: int = start) -> list[CheckedRow]:
-                    return check_page(connection, database, old.generation, start, last)  # noqa: B023
-
-                more = await database.run(page, "snapshot")
-                if not more:
-                    break
-                originals += more
-            for finding in await to_thread.run_sync(
-                differences, old, new, standing.keys, originals, copies
-            ):
-                scan.tally.add(finding)
-            if scan.tally.findings:
-                break
-            after = last
-            self._tell(after, bound, 1)
-        if not scan.tally.findings and after != bound:
-            raise _not_the_same(
-                building, Finding("tampered", f"it ends at {after}, not at {bound}", after + 1)
-            )
-        for finding in scan.tally.findings:
-            raise _not_the_same(building, finding)
 
     # --- flip ------------------------------------------------------------------------
 
@@ -371,61 +171,31 @@ class Migrator:
 
         def flip(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
             nonlocal began
-            control, held = standing.control, _held(standing)
+            control = standing.control
             if control.generation != source:
-                raise _in_progress(building.generation)
+                raise another_builder(building.generation)
             locked = lock_control(connection, database, control)
             if locked is None:
                 return None
             began = time.monotonic()
-            last = self._last_stretch(connection, standing, building, locked.head)
+            last = self._builder.last_stretch(connection, standing, building, locked.head)
             if last is None:
                 return ()
-            return self._hand_over(connection, control, held, locked, building, last)
+            return self._hand_over(connection, standing, locked, building, last)
 
         done = await commit(self._follower, flip, patience=self._patience)
         self._locked_seconds += time.monotonic() - began
         return isinstance(done, Attempt)
 
-    def _last_stretch(
-        self, connection: Connection, standing: Standing, building: Head, head: Head
-    ) -> Sequence[Event] | None:
-        """Copy what was written since the last page, all writers waiting; None where a row
-        of it does not check out by itself, for `_copy` to look at."""
-        database, control = self._database, standing.control
-        rows: list[CheckedRow] = []
-        while (rows[-1].event.position if rows else building.position) < head.position:
-            start = rows[-1].event.position if rows else building.position
-            page = check_page(connection, database, control.generation, start, head.position)
-            if not page:
-                return None
-            rows += page
-        if self._scan(control).check(rows, building.position, building.recorded_at):
-            return None
-        streams = sorted({row.event.stream for row in rows if row.event.version > 1})
-        newest = {
-            event.stream: event.event_hash
-            for event in database.heads_of(connection, building.generation, streams)
-        }
-        copied = reseal(control, _held(standing), building.generation, rows, newest)
-        copies = [CheckedRow(event, None, None, None) for event in copied.events]
-        new = _as_opened(control, building, head.position)
-        for finding in differences(control, new, standing.keys, rows, copies):
-            raise _not_the_same(building, finding)
-        self._copied += len(copied.events)
-        self._purged += copied.purged
-        return copied.events
-
     def _hand_over(
         self,
         connection: Connection,
-        control: Control,
-        held: HeldKeys,
+        standing: Standing,
         locked: LockedHead,
         building: Head,
         last: Sequence[Event],
     ) -> Attempt:
-        database = self._database
+        database, control, held = self._database, standing.control, sealing_keys(standing)
         metadata = generation_metadata(
             building.generation, control.generation, held.active_id, held.active.fingerprint,
             actor=self._actor,
@@ -459,8 +229,8 @@ class Migrator:
         )
         new = end._replace(generation=building.generation, state="active")
         if not replace_head(connection, database, building, new):
-            raise _in_progress(building.generation)
-        self._enter(connection, building, [*last, opened])
+            raise another_builder(building.generation)
+        self._builder.enter(connection, building, [*last, opened])
         return Attempt(control.generation, closed[0], new)
 
 
@@ -468,7 +238,6 @@ async def migrate(
     follower: Follower,
     projections: Sequence[InlineProjection],
     *,
-    dry_run: bool,
     actor: str | None,
     on_progress: Tell | None,
     patience: float,
@@ -477,55 +246,94 @@ async def migrate(
 
     The configured key is the active one: a pending one is rotated to before. Raises
     KeyReused where it was superseded, MigrationInProgress, TamperedEvent or MissingKey with
-    the list of events that can't be opened, LedgerUnavailable.
+    the list of events that can't be opened, LedgerMoved, LedgerUnavailable.
     """
-    control = (await follower.follow()).control
+    check_current_key(await follower.follow(), follower)
+    return await Migrator(
+        follower, projections, actor=actor, on_progress=on_progress, patience=patience
+    ).run()
+
+
+def check_current_key(standing: Standing, follower: Follower, *, may_pend: bool = False) -> None:
+    """Raises LedgerMoved where nothing is written any more, KeyReused where the configured key
+    is not the active one (or is pending, where it may not be)."""
+    control = standing.control
+    if standing.moved and standing.refusal is not None:
+        raise copy(standing.refusal)
     current = follower.keyring.current.for_ledger(control.ledger_id)
-    pending = dry_run and control.key(current.fingerprint) is None
+    pending = may_pend and control.key(current.fingerprint) is None
     if current.fingerprint != control.active.fingerprint and not pending:
         raise KeyReused(
             f"the configured key {current.id} is not the active one, {control.active.id}",
             hint="make the active key the current one, or rotate to a new one",
         )
-    migrator = Migrator(
-        follower, projections, actor=actor, on_progress=on_progress, patience=patience
-    )
-    return await (migrator.rehearse() if dry_run else migrator.run())
 
 
-def _held(standing: Standing) -> HeldKeys:
-    if standing.held is None:
+async def rehearse(
+    follower: Follower, *, on_progress: Tell | None, moved_to: str | None = None
+) -> MigrationReport:
+    """Read all and seal it in memory; write nothing. Raises what `migrate` would.
+
+    `moved_to`: the address of another database that it would be moved to.
+    """
+    began = time.monotonic()
+    standing = await follower.follow()
+    check_current_key(standing, follower, may_pend=True)
+    control, held = standing.control, standing.held
+    if held is None:
         raise standing.refusal or MigrationInProgress("this node may not write")
-    return standing.held
-
-
-def _as_opened(control: Control, building: Head, bound: int) -> Control:
-    """The control stream as it will be once the generation is opened: all under one key."""
-    return replace(
-        control,
-        generation=building.generation,
-        opened=(bound + 1, control.active.fingerprint),
-        closed=None,
+    database = follower.database
+    heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
+    found = await database.run(lambda c: under_way(c, database, control), "statement")
+    if found is not None and (found.move is None) != (moved_to is None):
+        raise moving(found.move) if found.move else another_builder(found.head.generation)
+    in_use = next(head for head in heads if head.generation == control.generation)
+    follower.saw(in_use)
+    key = held.pending or held.active
+    would = replace(held, active=key, active_id=held.active_id if key is held.active else key.id)
+    scan = Scan(database, control, standing.keys, Tally(), None)
+    copied = purged = size = 0
+    async for rows in scan.pages(in_use.position):
+        if not scan.tally.findings:
+            page = await to_thread.run_sync(reseal, control, would, 0, rows, {})
+            copied += len(page.events)
+            purged += page.purged
+            size += sum(len(e.sealed) + len(e.metadata) for e in page.events)
+        if on_progress is not None:
+            on_progress(Progress(rows[-1].event.position, in_use.position))
+    scan.tally.report("full", 0).raise_if_not_ok()
+    changed = (
+        moved_to is not None
+        or found is not None
+        or key is not held.active
+        or await _is_needed(follower, control)
+    )
+    number = found.head.generation if found else max(head.generation for head in heads) + 1
+    return MigrationReport(
+        changed=changed,
+        generation=number if changed else control.generation,
+        replaced=control.generation if changed else None,
+        key_id=would.active_id,
+        key_fingerprint=key.fingerprint,
+        events=follower.seen,
+        copied=copied,
+        purged=purged,
+        seconds=REHEARSAL * (time.monotonic() - began),
+        locked_seconds=0.0,
+        bytes=size,
+        dry_run=True,
+        moved_to=moved_to,
     )
 
 
-def _in_progress(generation: int) -> MigrationInProgress:
-    return MigrationInProgress(
-        f"another process is building generation {generation}, or has put it in use",
-        hint="let it finish; `secret-ledger generations list` shows how far it is",
-        generation=generation,
-    )
-
-
-def _not_the_same(building: Head, finding: Finding) -> TamperedEvent:
-    where = f"{finding.stream} at position" if finding.stream else "position"
-    return TamperedEvent(
-        f"generation {building.generation} is not what it was made of: {where}"
-        f" {finding.position}: {finding.reason}",
-        hint="the generation in use is untouched; throw the new one away with"
-        " `secret-ledger migrate --abandon`, look for who writes to the database besides the"
-        " ledger, then migrate again",
-        generation=building.generation,
-        position=finding.position,
-        stream=finding.stream,
+async def _is_needed(follower: Follower, control: Control) -> bool:
+    """Whether any event of the generation in use needs another key than the active one."""
+    database = follower.database
+    heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
+    in_use = [head for head in heads if head.generation == control.generation]
+    follower.saw(in_use[0])
+    # Purged rows keep the key that they had, and need none.
+    return any(
+        use.events and use.key_fingerprint != control.active.fingerprint
+        for use in await uses(database, in_use)
     )

@@ -20,15 +20,14 @@ from ledger.census import KeyCount, heads_by_key
 from ledger.committing import commit
 from ledger.control import Control, key_metadata
 from ledger.control_log import Entry, control_events, lock_control
-from ledger.errors import KeyReused, MigrationInProgress, NodeNotReady
+from ledger.errors import KeyReused, NodeNotReady
 from ledger.events import EventType, from_microseconds
 from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.keys import LedgerKey
 from ledger.log import log
 from ledger.nodes import Identity, NodeInfo, list_nodes
-from ledger.store.database import Database
-from ledger.store.reads import heads_of_generations
+from ledger.under_way import check_not_building
 
 __all__ = ["Rotation", "rotate"]
 
@@ -80,7 +79,7 @@ async def rotate(
         locked = lock_control(connection, database, control)
         if locked is None or held is None:
             return None
-        check_not_building(connection, database)
+        check_not_building(connection, database, control)
         unready[:] = _unready(list_nodes(connection, database, None), me, new)
         if unready and force_reason is None:
             raise _not_ready(unready, new)
@@ -145,18 +144,6 @@ def _successor(control: Control, current: LedgerKey) -> LedgerKey | None:
         " OS_SECRET_KEY with the others in OS_SECRET_PREVIOUS_KEYS, then rotate",
         key_id=known.id,
     )
-
-
-def check_not_building(connection: Connection, database: Database) -> None:
-    """Raises MigrationInProgress while the next generation is being built."""
-    heads = heads_of_generations(connection, database)
-    building = [head.generation for head in heads if head.state == "building"]
-    if building:
-        raise MigrationInProgress(
-            f"generation {building[0]} is being built under the active key",
-            hint="let `secret-ledger migrate` finish, or `secret-ledger migrate --abandon` it",
-            generation=building[0],
-        )
 
 
 def _unready(nodes: Iterable[NodeInfo], me: Identity, new: LedgerKey) -> list[str]:

@@ -14,9 +14,12 @@ from collections.abc import (
 )
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import anyio
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.append import InlineProjection
 from ledger.authority import bind
@@ -44,7 +47,8 @@ from ledger.key_watch import KeyWatch
 from ledger.keys import Key, KeyProvider, Keyring
 from ledger.log import log
 from ledger.metadata import encode_metadata, parse_metadata
-from ledger.migration import MigrationReport, migrate
+from ledger.migration import MigrationReport, migrate, rehearse
+from ledger.moving import Destination, abandon_move, move
 from ledger.names import normalise_name
 from ledger.nodes import Identity, NodeInfo, list_nodes
 from ledger.opening import init_ledger, open_ledger
@@ -338,15 +342,20 @@ class SecretLedger:
             patience=self._patience,
         )
 
-    async def migrate(
+    # Not `async def` either, these two: the text of a URL may hold a password.
+
+    def migrate(
         self,
+        target_url: str | URL | AsyncEngine | None = None,
         *,
+        target_schema: str | None = None,
         dry_run: bool = False,
         actor: str | None = None,
         force_reason: str | None = None,
         on_progress: Tell | None = None,
-    ) -> MigrationReport:
-        """Replay the whole history under the active key into the next generation.
+    ) -> Coroutine[Any, Any, MigrationReport]:
+        """Replay the whole history under the active key into the next generation, here or in
+        another database.
 
         Positions, versions, times, metadata and values stay as they are; writers and readers
         go on meanwhile, and follow within the same call when it is put in use. `dry_run` reads
@@ -355,26 +364,71 @@ class SecretLedger:
         generation stays, closed, and needs its keys until it is purged. Raises what `rotate`
         raises; MigrationInProgress beside another migrator; TamperedEvent or MissingKey, with
         the list, where events can't be opened: destroy them, or give up their key.
+
+        With `target_url` the ledger moves there, under the same key too: from the hand-over
+        on it is written there alone, and here only read. That URL must be given to its nodes.
+        The target is empty (PostgreSQL: `target_schema`, default this ledger's), or holds this
+        same unfinished move; else NotALedger or WrongLedger. Interrupted after the hand-over,
+        it is finished by the same call on a ledger that is open, or that is opened `read_only`.
         """
-        if not dry_run:
-            self._check_writable()
+        moving = None if target_url is None else Destination.of(target_url, target_schema)
+        return self._migrate(moving, dry_run, actor, force_reason, on_progress)
+
+    async def _migrate(
+        self,
+        moving: Destination | None,
+        dry_run: bool,
+        actor: str | None,
+        force_reason: str | None,
+        on_progress: Tell | None,
+    ) -> MigrationReport:
         encode_metadata(actor=actor)
         standing = await self._follower.follow()
+        if not dry_run and not (moving is not None and standing.moved):
+            self._check_writable()
         if not dry_run and standing.held is not None and standing.held.pending is not None:
             await self.rotate(actor=actor, force_reason=force_reason)
+        if moving is not None:
+            return await move(
+                self._follower,
+                moving,
+                self._projections,
+                dry_run=dry_run,
+                actor=actor,
+                on_progress=on_progress,
+                patience=self._patience,
+            )
+        if dry_run:
+            return await rehearse(self._follower, on_progress=on_progress)
         return await migrate(
             self._follower,
             self._projections,
-            dry_run=dry_run,
             actor=actor,
             on_progress=on_progress,
             patience=self._patience,
         )
 
-    async def abandon_migration(self, *, on_progress: Tell | None = None) -> PurgeReport:
-        """Throw a generation that is being built away; the one in use is untouched."""
+    def abandon_migration(
+        self,
+        target_url: str | URL | AsyncEngine | None = None,
+        *,
+        target_schema: str | None = None,
+        on_progress: Tell | None = None,
+    ) -> Coroutine[Any, Any, PurgeReport]:
+        """Throw a generation that is being built away; the one in use is untouched.
+
+        Of a move: here, and with `target_url` there too. Raises LedgerMoved once it has been
+        handed over; WrongLedger where the target is not what such a move has left.
+        """
+        moving = None if target_url is None else Destination.of(target_url, target_schema)
+        return self._abandon_migration(moving, on_progress)
+
+    async def _abandon_migration(
+        self, moving: Destination | None, on_progress: Tell | None
+    ) -> PurgeReport:
         self._check_writable()
-        return await abandon(
+        given_up = abandon if moving is None else partial(abandon_move, target=moving)
+        return await given_up(
             self._follower, self._projections, on_progress=on_progress, patience=self._patience
         )
 

@@ -22,6 +22,7 @@ __all__ = [
     "KEY_ID",
     "LEDGER_ID",
     "LEDGER_SCHEMA",
+    "LEDGER_TARGET_URL",
     "LEDGER_URL",
     "MODE",
     "PREVIOUS_KEYS",
@@ -43,12 +44,13 @@ PREVIOUS_KEYS: Final = "OS_SECRET_PREVIOUS_KEYS"
 LEDGER_ID: Final = "OS_SECRET_LEDGER_ID"
 LEDGER_URL: Final = "OS_SECRET_LEDGER_URL"
 LEDGER_SCHEMA: Final = "OS_SECRET_LEDGER_SCHEMA"
+LEDGER_TARGET_URL: Final = "OS_SECRET_LEDGER_TARGET_URL"
 MODE: Final = "OS_SECRET_MODE"
 HOME: Final = "OS_SECRET_HOME"
 
 _CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
 # A URL can hold a password; an id, a mode or a directory is nobody's secret.
-_PRIVATE: Final = frozenset((KEY, PREVIOUS_KEYS, LEDGER_URL))
+_PRIVATE: Final = frozenset((KEY, PREVIOUS_KEYS, LEDGER_URL, LEDGER_TARGET_URL))
 _LEDGER_ID: Final = re.compile(
     r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 )

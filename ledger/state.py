@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 from ledger.errors import TamperedEvent
 from ledger.events import Event
 
-__all__ = ["CheckedRow", "Head", "Meta", "State"]
+__all__ = ["CheckedRow", "Head", "Meta", "Move", "State"]
 
 _RESTORE = "restore the database from a backup"
 
@@ -45,6 +45,23 @@ class Head(NamedTuple):
         """Raises TamperedEvent where a value is of another type than was ever written."""
         if tuple(map(type, row)) != (int, int, int, int, str):
             raise TamperedEvent("a row of ledger_head holds what was never written", hint=_RESTORE)
+        return cls._make(row)
+
+
+class Move(NamedTuple):
+    """A row of `ledger_move`: a generation that is built in another database, or came from one."""
+
+    generation: int
+    move_id: bytes
+    """16 random bytes, which both sides repeat."""
+    place: str
+    """The address of the other side, without credentials."""
+
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> Self:
+        """Raises TamperedEvent where a value is of another type than was ever written."""
+        if tuple(map(type, row)) != (int, bytes, str):
+            raise TamperedEvent("a row of ledger_move holds what was never written", hint=_RESTORE)
         return cls._make(row)
 
 

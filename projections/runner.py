@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
+from sqlalchemy import Table
 from sqlalchemy.engine import Connection
 
 from ledger.errors import LedgerUnavailable
@@ -76,6 +77,10 @@ class Inline:
         """Make the table if it is missing, and fold what was written while nobody kept it."""
         await install(database, self.projection)
         return await catch_up(database, self.projection)
+
+    def is_installed(self, connection: Connection, database: Database) -> bool:
+        """Whether the projection's table is there."""
+        return not _is_missing(connection, database, self._table(database).table)
 
     def forget(
         self, connection: Connection, database: Database, generation: int, limit: int
@@ -175,6 +180,12 @@ async def lag(database: Database, projection: Projection) -> int:
     return here.lag
 
 
+def _is_missing(connection: Connection, database: Database, table: Table) -> bool:
+    if table.schema == database.schema:
+        return table.name not in database.tables(connection)
+    return not connection.dialect.has_table(connection, table.name, table.schema)
+
+
 async def install(database: Database, projection: Projection) -> bool:
     """Make the projection's table where there is none; whether it was made now.
 
@@ -184,9 +195,7 @@ async def install(database: Database, projection: Projection) -> bool:
     table = ProjectionTable(projection, database).table
 
     def missing(connection: Connection) -> bool:
-        if table.schema == database.schema:
-            return table.name not in database.tables(connection)
-        return not connection.dialect.has_table(connection, table.name, table.schema)
+        return _is_missing(connection, database, table)
 
     if not await database.run(missing, "snapshot"):
         return False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from moves import Route
 from postgresql_server import DatabaseHost, ExternalServer, PostgresServer
 from sqlalchemy.engine import make_url
 
@@ -62,6 +63,28 @@ def database_url(request: pytest.FixtureRequest) -> str:
     backend = "sqlite_url" if request.param == "sqlite" else "postgres_url"
     url: str = request.getfixturevalue(backend)
     return url
+
+
+def _url(kind: str, name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if kind == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path}/{name}.db"
+        return
+    server: DatabaseHost = request.getfixturevalue("postgres_server")
+    database = f"test_{uuid.uuid4().hex}"
+    yield server.create_database(database)
+    server.drop_database(database)
+
+
+@pytest.fixture(
+    params=["sqlite-postgresql", "postgresql-sqlite", "postgresql-postgresql", "sqlite-sqlite"]
+)
+def route(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Route]:
+    """Two empty databases: each pair of kinds in turn."""
+    kinds = request.param.split("-")
+    sides = [_url(kinds[n], name, request, tmp_path) for n, name in enumerate(("old", "new"))]
+    yield Route(*(next(side) for side in sides))
+    for side in sides:
+        next(side, None)
 
 
 @pytest.fixture

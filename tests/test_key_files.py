@@ -37,8 +37,9 @@ from ledger.key_sources import (
     setting,
 )
 from ledger.keys import Key, Keyring
+from ledger.settings import LEDGER_TARGET_URL
 
-PRIVATE = [KEY, PREVIOUS_KEYS, LEDGER_URL]
+PRIVATE = [KEY, PREVIOUS_KEYS, LEDGER_URL, LEDGER_TARGET_URL]
 
 
 # --- key files ---------------------------------------------------------------------

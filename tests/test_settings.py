@@ -35,8 +35,11 @@ from ledger.key_sources import (
 )
 from ledger.keys import Keyring
 from ledger.secret import Secret
+from ledger.settings import LEDGER_TARGET_URL
 
-SETTINGS = [KEY, KEY_ID, PREVIOUS_KEYS, LEDGER_ID, LEDGER_URL, LEDGER_SCHEMA, MODE, HOME]
+SETTINGS = [
+    KEY, KEY_ID, PREVIOUS_KEYS, LEDGER_ID, LEDGER_URL, LEDGER_TARGET_URL, LEDGER_SCHEMA, MODE, HOME,
+]  # fmt: skip
 LEDGER_HEX = "000102030405060708090a0b0c0d0e0f"
 
 

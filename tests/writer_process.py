@@ -7,6 +7,8 @@ wire, each sent before anything else is done; and it hears words on the same wir
 `go`      to one that is `held`: open now
 `rotate`  rotate to its current key; what follows the word is the reason to force it with
 `rekey`   re-encrypt the heads
+`move`    move the ledger to the URL that follows the word
+`die`     kill itself just before the commit of that number, of those that are still to come
 `stop`    end the work, close the ledger, exit
 
 A refusal at the door is said, and its exit code is the process's.
@@ -18,6 +20,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -28,6 +31,7 @@ from itertools import count
 from typing import Any
 
 import history_client
+from commits import before_commit
 
 from ledger import Key, Keyring, LedgerError, SecretLedger, SecretVersion
 
@@ -133,6 +137,11 @@ async def obey(ledger: SecretLedger, wire: Wire) -> None:
             elif word == "rekey":
                 done = await ledger.rekey()
                 wire.say("rekeyed", key_id=done.key_id, rekeyed=done.rekeyed, ok=done.ok)
+            elif word == "move":
+                moved = await ledger.migrate(rest)
+                wire.say("moved", changed=moved.changed)
+            elif word == "die":
+                before_commit(int(rest), partial(os.kill, os.getpid(), signal.SIGKILL))
         except LedgerError as error:
             wire.say("refused", code=error.code, unique=word)
 

@@ -35,6 +35,8 @@ Settings (each also as NAME_FILE, the file that holds it):
   OS_SECRET_LEDGER_URL     the database: sqlite+aiosqlite:///file.db,
                            postgresql+asyncpg://user@host/database
   OS_SECRET_LEDGER_SCHEMA  PostgreSQL's schema, default secret_ledger
+  OS_SECRET_LEDGER_TARGET_URL
+                           the database that `migrate` moves the ledger to
   OS_SECRET_KEY            the root key, as keygen prints it
   OS_SECRET_KEY_ID         its label
   OS_SECRET_PREVIOUS_KEYS  keys to read with only: [id=]key, ...

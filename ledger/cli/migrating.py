@@ -1,7 +1,8 @@
-"""migrate, generations list, generations purge."""
+"""migrate, here or into another database; generations list, generations purge."""
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
@@ -15,6 +16,7 @@ from ledger.cli.options import DEFAULTS, Actor, Common, Yes, actor_of, examples,
 from ledger.cli.output import Columns, Output, each, facts
 from ledger.cli.usage import UsageError
 from ledger.cli.verifying import progress
+from ledger.errors import LedgerMoved
 
 if TYPE_CHECKING:
     from ledger.generations import PurgeReport
@@ -30,7 +32,14 @@ _GENERATION: Final = Columns(
 
 def add_to(app: App) -> None:
     """Register these verbs."""
-    register(app, migrate, "secret-ledger migrate --dry-run", "secret-ledger migrate")
+    register(
+        app,
+        migrate,
+        "secret-ledger migrate --dry-run",
+        "secret-ledger migrate",
+        "OS_SECRET_LEDGER_TARGET_URL_FILE=new.url secret-ledger migrate",
+        "secret-ledger migrate --to sqlite+aiosqlite:////srv/new.db",
+    )
     family = App(
         name="generations",
         help="The copies of the history: the one in use, and what migrations left.",
@@ -44,13 +53,28 @@ def add_to(app: App) -> None:
 
 async def migrate(
     *,
+    to: Annotated[
+        str | None,
+        Parameter(
+            name="--to",
+            help="Move the ledger into this empty database. Default: OS_SECRET_LEDGER_TARGET_URL"
+            " (or its _FILE), the place for a URL with a password: others can see an argument.",
+        ),
+    ] = None,
+    to_schema: Annotated[
+        str | None, Parameter(help="PostgreSQL's schema over there. Default: the one here.")
+    ] = None,
     dry_run: Annotated[
         bool,
         Parameter(negative=(), show_default=False, help="Read all, write nothing, and say."),
     ] = False,
     abandon: Annotated[
         bool,
-        Parameter(negative=(), show_default=False, help="Throw a half-made migration away."),
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="Throw a half-made migration away; of a move, at the target too if it is given.",
+        ),
     ] = False,
     force_reason: Annotated[
         str | None,
@@ -63,58 +87,101 @@ async def migrate(
 
     Online: nodes go on, and follow. A key that is configured and not active yet is rotated to
     first. Interrupted, run it again. The old generation needs its keys until it is purged.
-    Fields in a pipe: `migrated`, `would migrate` or `nothing to do`, generation, the one it
-    replaces, key id, fingerprint, events, copied by this run, carried without data, bytes,
-    seconds, seconds that writers waited.
+
+    With --to it moves into another database, under the same key too. Nodes write here until
+    the hand-over, and read here after it: then give each of them the new URL. Interrupted,
+    run it again with the same --to.
+
+    Fields in a pipe: `migrated`, `moved`, `would migrate`, `would move` or `nothing to do`,
+    generation, the one it replaces, key id, fingerprint, events, copied by this run, carried
+    without data, bytes, seconds, seconds that writers waited, where it moved to.
     """
     if dry_run and abandon:
         raise UsageError("--dry-run and --abandon exclude each other")
     output = Output(common.json)
+    target = _target(to)
     if abandon:
         async with opened(common, output) as ledger:
             with progress(output, "abandon") as tell:
-                dropped = await ledger.abandon_migration(on_progress=tell)
+                dropped = await ledger.abandon_migration(
+                    target, target_schema=to_schema, on_progress=tell
+                )
         _show_purge(output, "abandoned", dropped)
         return
-    async with opened(common, output, read_only=dry_run) as ledger:
-        with progress(output, "migrate") as tell:
-            done = await ledger.migrate(
-                dry_run=dry_run,
-                actor=actor_of(actor),
-                force_reason=force_reason,
-                on_progress=tell,
-            )
+
+    async def run(*, read_only: bool) -> MigrationReport:
+        async with opened(common, output, read_only=read_only) as ledger:
+            with progress(output, "migrate") as tell:
+                return await ledger.migrate(
+                    target,
+                    target_schema=to_schema,
+                    dry_run=dry_run,
+                    actor=actor_of(actor),
+                    force_reason=force_reason,
+                    on_progress=tell,
+                )
+
+    try:
+        done = await run(read_only=dry_run)
+    except LedgerMoved:
+        if target is None:
+            raise
+        done = await run(read_only=True)  # what was handed over before is finished over there
     _show(output, done)
+
+
+def _target(to: str | None) -> str | None:
+    from ledger.settings import LEDGER_TARGET_URL, setting
+
+    if to is None:
+        return setting(os.environ, LEDGER_TARGET_URL)
+    if not to.strip():
+        raise UsageError("--to names no database", hint="a failed substitution is not 'unset'")
+    return to
 
 
 def _show(output: Output, done: MigrationReport) -> None:
     known = facts(done)
+    if done.moved_to is not None and not done.dry_run:
+        output.note(
+            f"the ledger is at {done.moved_to} now; give every node that URL in"
+            " OS_SECRET_LEDGER_URL: what is left here is only read, and needs its keys"
+        )
     if output.as_json:
         output.document(known)
         return
+    moved = done.moved_to is not None
     word = "nothing to do"
-    if done.changed:
-        word = "would migrate" if done.dry_run else "migrated"
+    if done.changed and done.dry_run:
+        word = "would move" if moved else "would migrate"
+    elif done.changed:
+        word = "moved" if moved else "migrated"
     if not sys.stdout.isatty():
         columns = (
             "generation", "replaced", "key_id", "key_fingerprint", "events", "copied", "purged",
-            "bytes", "seconds", "locked_seconds",
+            "bytes", "seconds", "locked_seconds", "moved_to",
         )  # fmt: skip
         output.line(word, *(known[column] for column in columns))
+    elif not done.changed and moved:
+        print(f"nothing to do: the ledger moved to {done.moved_to} before")
     elif not done.changed:
         print(f"nothing to do: all {done.events:,} events lie under {done.key_id} already")
     elif done.dry_run:
         print(
             f"would seal {done.events:,} events again under {done.key_id} into generation"
-            f" {done.generation}: about {done.bytes / 1e6:,.1f} MB more, {done.seconds:,.0f} s"
+            f" {done.generation}{f' at {done.moved_to}' if moved else ''}:"
+            f" about {done.bytes / 1e6:,.1f} MB more, {done.seconds:,.0f} s"
         )
         print(f"  {done.purged:,} of them without their data, which nobody may read any more")
         print("  nothing was written")
     else:
         print(
-            f"generation {done.generation} is in use: {done.events:,} events under"
-            f" {done.key_id}; writers waited {done.locked_seconds * 1000:,.0f} ms"
+            f"generation {done.generation} is in use{f' at {done.moved_to}' if moved else ''}:"
+            f" {done.events:,} events under {done.key_id};"
+            f" writers waited {done.locked_seconds * 1000:,.0f} ms"
         )
+        if moved:
+            return
         print(
             f"  generation {done.replaced} is kept, and needs its keys, until:"
             f" secret-ledger generations purge {done.replaced}"
@@ -167,6 +234,11 @@ async def purge(
 
 
 def _show_purge(output: Output, word: str, done: PurgeReport) -> None:
+    if done.left_at is not None:
+        output.note(
+            f"what was copied to {done.left_at} lies there still; to clear it:"
+            " secret-ledger migrate --abandon --to that database"
+        )
     if output.as_json:
         output.document(facts(done))
     elif not sys.stdout.isatty():

@@ -83,6 +83,11 @@ class Database(Protocol):
         """The database's address, without a password."""
         ...
 
+    @property
+    def address(self) -> str:
+        """`place` as it may be kept and told elsewhere: without a user, its path in full."""
+        ...
+
     async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         """Run `unit` in one transaction of that mode; commit if it returns."""
         ...

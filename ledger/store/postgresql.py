@@ -8,6 +8,7 @@ prepared statements then.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -139,6 +140,10 @@ class PostgresqlDatabase:
         )
         replace_closed_connections(engine)
         return engine
+
+    @property
+    def address(self) -> str:
+        return re.sub("//[^/]*@", "//", self.place)
 
     async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         if self._closed:

@@ -9,7 +9,7 @@ from sqlalchemy import TextualSelect
 from sqlalchemy.engine import Connection, Row
 
 from ledger.events import CONTROL_STREAM, Event
-from ledger.state import CheckedRow, Head, Meta, State
+from ledger.state import CheckedRow, Head, Meta, Move, State
 from ledger.store.database import Database
 from ledger.store.statements import whole
 
@@ -24,6 +24,7 @@ __all__ = [
     "heads_of_generations",
     "heads_page",
     "last_event",
+    "moves",
     "read_state",
     "stream_page",
     "with_witnesses",
@@ -106,6 +107,11 @@ def head_in_use(connection: Connection, database: Database) -> Head | None:
 def heads_of_generations(connection: Connection, database: Database) -> list[Head]:
     """The head row of every generation, in order."""
     return [Head.of_row(row) for row in connection.execute(database.statements.heads)]
+
+
+def moves(connection: Connection, database: Database) -> list[Move]:
+    """Every move that was begun here, or made this database its target."""
+    return [Move.of_row(row) for row in connection.execute(database.statements.moves)]
 
 
 def find(

@@ -16,7 +16,15 @@ from ledger.errors import NotALedger, SchemaOutdated, SchemaTooNew, TamperedEven
 from ledger.state import Meta
 from ledger.store.database import Database
 
-__all__ = ["FORMAT", "OUR_TABLES", "SCHEMA_VERSION", "apply", "check_version", "read_meta"]
+__all__ = [
+    "FORMAT",
+    "OUR_TABLES",
+    "SCHEMA_VERSION",
+    "apply",
+    "check_version",
+    "read_meta",
+    "remove",
+]
 
 FORMAT: Final = 1
 """The event format that this release writes and reads (`ledger.format`)."""
@@ -28,6 +36,7 @@ OUR_TABLES: Final = frozenset(
         "ledger_key",
         "secret_event",
         "ledger_node",
+        "ledger_move",
         "secret_current",
         "projection_checkpoint",
         "sys_secret",
@@ -41,7 +50,7 @@ def steps(dialect: str) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
     folder = files("ledger.store") / "sql" / dialect
     found = []
     for file in folder.iterdir():
-        if file.name.endswith(".sql"):
+        if file.name.endswith(".sql") and file.name[:4].isdigit():
             script = file.read_text(encoding="utf-8")
             found.append((int(file.name[:4]), file.name, _statements(script)))
     return tuple(sorted(found))
@@ -109,3 +118,10 @@ def apply(
                 connection.exec_driver_sql(statement.replace("{s}", prefix))
             done.append(name)
     return done
+
+
+def remove(connection: Connection, database: Database) -> None:
+    """Take all of it out again, whatever lies in it; the caller has made sure of that."""
+    script = files("ledger.store") / "sql" / database.name / "remove.sql"
+    for statement in _statements(script.read_text(encoding="utf-8")):
+        connection.exec_driver_sql(statement.replace("{s}", database.statements.prefix))

@@ -91,6 +91,10 @@ class SqliteDatabase:
     def place(self) -> str:
         return f"sqlite:{self._file or ':memory:'}"
 
+    @property
+    def address(self) -> str:
+        return f"sqlite:{Path(self._file).absolute()}" if self._file else self.place
+
     async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         if self._closed:
             raise closed(self.place)

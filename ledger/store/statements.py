@@ -178,6 +178,14 @@ class Statements:
             "INSERT INTO {s}ledger_key (key_id, key_fingerprint) VALUES (:key_id, :key_fingerprint)"
         )
 
+        self.moves: Final = sql(
+            "SELECT generation, move_id, place FROM {s}ledger_move ORDER BY generation"
+        )
+        self.insert_move: Final = sql(
+            "INSERT INTO {s}ledger_move (generation, move_id, place)"
+            " VALUES (:generation, :move_id, :place)"
+        )
+
         def find(version: str) -> TextualSelect:
             # Its columns stated, by place: else SQLAlchemy works them out at every call.
             return sql(_FIND, version=version).columns(*map(column, _FOUND))

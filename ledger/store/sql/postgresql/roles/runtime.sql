@@ -11,10 +11,10 @@ REVOKE CREATE ON SCHEMA {schema} FROM {role};
 
 REVOKE ALL ON
     {s}ledger_meta, {s}ledger_head, {s}ledger_key, {s}secret_event, {s}ledger_node,
-    {s}secret_current, {s}projection_checkpoint, {s}sys_secret
+    {s}secret_current, {s}projection_checkpoint, {s}sys_secret, {s}ledger_move
 FROM {role};
 
-GRANT SELECT ON {s}ledger_meta, {s}ledger_head, {s}sys_secret TO {role};
+GRANT SELECT ON {s}ledger_meta, {s}ledger_head, {s}ledger_move, {s}sys_secret TO {role};
 
 -- Of a head row only what an append moves on: to open, close or purge a generation is to set
 -- its state.

@@ -1,0 +1,332 @@
+"""The next generation, copied page by page and proven: into the same database, or another.
+
+::
+
+    copy      a page is read and opened, sealed anew, and appended to the building generation
+    prove     page by page both generations are read back, opened and compared
+
+Nothing is kept but rows: killed at any moment, the next run goes on where the building head
+row says. Each page states that row's position, so that a second builder is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+from anyio import to_thread
+from sqlalchemy.engine import Connection
+
+from ledger.append import InlineProjection
+from ledger.authority import HeldKeys, choose_keys
+from ledger.control import Control
+from ledger.errors import LedgerError, MigrationInProgress, TamperedEvent
+from ledger.events import Event
+from ledger.findings import Finding, Progress, Tally, Tell
+from ledger.following import Follower
+from ledger.gate import Standing
+from ledger.generation_copy import Copied, differences, reseal
+from ledger.state import CheckedRow, Head
+from ledger.store.database import Database
+from ledger.store.reads import check_page, heads_of_generations
+from ledger.store.transitions import replace_head
+from ledger.store.translate import is_transient
+from ledger.verify import Scan
+
+__all__ = ["Builder", "another_builder", "kept_in", "sealing_keys"]
+
+BACKLOG = 200
+"""Events that may be left for the end: they are copied while writers wait."""
+ROUNDS = 20
+"""Times that the copy runs after writers that are as fast as it is, before it makes them wait."""
+
+
+@runtime_checkable
+class Installable(Protocol):
+    """A projection that can say whether it has a table to be kept in."""
+
+    def is_installed(self, connection: Connection, database: Database) -> bool:
+        """Whether its table is there."""
+        ...
+
+
+def kept_in(
+    connection: Connection, database: Database, projections: Sequence[InlineProjection]
+) -> Sequence[InlineProjection]:
+    """The projections that `database` has tables for. The others are made, and folded, when
+    the ledger is opened there."""
+    return [
+        each
+        for each in projections
+        if not isinstance(each, Installable) or each.is_installed(connection, database)
+    ]
+
+
+def sealing_keys(standing: Standing) -> HeldKeys:
+    """What the copy is sealed under, also of a ledger that has moved, where nothing is written
+    any more. Raises what keeps this process from it."""
+    if standing.moved:
+        return choose_keys(standing.control, standing.keys.values())
+    if standing.held is None:
+        raise standing.refusal or MigrationInProgress("this node may not write")
+    return standing.held
+
+
+class Builder:
+    """Fills a building generation of `target` with the history of the ledger followed."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        target: Database,
+        projections: Sequence[InlineProjection],
+        *,
+        on_progress: Tell | None,
+        patience: float,
+    ) -> None:
+        self.copied = 0
+        """Events copied by this run."""
+        self.purged = 0
+        """How many of them without their data."""
+        self._follower = follower
+        self._source = follower.database
+        self._target = target
+        self._projections = projections
+        self._on_progress = on_progress
+        self._patience = patience
+        self._proven = 0
+
+    async def approach(self, building: Head) -> Head:
+        """Copy and prove until few enough events are left for the writers to wait for."""
+        for _ in range(ROUNDS):
+            building = await self.complete(building)
+            if await self._end() - building.position <= BACKLOG:
+                break
+        return building
+
+    async def complete(self, building: Head) -> Head:
+        """Copy up to where the log ends by now, and prove all of it that this run has not.
+
+        Raises TamperedEvent or MissingKey, with the list, where events can't be opened;
+        MigrationInProgress beside another builder.
+        """
+        building = await self._copy(building)
+        await self._prove(building)
+        self._proven = building.position
+        return building
+
+    async def _end(self) -> int:
+        """Where the log to copy ends by now: before the event that closed it, if it is."""
+        control = self._follower.standing.control
+        if control.closed is not None:
+            return control.closed - 1
+        database = self._source
+        heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
+        return next(head.position for head in heads if head.generation == control.generation)
+
+    # --- copy ------------------------------------------------------------------------
+
+    async def _copy(self, building: Head) -> Head:
+        standing = await self._follower.follow()
+        held = sealing_keys(standing)
+        bound = await self._end()
+        scan = self._scan(self._source, standing.control)
+        async for rows in scan.pages(
+            bound, after=building.position, time_before=building.recorded_at
+        ):
+            if scan.tally.findings:
+                continue  # to name all that must be mended before it can go on
+            newest = await self._newest(building.generation, rows)
+            copied = await to_thread.run_sync(
+                reseal, standing.control, held, building.generation, rows, newest
+            )
+            building = await self.append(building, copied.events)
+            self._count(copied)
+            self._tell(building.position, bound, 0)
+        scan.tally.report("full", 0).raise_if_not_ok()
+        return building
+
+    def _scan(self, database: Database, control: Control) -> Scan:
+        return Scan(database, control, self._follower.standing.keys, Tally(), None)
+
+    def _count(self, copied: Copied) -> None:
+        self.copied += len(copied.events)
+        self.purged += copied.purged
+
+    def _tell(self, done: int, total: int, passes: int) -> None:
+        if self._on_progress is not None:
+            self._on_progress(Progress(passes * total + min(done, total), 2 * total))
+
+    async def _newest(self, generation: int, rows: Sequence[CheckedRow]) -> dict[str, bytes]:
+        streams = _continued(rows)
+        database = self._target
+        return await database.run(lambda c: _hashes(c, database, generation, streams), "statement")
+
+    # --- append ----------------------------------------------------------------------
+
+    async def append(
+        self, before: Head, events: Sequence[Event], *, state: str = "building"
+    ) -> Head:
+        """Add events to the building generation, whose head row must be where it was; from
+        then on it is `state`."""
+        last = events[-1]
+        after = before._replace(position=last.position, recorded_at=last.recorded_at, state=state)
+        database = self._target
+
+        def unit(connection: Connection) -> bool:
+            replaced = replace_head(connection, database, before, after)
+            if replaced:
+                self.enter(connection, before, events)
+            return replaced
+
+        give_up = time.monotonic() + self._patience
+        while True:
+            try:
+                if await database.run(unit, "write"):
+                    return after
+            except LedgerError as error:
+                if not is_transient(error) or time.monotonic() > give_up:
+                    raise
+            # The lost transaction may have been committed; nonces are random, so equal
+            # hashes are these very events.
+            if await database.run(lambda c: self._is_there(c, last), "statement"):
+                return after
+            if await database.run(lambda c: self._is_elsewhere(c, before), "statement"):
+                raise another_builder(before.generation)
+
+    def _is_there(self, connection: Connection, event: Event) -> bool:
+        place_of = {"generation": event.generation, "position": event.position}
+        row = connection.execute(self._target.statements.event_at_position, place_of).first()
+        return row is not None and Event.of_row(row).event_hash == event.event_hash
+
+    def _is_elsewhere(self, connection: Connection, before: Head) -> bool:
+        return before not in heads_of_generations(connection, self._target)
+
+    def enter(self, connection: Connection, before: Head, events: Sequence[Event]) -> None:
+        """Write events behind `before`, the head row, which moves on in the same transaction;
+        the projections are kept."""
+        self._target.insert_events(connection, events)
+        for projection in kept_in(connection, self._target, self._projections):
+            projection.apply(connection, self._target, before, events)
+
+    # --- prove -----------------------------------------------------------------------
+
+    async def _prove(self, building: Head) -> None:
+        """Read both generations back and compare them. Raises TamperedEvent that names the
+        first position where they differ."""
+        after, bound = self._proven, building.position
+        standing = self._follower.standing
+        old, new = standing.control, _as_opened(standing.control, building, bound)
+        scan = self._scan(self._target, new)
+        async for copies in scan.pages(bound, after=after, time_before=0):
+            last = copies[-1].event.position
+            originals = await self._originals(old.generation, after, last)
+            for finding in await to_thread.run_sync(
+                differences, old, new, standing.keys, originals, copies
+            ):
+                scan.tally.add(finding)
+            if scan.tally.findings:
+                break
+            after = last
+            self._tell(after, bound, 1)
+        if not scan.tally.findings and after != bound:
+            raise _not_the_same(
+                building, Finding("tampered", f"it ends at {after}, not at {bound}", after + 1)
+            )
+        for finding in scan.tally.findings:
+            raise _not_the_same(building, finding)
+
+    async def _originals(self, generation: int, after: int, last: int) -> Sequence[CheckedRow]:
+        database = self._source
+        originals: list[CheckedRow] = []
+        while after < last:
+
+            def page(connection: Connection, after: int = after) -> list[CheckedRow]:
+                return check_page(connection, database, generation, after, last)
+
+            more = await database.run(page, "snapshot")
+            if not more:
+                break
+            originals += more
+            after = more[-1].event.position
+        return originals
+
+    # --- the last stretch ------------------------------------------------------------
+
+    def last_stretch(
+        self, connection: Connection, standing: Standing, building: Head, head: Head
+    ) -> Sequence[Event] | None:
+        """What was written since the last page, read at the source with all writers waiting,
+        checked, sealed anew and compared. None where a row does not check out by itself, for
+        `complete` to look at.
+
+        Where the target is another database these are a rehearsal, without their chains: that
+        they can be written there is known before the source is closed.
+        """
+        database, control = self._source, standing.control
+        rows: list[CheckedRow] = []
+        while (rows[-1].event.position if rows else building.position) < head.position:
+            start = rows[-1].event.position if rows else building.position
+            page = check_page(connection, database, control.generation, start, head.position)
+            if not page:
+                return None
+            rows += page
+        if self._scan(database, control).check(rows, building.position, building.recorded_at):
+            return None
+        newest: dict[str, bytes] = {}
+        if self._target is database:
+            newest = _hashes(connection, database, building.generation, _continued(rows))
+        copied = reseal(control, sealing_keys(standing), building.generation, rows, newest)
+        copies = [CheckedRow(event, None, None, None) for event in copied.events]
+        new = _as_opened(control, building, head.position)
+        for finding in differences(control, new, standing.keys, rows, copies):
+            raise _not_the_same(building, finding)
+        if self._target is database:
+            self._count(copied)
+        return copied.events
+
+
+def _continued(rows: Sequence[CheckedRow]) -> Sequence[str]:
+    return sorted({row.event.stream for row in rows if row.event.version > 1})
+
+
+def _hashes(
+    connection: Connection, database: Database, generation: int, streams: Sequence[str]
+) -> dict[str, bytes]:
+    found = database.heads_of(connection, generation, streams)
+    return {event.stream: event.event_hash for event in found}
+
+
+def _as_opened(control: Control, building: Head, bound: int) -> Control:
+    """The control stream as it will be once the generation is opened: all under one key."""
+    return replace(
+        control,
+        generation=building.generation,
+        opened=(bound + 1, control.active.fingerprint),
+        closed=None,
+    )
+
+
+def another_builder(generation: int) -> MigrationInProgress:
+    """What a builder is refused with whose head row is not where it left it."""
+    return MigrationInProgress(
+        f"another process is building generation {generation}, or has put it in use",
+        hint="let it finish; `secret-ledger generations list` shows how far it is",
+        generation=generation,
+    )
+
+
+def _not_the_same(building: Head, finding: Finding) -> TamperedEvent:
+    where = f"{finding.stream} at position" if finding.stream else "position"
+    return TamperedEvent(
+        f"generation {building.generation} is not what it was made of: {where}"
+        f" {finding.position}: {finding.reason}",
+        hint="the generation in use is untouched; throw the new one away with"
+        " `secret-ledger migrate --abandon`, look for who writes to the database besides the"
+        " ledger, then migrate again",
+        generation=building.generation,
+        position=finding.position,
+        stream=finding.stream,
+    )

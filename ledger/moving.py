@@ -1,0 +1,364 @@
+"""The ledger into another database: the same ledger, its next generation built over there.
+
+::
+
+    begin      a `building` head row and a random move id here, then the same over there
+    build      copied and proven page by page, beside the writers: `ledger.building`
+    close      one transaction here, under the head's lock: what came in last is read, sealed
+               anew and compared in memory; `generation.closed`, and this side is `moved`
+    open       what came in last is copied and proven over there; then one transaction:
+               `generation.opened`, and that side is `active`
+
+Killed at any moment, the same command goes on; between close and open nothing is writable
+anywhere, so at no moment are two ledgers. From a source that has moved it goes on too, with the
+one target that holds the id of the sealed `generation.closed`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.append import Attempt, InlineProjection, enter, place
+from ledger.boot import check_not_ephemeral
+from ledger.building import Builder, another_builder, sealing_keys
+from ledger.committing import commit
+from ledger.control import Control, generation_metadata
+from ledger.control_log import Entry, control_events, lock_control
+from ledger.decide import Draft
+from ledger.errors import MigrationInProgress, TamperedEvent
+from ledger.events import CONTROL_STREAM, EventType
+from ledger.findings import Tell
+from ledger.following import Follower
+from ledger.gate import Standing
+from ledger.generations import PurgeReport, abandon
+from ledger.log import log
+from ledger.metadata import parse_metadata
+from ledger.migration import MigrationReport, check_current_key, rehearse
+from ledger.move_target import Half, begin_half, clear_half, find_half
+from ledger.secret import Secret
+from ledger.state import Head, Move
+from ledger.store.database import Database, address_of, connect
+from ledger.store.reads import heads_of_generations, moves
+from ledger.store.transitions import replace_head
+from ledger.under_way import begin_building, under_way
+
+__all__ = ["Destination", "abandon_move", "move"]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a ledger is moved to. Its repr shows no password."""
+
+    where: URL | AsyncEngine | None
+    schema: str | None
+    """PostgreSQL's; None: that of the source, where it has one."""
+
+    @classmethod
+    def of(cls, url: str | URL | AsyncEngine, schema: str | None) -> Destination:
+        """Never raises: what is no URL is refused when it is connected to."""
+        return cls(url if isinstance(url, AsyncEngine) else address_of(url), schema)
+
+    def connect(self, source: Database, *, read_only: bool, patience: float) -> Database:
+        """The database there. Raises LedgerUnavailable for a URL of no kind that is known."""
+        schema = self.schema or source.schema
+        return connect(self.where, schema=schema, read_only=read_only, patience=patience)
+
+
+async def move(
+    follower: Follower,
+    target: Destination,
+    projections: Sequence[InlineProjection],
+    *,
+    dry_run: bool,
+    actor: str | None,
+    on_progress: Tell | None,
+    patience: float,
+) -> MigrationReport:
+    """Move the ledger into the database `target`, or say that this was done.
+
+    Raises what `migrate` raises; NotALedger where the target holds anything else, WrongLedger
+    where it holds another ledger, or this one, but not as this move's other half;
+    MigrationInProgress beside another move; LedgerUnavailable.
+    """
+    database = target.connect(follower.database, read_only=dry_run, patience=patience)
+    try:
+        check_not_ephemeral(follower.keyring, database)
+        mover = Mover(
+            follower,
+            database,
+            projections,
+            actor=actor,
+            on_progress=on_progress,
+            patience=patience,
+        )
+        return await (mover.rehearse() if dry_run else mover.run())
+    finally:
+        await database.close()
+
+
+async def abandon_move(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    *,
+    target: Destination,
+    on_progress: Tell | None,
+    patience: float,
+) -> PurgeReport:
+    """Give a move up on both sides: this one first, so that nothing can be handed over any more.
+
+    Raises LedgerMoved once the source has moved; WrongLedger where the target holds anything
+    else than what a move abandoned here has left.
+    """
+    database = target.connect(follower.database, read_only=False, patience=patience)
+    try:
+        here = await abandon(follower, projections, on_progress=on_progress, patience=patience)
+        source = follower.database
+
+        def abandoned(connection: Connection) -> list[Move]:
+            ended = {
+                head.generation
+                for head in heads_of_generations(connection, source)
+                if head.state == "purged"
+            }
+            return [move for move in moves(connection, source) if move.generation in ended]
+
+        known = await source.run(abandoned, "statement")
+        deleted = await clear_half(
+            database, follower.standing.control.ledger_id, known, projections
+        )
+        return replace(
+            here,
+            changed=here.changed or deleted is not None,
+            deleted=here.deleted + (deleted or 0),
+            left_at=None,
+        )
+    finally:
+        await database.close()
+
+
+class Mover:
+    """One run of a move."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        target: Database,
+        projections: Sequence[InlineProjection],
+        *,
+        actor: str | None,
+        on_progress: Tell | None,
+        patience: float,
+    ) -> None:
+        self._follower = follower
+        self._source = follower.database
+        self._target = target
+        self._projections = projections
+        self._builder = Builder(
+            follower, target, projections, on_progress=on_progress, patience=patience
+        )
+        self._actor = actor
+        self._on_progress = on_progress
+        self._patience = patience
+        self._closing = 0.0
+
+    async def run(self) -> MigrationReport:
+        """Begin, build, close, open: what of it is still to be done."""
+        began = time.monotonic()
+        standing = await self._follower.follow()
+        known, half = await self._look(standing)
+        if half is not None and half.head.state != "building":
+            return self._report(standing.control, half.head, began, changed=False)
+        if not standing.moved:
+            check_current_key(standing, self._follower)
+            await self._target.prepare_creation(beside_other_tables=False)
+            await self._target.run(self._target.check_settings, "statement")
+            known = known or await self._begin(standing)
+            half = half or await begin_half(
+                self._target, standing.control, known, self._source.address
+            )
+        assert known is not None and half is not None  # noqa: PT018, S101  # `_look` has seen to it
+        building = half.head
+        if not standing.moved:
+            building = await self._close(known, building)
+        head = await self._open(known, building)
+        log.info(
+            "ledger_moved",
+            source=self._source.address,
+            moved_to=self._target.address,
+            generation=head.generation,
+            key_id=standing.control.active.id,
+            actor=self._actor,
+        )
+        return self._report(self._follower.standing.control, head, began, changed=True)
+
+    async def rehearse(self) -> MigrationReport:
+        """Read all and look at the target; write nothing on either side."""
+        began = time.monotonic()
+        standing = await self._follower.follow()
+        _, half = await self._look(standing)
+        if half is not None and (standing.moved or half.head.state != "building"):
+            changed = half.head.state == "building"
+            report = self._report(standing.control, half.head, began, changed=changed)
+            return replace(report, dry_run=True)
+        return await rehearse(
+            self._follower, on_progress=self._on_progress, moved_to=self._target.address
+        )
+
+    def _report(
+        self, control: Control, head: Head, began: float, *, changed: bool
+    ) -> MigrationReport:
+        now = time.monotonic()
+        return MigrationReport(
+            changed=changed,
+            generation=head.generation,
+            replaced=control.generation if changed else None,
+            key_id=control.active.id,
+            key_fingerprint=control.active.fingerprint,
+            events=max(head.position, self._follower.seen),
+            copied=self._builder.copied,
+            purged=self._builder.purged,
+            seconds=now - began,
+            locked_seconds=now - self._closing if self._closing else 0.0,
+            moved_to=self._target.address,
+        )
+
+    # --- begin -----------------------------------------------------------------------
+
+    async def _look(self, standing: Standing) -> tuple[Move | None, Half | None]:
+        """The move that is under way here, or was, and its half over there. Raises what keeps
+        the target from being the one."""
+        database, control = self._source, standing.control
+        if standing.moved:
+            known: Move | None = _sealed(control)
+        else:
+            found = await database.run(lambda c: under_way(c, database, control), "statement")
+            if found is not None and found.move is None:
+                raise MigrationInProgress(
+                    f"generation {found.head.generation} is being built here",
+                    hint="let `secret-ledger migrate` finish, or `secret-ledger migrate --abandon`"
+                    " it, then move the ledger",
+                    generation=found.head.generation,
+                )
+            known = found.move if found else None
+        return known, await find_half(self._target, control, known, moved=standing.moved)
+
+    async def _begin(self, standing: Standing) -> Move:
+        """The move that is under way here from now on."""
+        database = self._source
+        move_id = secrets.token_bytes(16)
+
+        def begin(connection: Connection, standing: Standing) -> Attempt | Move | None:
+            if lock_control(connection, database, standing.control) is None:
+                return None
+            found = under_way(connection, database, standing.control)
+            if found is not None:
+                if found.move is None or found.move.move_id != move_id:
+                    raise another_builder(found.head.generation)
+                return found.move  # this very transaction, whose outcome was unknown
+            head = begin_building(connection, database, standing.control)
+            begun = Move(head.generation, move_id, self._target.address)
+            connection.execute(database.statements.insert_move, begun._asdict())
+            return begun
+
+        begun = await commit(self._follower, begin, patience=self._patience)
+        assert isinstance(begun, Move)  # noqa: S101  # `begin` appends nothing
+        return begun
+
+    # --- close -----------------------------------------------------------------------
+
+    async def _close(self, known: Move, building: Head) -> Head:
+        """End the writing here, once what is over there is close behind."""
+        closed = False
+        while not closed:
+            building = await self._builder.approach(building)
+            closed = await self._hand_over(known, building)
+        await self._follower.follow()
+        return building
+
+    async def _hand_over(self, known: Move, building: Head) -> bool:
+        """False where the last stretch needs a closer look."""
+        database = self._source
+        here = Head(known.generation, 0, 0, building.key_epoch, "building")
+
+        def hand_over(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+            control, held = standing.control, sealing_keys(standing)
+            locked = lock_control(connection, database, control)
+            if locked is None:
+                return None
+            self._closing = time.monotonic()
+            if self._builder.last_stretch(connection, standing, building, locked.head) is None:
+                return ()
+            metadata = self._metadata(control, known, "to", self._target.address)
+            entry = Entry(EventType.GENERATION_CLOSED, metadata)
+            events = control_events(control, held, locked, [entry])
+            attempt = enter(connection, database, locked, events, self._projections)
+            moved = attempt.head._replace(state="moved")
+            if not replace_head(connection, database, attempt.head, moved):
+                raise TamperedEvent(f"the head row of generation {control.generation} changed")
+            if not replace_head(connection, database, here, here._replace(state="purged")):
+                raise another_builder(known.generation)  # it was abandoned meanwhile
+            return replace(attempt, head=moved)
+
+        return isinstance(await commit(self._follower, hand_over, patience=self._patience), Attempt)
+
+    def _metadata(self, control: Control, known: Move, side: str, address: str) -> str:
+        return generation_metadata(
+            known.generation,
+            control.generation,
+            control.active.id,
+            control.active.fingerprint,
+            actor=self._actor,
+            move={"id": known.move_id.hex(), side: address},
+        )
+
+    # --- open ------------------------------------------------------------------------
+
+    async def _open(self, known: Move, building: Head) -> Head:
+        """Catch the target up with the source, which is closed, and put it in use."""
+        self._closing = self._closing or time.monotonic()
+        target = self._target
+        building = await self._builder.complete(building)
+        control, held = self._follower.standing.control, sealing_keys(self._follower.standing)
+        closed = control.last
+        now = await target.run(target.clock, "statement")
+        (end,) = await target.run(
+            lambda c: list(target.heads_of(c, building.generation, [CONTROL_STREAM])), "statement"
+        )
+        draft = Draft(
+            CONTROL_STREAM,
+            closed.version,
+            EventType.GENERATION_OPENED,
+            Secret(b""),
+            self._metadata(control, known, "from", self._source.address),
+            end.event_hash,
+        )
+        opened = place(
+            control.ledger_id,
+            building.generation,
+            draft,
+            closed.position,
+            max(closed.recorded_at, now),
+            held.active,
+            held.active_id,
+        )
+        return await self._builder.append(building, [opened], state="active")
+
+
+def _sealed(control: Control) -> Move:
+    """What the `generation.closed` of a ledger that has moved says. Raises TamperedEvent."""
+    facts = parse_metadata(control.last.metadata).ledger
+    about = facts.get("move")
+    if isinstance(about, dict):
+        try:
+            return Move.of_row(
+                (facts.get("generation"), bytes.fromhex(about.get("id", "")), about.get("to"))
+            )
+        except (ValueError, TypeError):
+            pass
+    raise TamperedEvent("generation.closed does not say where this ledger moved to")
