@@ -113,6 +113,8 @@ class PostgresqlDatabase:
                 connected = True
                 await connection.execution_options(**_ISOLATION[mode])
                 async with connection.begin():
+                    if mode == "note":
+                        await connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
                     return await connection.run_sync(unit)
         except _ERRORS as error:
             failure = translate(error, self.place)
