@@ -195,11 +195,14 @@ def differing_nodes(
 ) -> list[NodeInfo]:
     """The live nodes that announce another active key than this one, but for the line
     `besides`. Unauthenticated, and no more than a hundred: it is asked at each heartbeat."""
-    now = database.clock(connection)
-    rows = connection.execute(
+    found = connection.execute(
         database.statements.differing_nodes, {"active": active_fingerprint, "besides": besides}
     )
-    nodes = (_node(dict(row), now, active_fingerprint) for row in rows.mappings())
+    rows = found.mappings().all()
+    if not rows:  # as nearly always: one trip less
+        return []
+    now = database.clock(connection)
+    nodes = (_node(dict(row), now, active_fingerprint) for row in rows)
     return sorted((n for n in nodes if n.differs), key=lambda n: (n.node, n.pid))
 
 

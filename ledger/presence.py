@@ -17,6 +17,7 @@ from ledger.errors import LedgerError
 from ledger.following import Follower
 from ledger.log import log
 from ledger.nodes import Identity, NodeInfo, announce, difference, differing_nodes, forget
+from ledger.state import Head
 
 __all__ = ["Presence"]
 
@@ -67,23 +68,26 @@ class Presence:
     async def _renew(self) -> None:
         follower, me = self._follower, self.me
         database = follower.database
-        head = await database.run(follower.lineage.recognise, "statement")
-        if head is None:
-            return
-        if not follower.is_current(head):
-            await follower.follow()
-        standing = follower.standing
-        active = standing.control.active.fingerprint
-        # A node that may not write any more is live all the same, with the key it had.
-        held = self._announced = standing.held or self._announced
-        reason = standing.refusal.code if standing.refusal else ""
 
-        def unit(connection: Connection) -> list[NodeInfo]:
+        def unit(connection: Connection) -> Head | list[NodeInfo] | None:
+            head = follower.lineage.recognise(connection)
+            if head is None or not follower.is_current(head):
+                return head
+            standing = follower.standing
+            # A node that may not write any more is live all the same, with the key it had.
+            held = self._announced = standing.held or self._announced
+            reason = standing.refusal.code if standing.refusal else ""
             if held is not None:
                 announce(connection, database, me, held, head, reason)
+            active = standing.control.active.fingerprint
             return differing_nodes(connection, database, active, besides=me.node_id)
 
-        self._tell(await database.run(unit, "note"), active)
+        met = await database.run(unit, "note")
+        if isinstance(met, Head):  # the ledger has gone on: catch up, then announce that
+            await follower.follow()
+            met = await database.run(unit, "note")
+        if isinstance(met, list):
+            self._tell(met, follower.standing.control.active.fingerprint)
 
     def _tell(self, differing: Sequence[NodeInfo], active: bytes) -> None:
         """Log each node that is fenced, once for as long as it is."""

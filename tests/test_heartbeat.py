@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from waiting import until
 
 from ledger import Keyring, SecretLedger
+from ledger.store.database import Mode
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -179,3 +180,32 @@ async def test_an_error_that_nobody_foresaw_does_not_end_the_heartbeat(postgres_
         assert "hunter2" not in repr(await ledger.health())
         failing = False
         await until(lambda: _is_ready(ledger))
+
+
+async def test_a_note_is_not_flushed_and_a_write_after_it_is(database_url: str) -> None:
+    """A heartbeat shares the disk with the writers, and is worth nothing after a power cut."""
+    async with opened(database_url, OLD) as ledger:
+        database = ledger.database
+        sql, flushed, not_flushed = (
+            ("PRAGMA synchronous", 2, 1)
+            if database.name == "sqlite"
+            else ("SHOW synchronous_commit", "on", "off")
+        )
+
+        async def setting(mode: Mode) -> object:
+            return await database.run(lambda c: c.exec_driver_sql(sql).scalar_one(), mode)
+
+        for _ in range(2):
+            assert await setting("note") == not_flushed
+            assert await setting("write") == flushed
+
+
+async def test_a_beat_alone_follows_a_rotation_and_announces_it(database_url: str) -> None:
+    async with (
+        building(database_url, OLD) as log,
+        opened(database_url, NEW, OLD) as ledger,
+    ):
+        await log.rotate(NEW)
+        await ledger._announce()
+        (node,) = await ledger.nodes()
+        assert (node.key_id, node.pending_id, node.differs) == ("k-new", None, False)

@@ -32,7 +32,8 @@ T = TypeVar("T")
 Mode = Literal["statement", "snapshot", "write", "note"]
 """`statement`: reads, each statement on its own. `snapshot`: reads that all see one state.
 `write`: one transaction that may lock the head row, and on SQLite holds the write lock.
-`note`: like `write`, but waits for a lock two seconds at most: for what may be left out."""
+`note`: like `write`, but waits for a lock two seconds at most, and is not flushed to the disk:
+for what may be left out, and is of no use after a power cut."""
 
 
 class LockedHead(NamedTuple):

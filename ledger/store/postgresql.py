@@ -175,6 +175,8 @@ class PostgresqlDatabase:
                 connected = True
                 await connection.execution_options(**_ISOLATION[mode])
                 async with connection.begin():
+                    if mode == "note":
+                        await connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
                     return await connection.run_sync(self._met, unit)
         except _ERRORS as error:
             why = None if connected else explain(error, self.place, self._files)

@@ -195,9 +195,11 @@ class SqliteDatabase:
         match connection.get_execution_options().get("ledger_mode"):
             case "note":
                 raw.execute(f"PRAGMA busy_timeout = {NOTE_TIMEOUT}")
+                raw.execute("PRAGMA synchronous = NORMAL")
                 raw.execute("BEGIN IMMEDIATE")
             case "write":
                 raw.execute(f"PRAGMA busy_timeout = {int(self._patience * 1000)}")
+                raw.execute("PRAGMA synchronous = FULL")  # a note on this connection left less
                 raw.execute("BEGIN IMMEDIATE")
             case "snapshot":
                 raw.execute("BEGIN")

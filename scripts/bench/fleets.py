@@ -14,6 +14,7 @@ import json
 import os
 import random
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -51,6 +52,9 @@ class FleetCost:
     late: float
     """Seconds that one beat took: the 95th percentile."""
     failed: int
+    own: float
+    """Seconds of a node's processor that one beat took: what no writer pays for where the node
+    is another machine."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +67,7 @@ class _Beats:
     took: list[float] = field(default_factory=list)
     failed: int = 0
     looks: int = 0
+    own: float = 0.0
 
 
 async def measure(place: Place, seconds: float, rounds: int) -> list[FleetCost]:
@@ -110,6 +115,7 @@ async def _in_turns(
         beats=NODES * SOONER / HEARTBEAT,
         late=took[len(took) * 95 // 100],
         failed=sum(turn.failed for turn in turns),
+        own=sum(turn.own for turn in turns) / len(took),
     )
 
 
@@ -155,6 +161,7 @@ async def _serve() -> None:
         _answer(_Beats())
         while await _word() == "on":
             done = _Beats()
+            used = time.process_time()
             jobs = [asyncio.create_task(_beat(node, done)) for node in nodes]
             jobs.append(asyncio.create_task(_look(nodes[0], done)))
             _answer(_Beats())
@@ -162,6 +169,7 @@ async def _serve() -> None:
             for job in jobs:
                 job.cancel()
             await asyncio.gather(*jobs, return_exceptions=True)
+            done.own = time.process_time() - used
             _answer(done)
 
 

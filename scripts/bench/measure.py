@@ -119,7 +119,8 @@ def _nodes(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
         print(
             f"  {fleet.name:<24}{fleet.alone.median:>10,.0f}{fleet.beside.median:>10,.0f}"
             f"{cost.median:>8.2%}   {cost.low:.2%} to {cost.high:.2%} (all at the default"
-            f" interval); a beat took {fleet.late * 1e3:.0f} ms at its p95, {fleet.failed} failed"
+            f" interval); a beat took {fleet.late * 1e3:.0f} ms at its p95"
+            f" ({fleet.own * 1e3:.1f} of the node's own processor), {fleet.failed} failed"
             f"{over}",
             flush=True,
         )
