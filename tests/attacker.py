@@ -8,6 +8,7 @@ to neither, with parameters `$1`, `$2`; on PostgreSQL the session's search path 
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from sqlalchemy.engine import make_url
 
 from ledger.events import Event
 from ledger.store.statements import EVENT_COLUMNS
+
+_PLACE = re.compile(r"\$(\d+)")
 
 TABLES = (
     "ledger_meta",
@@ -110,7 +113,8 @@ class SqliteAttacker:
 
     async def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         await asyncio.sleep(0)
-        return self._connection.execute(statement.replace("$", "?"), values).fetchall()
+        named = {f"p{number}": value for number, value in enumerate(values, 1)}
+        return self._connection.execute(_PLACE.sub(r":p\1", statement), named).fetchall()
 
     async def insert_rows(self, table: str, rows: Sequence[Sequence[object]]) -> None:
         for row in rows:
