@@ -198,16 +198,13 @@ async def begin_half(target: Database, control: Control, known: Move, source: st
 
 
 async def clear_half(
-    target: Database,
-    ledger_id: bytes,
-    known: Sequence[Move],
-    projections: Sequence[InlineProjection],
+    target: Database, known: Sequence[Move], projections: Sequence[InlineProjection]
 ) -> int | None:
     """Take the half of an abandoned move out of its target, with all our tables; how many
     events that was. None where nothing is there.
 
-    `known`: the moves that the source has abandoned. Raises WrongLedger for whatever else lies
-    there, and where it is in use.
+    `known`: the moves that were begun at the source, where none is under way any more. Raises
+    WrongLedger for whatever else lies there, and where it is in use.
     """
     if not target.exists():
         return None
@@ -219,7 +216,7 @@ async def clear_half(
         connection.execute(target.statements.lock_meta)
         halves = [there.half(move.move_id) for move in known]
         half = next((half for half in halves if half is not None), None)
-        if there.meta.ledger_id != ledger_id or half is None or there.is_in_use:
+        if half is None or there.is_in_use:
             raise WrongLedger(
                 f"{target.place} holds no half of a move that was abandoned here",
                 hint="nothing was deleted there; check the URL",

@@ -44,7 +44,7 @@ from ledger.move_target import Half, begin_half, clear_half, find_half
 from ledger.secret import Secret
 from ledger.state import Head, Move
 from ledger.store.database import Database, address_of, connect
-from ledger.store.reads import heads_of_generations, moves
+from ledger.store.reads import moves
 from ledger.store.transitions import replace_head
 from ledger.under_way import begin_building, under_way
 
@@ -119,19 +119,8 @@ async def abandon_move(
     try:
         here = await abandon(follower, projections, on_progress=on_progress, patience=patience)
         source = follower.database
-
-        def abandoned(connection: Connection) -> list[Move]:
-            ended = {
-                head.generation
-                for head in heads_of_generations(connection, source)
-                if head.state == "purged"
-            }
-            return [move for move in moves(connection, source) if move.generation in ended]
-
-        known = await source.run(abandoned, "statement")
-        deleted = await clear_half(
-            database, follower.standing.control.ledger_id, known, projections
-        )
+        begun = await source.run(lambda c: moves(c, source), "statement")
+        deleted = await clear_half(database, begun, projections)
         return replace(
             here,
             changed=here.changed or deleted is not None,

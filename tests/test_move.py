@@ -203,16 +203,19 @@ async def test_nothing_else_is_begun_while_a_move_is_under_way(
 ) -> None:
     await half_made(route)
     async with opened(route.source, OLD) as ledger:
-        for call in (ledger.rotate(NEW), ledger.migrate()):
+        elsewhere = f"sqlite+aiosqlite:///{tmp_path}/elsewhere.db"
+        for call in (
+            ledger.migrate(elsewhere, dry_run=True),
+            ledger.migrate(elsewhere),
+            ledger.migrate(dry_run=True),
+            ledger.migrate(),
+            ledger.rotate(NEW),
+        ):
             with pytest.raises(MigrationInProgress) as caught:
                 await call
             assert address(route.target) in caught.value.message
             assert "--abandon --to" in caught.value.hint
-        with pytest.raises(MigrationInProgress):
-            await ledger.migrate(f"sqlite+aiosqlite:///{tmp_path}/elsewhere.db")
         assert not (tmp_path / "elsewhere.db").exists()
-        with pytest.raises(MigrationInProgress):
-            await ledger.migrate(dry_run=True)
         await ledger.put("often", "goes on")
     assert (await command(route, OLD, NEW)).changed
     async with opened(route.target, OLD, verify="full") as ledger:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from attacker import attacking
 from ledgers import NEW, OLD, STRANGER, file_of, has_tables, opened, rows
@@ -23,6 +25,7 @@ from moves import (
     states,
     tables,
 )
+from sqlalchemy.engine import make_url
 
 from ledger import (
     InvalidKey,
@@ -74,6 +77,31 @@ async def test_a_damaged_event_stops_it_with_the_list_before_the_source_is_close
                 await ledger.migrate(route.target, dry_run=dry_run)
         await ledger.put("often", "goes on")
     assert await states(route.target) == [(1, "building")]
+
+
+@only
+async def test_what_is_damaged_between_the_proof_and_the_hand_over_stops_it_too(
+    route: Route,
+) -> None:
+    await filled(route.source)
+    told: list[Progress] = []
+
+    async def damage() -> None:
+        async with opened(route.source, OLD, node="writer") as writer:
+            await writer.put("late", "1")
+        async with attacking(route.source) as attacker:
+            await attacker.sql("UPDATE secret_event SET recorded_at = 1 WHERE stream = 'late'")
+
+    def tell(made: Progress) -> None:
+        if made.done == made.total and not told:
+            told.append(made)
+            meanwhile(damage)
+
+    async with quiet(route.source, OLD) as ledger:
+        with pytest.raises(TamperedEvent, match="late version 1"):
+            await ledger.migrate(route.target, on_progress=tell)
+        assert (await ledger.get("often")).value.reveal() == b"value 2"
+    assert await states(route.source) == [(0, "active"), (1, "building")]
 
 
 @only
@@ -170,6 +198,24 @@ async def test_memory_is_no_target(sqlite_url: str) -> None:
             await ledger.migrate(sqlite_url.replace("ledger.db", "new.db"))
 
 
+async def test_a_postgresql_database_of_another_encoding_is_no_target(
+    sqlite_url: str, postgres_url: str
+) -> None:
+    await filled(sqlite_url)
+    ascii_only = f"test_{uuid.uuid4().hex}"
+    plain = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+    await plain.execute(
+        f"CREATE DATABASE {ascii_only} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+    )
+    target = make_url(postgres_url).set(database=ascii_only)
+    try:
+        route = Route(sqlite_url, target.render_as_string(hide_password=False))
+        await unchanged(route, NotALedger, route.target, "not UTF8")
+    finally:
+        await plain.execute(f"DROP DATABASE {ascii_only} WITH (FORCE)")
+        await plain.close()
+
+
 async def test_a_target_that_can_not_be_made_leaves_the_source_as_it_was(
     sqlite_url: str, tmp_path: Path
 ) -> None:
@@ -185,6 +231,8 @@ async def test_a_target_that_can_not_be_made_leaves_the_source_as_it_was(
 async def test_a_dry_run_writes_nothing_on_either_side(route: Route) -> None:
     await filled(route.source)
     before = await rows(route.source, "ledger_node")
+    async with opened(route.source, OLD, read_only=True) as ledger:
+        assert (await ledger.migrate(route.target, dry_run=True)).changed
     async with opened(route.source, NEW, OLD, read_only=True) as ledger:
         would = await ledger.migrate(route.target, dry_run=True)
         assert (would.changed, would.dry_run, would.generation) == (True, True, 1)
@@ -247,6 +295,22 @@ async def test_nothing_but_an_abandoned_half_is_ever_cleared(route: Route) -> No
             await ledger.abandon_migration(route.source)
         assert (await ledger.get("often")).value.reveal() == b"value 2"
     assert await rows(route.target, "ledger_node") == before
+
+
+@only
+async def test_the_half_of_another_source_is_neither_gone_on_with_nor_cleared(
+    route: Route, tmp_path: Path
+) -> None:
+    other = Route(f"sqlite+aiosqlite:///{tmp_path}/other.db", route.target)
+    await half_made(other)
+    await filled(route.source)
+    await unchanged(route, WrongLedger, route.target, "another ledger")
+    before = await rows(route.target)
+    async with opened(route.source, OLD) as ledger:
+        with pytest.raises(WrongLedger, match="no half of a move"):
+            await ledger.abandon_migration(route.target)
+    assert await rows(route.target) == before
+    assert (await command(other, OLD)).changed
 
 
 @only
