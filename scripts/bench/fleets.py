@@ -30,7 +30,7 @@ from ledger.nodes import HEARTBEAT
 __all__ = ["NODES", "SOONER", "FleetCost", "measure"]
 
 NODES: Final = 64
-SOONER: Final = 10
+SOONER: Final = 20
 """How much more often than by default the nodes beat, and the registry is read."""
 LOOK: Final = 2.0
 """Seconds between two reads of the registry: what `nodes --watch` does."""

@@ -105,7 +105,7 @@ def _scans(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _nodes(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
     rounds = options.rounds
-    seconds = 0.5 if options.quick else 4.0
+    seconds = 0.5 if options.quick else 2.0
     print(
         f"\n{place.database}: writes beside {fleets.NODES} nodes that beat {fleets.SOONER} times as"
         f" often as by default, {rounds} rounds in turns",
