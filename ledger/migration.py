@@ -29,18 +29,19 @@ from ledger.control import Control, generation_metadata
 from ledger.control_log import Entry, control_events, lock_control
 from ledger.decide import Draft
 from ledger.errors import KeyReused, LedgerError, MigrationInProgress, TamperedEvent
-from ledger.events import CONTROL_STREAM, Event, EventType
+from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
 from ledger.findings import Finding, Progress, Tally, Tell
 from ledger.following import Follower
-from ledger.gate import Standing
+from ledger.gate import Standing, check_state, judge
 from ledger.generation_copy import differences, reseal
 from ledger.log import log
 from ledger.secret import Secret
 from ledger.state import CheckedRow, Head
 from ledger.store.database import LockedHead
-from ledger.store.reads import check_page, heads_of_generations
+from ledger.store.reads import check_page, heads_of_generations, read_state
+from ledger.store.schema import read_meta
 from ledger.store.transitions import replace_head
-from ledger.store.translate import is_transient
+from ledger.store.translate import is_refusal, is_transient
 from ledger.verify import Scan
 
 __all__ = ["MigrationReport", "migrate"]
@@ -107,11 +108,10 @@ class Migrator:
         """Build, prove, flip. Raises MigrationInProgress beside another migrator;
         TamperedEvent or MissingKey where an event can't be opened; LedgerUnavailable."""
         began = time.monotonic()
-        standing = await self._follower.follow()
-        building = await self._begin(standing)
+        control, building = await self._begin()
         if building is None:
-            return self._report(standing.control, None, began, changed=False)
-        before = standing.control.generation
+            return self._report(control, None, began, changed=False)
+        before = control.generation
         proven = 0
         flipped = False
         while not flipped:
@@ -187,18 +187,14 @@ class Migrator:
 
     # --- begin -----------------------------------------------------------------------
 
-    async def _begin(self, standing: Standing) -> Head | None:
-        """The head row of the generation to build, found or made; None where there is
-        nothing to do."""
-        database, control = self._database, standing.control
-        found = self._building(await self._heads(), control)
-        if found is not None:
-            return found
-        if not await self._is_needed(control):
-            return None
+    async def _begin(self) -> tuple[Control, Head | None]:
+        """What is migrated, and the head row of the generation to build, found or made; None
+        where there is nothing to do."""
+        database = self._database
 
-        def begin(connection: Connection, standing: Standing) -> Attempt | Head | None:
-            control = standing.control
+        def begin(connection: Connection, standing: Standing) -> Attempt | Head | tuple[()] | None:
+            if standing.control is not control:
+                return ()  # a rotation, or another migrator, was faster
             if lock_control(connection, database, control) is None:
                 return None
             heads = heads_of_generations(connection, database)
@@ -209,9 +205,15 @@ class Migrator:
                 connection.execute(database.statements.insert_head, found._asdict())
             return found
 
-        head = await commit(self._follower, begin, patience=self._patience)
-        assert isinstance(head, Head)  # noqa: S101  # `begin` appends nothing
-        return head
+        while True:
+            control = (await self._follower.follow()).control
+            _check_current_key(self._follower, control)
+            building = self._building(await self._heads(), control)
+            if building is not None or not await self._is_needed(control):
+                return control, building
+            begun = await commit(self._follower, begin, patience=self._patience)
+            if isinstance(begun, Head):
+                return control, begun
 
     async def _heads(self) -> Sequence[Head]:
         database = self._database
@@ -301,6 +303,8 @@ class Migrator:
                 if await database.run(unit, "write"):
                     return after
             except LedgerError as error:
+                if is_refusal(error):
+                    await self._check_free(before)
                 if not is_transient(error) or time.monotonic() > give_up:
                     raise
             # The lost transaction may have been committed; nonces are random, so equal
@@ -309,6 +313,16 @@ class Migrator:
                 return after
             if await database.run(lambda c: self._is_elsewhere(c, before), "statement"):
                 raise _in_progress(before.generation)
+
+    async def _check_free(self, building: Head) -> None:
+        """Raises TamperedEvent where others' rows lie in the building generation."""
+        sql, place_of = self._database.statements, {"generation": building.generation}
+        first, last = await self._database.run(
+            lambda c: c.execute(sql.ends, place_of).one(), "statement"
+        )
+        if first is not None and (first < 1 or last > building.position):
+            reason = f"rows that are not the copy's lie there, at positions {first} to {last}"
+            raise _not_the_same(building, Finding("tampered", reason, building.position + 1))
 
     def _is_there(self, connection: Connection, event: Event) -> bool:
         place_of = {"generation": event.generation, "position": event.position}
@@ -355,10 +369,11 @@ class Migrator:
             after = last
             self._tell(after, bound, 1)
         if not scan.tally.findings and after != bound:
-            raise _not_the_same(
-                building, Finding("tampered", f"it ends at {after}, not at {bound}", after + 1)
-            )
+            scan.tally.add(Finding("tampered", f"it ends at {after}, not at {bound}", after + 1))
         for finding in scan.tally.findings:
+            # Not tampering where it was thrown away, or put in use and its source purged.
+            if await database.run(lambda c: self._is_elsewhere(c, building), "statement"):
+                raise _in_progress(building.generation)
             raise _not_the_same(building, finding)
 
     # --- flip ------------------------------------------------------------------------
@@ -377,6 +392,8 @@ class Migrator:
             locked = lock_control(connection, database, control)
             if locked is None:
                 return None
+            if database.lock_generation(connection, building.generation) != building:
+                raise _in_progress(building.generation)
             began = time.monotonic()
             last = self._last_stretch(connection, standing, building, locked.head)
             if last is None:
@@ -438,15 +455,15 @@ class Migrator:
         if not replace_head(connection, database, locked.head, end._replace(state="closed")):
             raise TamperedEvent(f"the head row of generation {control.generation} changed")
 
-        before = [e for e in last if e.stream == CONTROL_STREAM]
-        ends = list(database.heads_of(connection, building.generation, [CONTROL_STREAM]))
+        stored = database.heads_of(connection, building.generation, [CONTROL_STREAM])
+        before = [*stored, *(e for e in last if e.stream == CONTROL_STREAM)]
         draft = Draft(
             CONTROL_STREAM,
             control.last.version + 1,
             EventType.GENERATION_OPENED,
             Secret(b""),
             metadata,
-            (before or ends)[-1].event_hash,
+            before[-1].event_hash if before else NO_HASH,
         )
         opened = place(
             control.ledger_id,
@@ -461,7 +478,27 @@ class Migrator:
         if not replace_head(connection, database, building, new):
             raise _in_progress(building.generation)
         self._enter(connection, building, [*last, opened])
+        self._check_put_in_use(connection, building, new)
         return Attempt(control.generation, closed[0], new)
+
+    def _check_put_in_use(self, connection: Connection, building: Head, new: Head) -> None:
+        """Look at what is about to be committed as the boot gate will: nobody could open a
+        generation whose control stream was changed since it was proven."""
+        database = self._database
+        ends = connection.execute(database.statements.ends, {"generation": new.generation}).one()
+        if tuple(ends) != (1, new.position):
+            reason = f"its rows are at positions {ends[0]} to {ends[1]}, not 1 to {new.position}"
+            raise _not_the_same(building, Finding("tampered", reason, ends[1]))
+        meta = read_meta(connection, database)
+        assert meta is not None  # noqa: S101  # it was read when this ledger was opened
+        problem: TamperedEvent
+        try:
+            judge(check_state(read_state(connection, database, meta)), self._follower.keyring)
+            return
+        except TamperedEvent as error:
+            problem = error
+        position = problem.details.get("position")
+        raise _not_the_same(building, Finding("tampered", problem.message, position))
 
 
 async def migrate(
@@ -480,17 +517,23 @@ async def migrate(
     the list of events that can't be opened, LedgerUnavailable.
     """
     control = (await follower.follow()).control
+    _check_current_key(follower, control, may_be_pending=dry_run)
+    migrator = Migrator(
+        follower, projections, actor=actor, on_progress=on_progress, patience=patience
+    )
+    return await (migrator.rehearse() if dry_run else migrator.run())
+
+
+def _check_current_key(
+    follower: Follower, control: Control, *, may_be_pending: bool = False
+) -> None:
     current = follower.keyring.current.for_ledger(control.ledger_id)
-    pending = dry_run and control.key(current.fingerprint) is None
+    pending = may_be_pending and control.key(current.fingerprint) is None
     if current.fingerprint != control.active.fingerprint and not pending:
         raise KeyReused(
             f"the configured key {current.id} is not the active one, {control.active.id}",
             hint="make the active key the current one, or rotate to a new one",
         )
-    migrator = Migrator(
-        follower, projections, actor=actor, on_progress=on_progress, patience=patience
-    )
-    return await (migrator.rehearse() if dry_run else migrator.run())
 
 
 def _held(standing: Standing) -> HeldKeys:
@@ -511,7 +554,7 @@ def _as_opened(control: Control, building: Head, bound: int) -> Control:
 
 def _in_progress(generation: int) -> MigrationInProgress:
     return MigrationInProgress(
-        f"another process is building generation {generation}, or has put it in use",
+        f"another process is building generation {generation}, has put it in use, or threw it away",
         hint="let it finish; `secret-ledger generations list` shows how far it is",
         generation=generation,
     )
