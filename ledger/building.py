@@ -32,10 +32,10 @@ from ledger.state import CheckedRow, Head
 from ledger.store.database import Database
 from ledger.store.reads import check_page, heads_of_generations
 from ledger.store.transitions import replace_head
-from ledger.store.translate import is_transient
+from ledger.store.translate import is_refusal, is_transient
 from ledger.verify import Scan
 
-__all__ = ["Builder", "another_builder", "kept_in", "sealing_keys"]
+__all__ = ["Builder", "another_builder", "kept_in", "not_the_same", "sealing_keys"]
 
 BACKLOG = 200
 """Events that may be left for the end: they are copied while writers wait."""
@@ -187,6 +187,8 @@ class Builder:
                 if await database.run(unit, "write"):
                     return after
             except LedgerError as error:
+                if is_refusal(error):
+                    await self._check_free(before)
                 if not is_transient(error) or time.monotonic() > give_up:
                     raise
             # The lost transaction may have been committed; nonces are random, so equal
@@ -195,6 +197,16 @@ class Builder:
                 return after
             if await database.run(lambda c: self._is_elsewhere(c, before), "statement"):
                 raise another_builder(before.generation)
+
+    async def _check_free(self, building: Head) -> None:
+        """Raises TamperedEvent where others' rows lie in the building generation."""
+        sql, place_of = self._target.statements, {"generation": building.generation}
+        first, last = await self._target.run(
+            lambda c: c.execute(sql.ends, place_of).one(), "statement"
+        )
+        if first is not None and (first < 1 or last > building.position):
+            reason = f"rows that are not the copy's lie there, at positions {first} to {last}"
+            raise not_the_same(building, Finding("tampered", reason, building.position + 1))
 
     def _is_there(self, connection: Connection, event: Event) -> bool:
         place_of = {"generation": event.generation, "position": event.position}
@@ -232,11 +244,12 @@ class Builder:
             after = last
             self._tell(after, bound, 1)
         if not scan.tally.findings and after != bound:
-            raise _not_the_same(
-                building, Finding("tampered", f"it ends at {after}, not at {bound}", after + 1)
-            )
+            scan.tally.add(Finding("tampered", f"it ends at {after}, not at {bound}", after + 1))
         for finding in scan.tally.findings:
-            raise _not_the_same(building, finding)
+            # Not tampering where it was thrown away, or put in use and its source purged.
+            if await self._target.run(lambda c: self._is_elsewhere(c, building), "statement"):
+                raise another_builder(building.generation)
+            raise not_the_same(building, finding)
 
     async def _originals(self, generation: int, after: int, last: int) -> Sequence[CheckedRow]:
         database = self._source
@@ -282,7 +295,7 @@ class Builder:
         copies = [CheckedRow(event, None, None, None) for event in copied.events]
         new = _as_opened(control, building, head.position)
         for finding in differences(control, new, standing.keys, rows, copies):
-            raise _not_the_same(building, finding)
+            raise not_the_same(building, finding)
         if self._target is database:
             self._count(copied)
         return copied.events
@@ -312,13 +325,14 @@ def _as_opened(control: Control, building: Head, bound: int) -> Control:
 def another_builder(generation: int) -> MigrationInProgress:
     """What a builder is refused with whose head row is not where it left it."""
     return MigrationInProgress(
-        f"another process is building generation {generation}, or has put it in use",
+        f"another process is building generation {generation}, has put it in use, or threw it away",
         hint="let it finish; `secret-ledger generations list` shows how far it is",
         generation=generation,
     )
 
 
-def _not_the_same(building: Head, finding: Finding) -> TamperedEvent:
+def not_the_same(building: Head, finding: Finding) -> TamperedEvent:
+    """What is raised where the copy is not what it was made of."""
     where = f"{finding.stream} at position" if finding.stream else "position"
     return TamperedEvent(
         f"generation {building.generation} is not what it was made of: {where}"

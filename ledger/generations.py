@@ -277,7 +277,7 @@ async def _delete(
     def batch(connection: Connection) -> int:
         last = connection.execute(sql.last_position, {"generation": generation}).scalar_one()
         done = connection.execute(
-            sql.delete_events, {"generation": generation, "after": max(0, last - BATCH)}
+            sql.delete_events, {"generation": generation, "after": last - BATCH}
         )
         return done.rowcount
 

@@ -21,23 +21,24 @@ from anyio import to_thread
 from sqlalchemy.engine import Connection
 
 from ledger.append import Attempt, InlineProjection, place
-from ledger.building import Builder, another_builder, sealing_keys
+from ledger.building import Builder, another_builder, not_the_same, sealing_keys
 from ledger.census import uses
 from ledger.committing import commit
 from ledger.control import Control, generation_metadata
 from ledger.control_log import Entry, control_events, lock_control
 from ledger.decide import Draft
 from ledger.errors import KeyReused, MigrationInProgress, TamperedEvent
-from ledger.events import CONTROL_STREAM, Event, EventType
-from ledger.findings import Progress, Tally, Tell
+from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
+from ledger.findings import Finding, Progress, Tally, Tell
 from ledger.following import Follower
-from ledger.gate import Standing
+from ledger.gate import Standing, check_state, judge
 from ledger.generation_copy import reseal
 from ledger.log import log
 from ledger.secret import Secret
 from ledger.state import Head
 from ledger.store.database import LockedHead
-from ledger.store.reads import heads_of_generations
+from ledger.store.reads import heads_of_generations, read_state
+from ledger.store.schema import read_meta
 from ledger.store.transitions import replace_head
 from ledger.under_way import begin_building, moving, under_way
 from ledger.verify import Scan
@@ -105,11 +106,10 @@ class Migrator:
         """Build, prove, flip. Raises MigrationInProgress beside another migrator;
         TamperedEvent or MissingKey where an event can't be opened; LedgerUnavailable."""
         began = time.monotonic()
-        standing = await self._follower.follow()
-        building = await self._begin(standing)
+        control, building = await self._begin()
         if building is None:
-            return self._report(standing.control, None, began)
-        before = standing.control.generation
+            return self._report(control, None, began)
+        before = control.generation
         flipped = False
         while not flipped:
             building = await self._builder.approach(building)
@@ -140,16 +140,14 @@ class Migrator:
 
     # --- begin -----------------------------------------------------------------------
 
-    async def _begin(self, standing: Standing) -> Head | None:
-        """The head row of the generation to build, found or made; None where there is
-        nothing to do."""
-        database, control = self._database, standing.control
-        found = await database.run(lambda c: under_way(c, database, control), "statement")
-        if found is None and not await _is_needed(self._follower, control):
-            return None
+    async def _begin(self) -> tuple[Control, Head | None]:
+        """What is migrated, and the head row of the generation to build, found or made; None
+        where there is nothing to do."""
+        follower, database = self._follower, self._database
 
-        def begin(connection: Connection, standing: Standing) -> Attempt | Head | None:
-            control = standing.control
+        def begin(connection: Connection, standing: Standing) -> Attempt | Head | tuple[()] | None:
+            if standing.control is not control:
+                return ()  # a rotation, or another migrator, was faster
             if lock_control(connection, database, control) is None:
                 return None
             found = under_way(connection, database, control)
@@ -157,9 +155,19 @@ class Migrator:
                 raise moving(found.move)
             return found.head if found else begin_building(connection, database, control)
 
-        head = await commit(self._follower, begin, patience=self._patience)
-        assert isinstance(head, Head)  # noqa: S101  # `begin` appends nothing
-        return head
+        while True:
+            standing = await follower.follow()
+            control = standing.control
+            check_current_key(standing, follower)
+            found = await database.run(
+                lambda c: under_way(c, database, control),  # noqa: B023
+                "statement",
+            )
+            if found is None and not await _is_needed(follower, control):
+                return control, None
+            begun = await commit(follower, begin, patience=self._patience)
+            if isinstance(begun, Head):
+                return control, begun
 
     # --- flip ------------------------------------------------------------------------
 
@@ -177,6 +185,8 @@ class Migrator:
             locked = lock_control(connection, database, control)
             if locked is None:
                 return None
+            if database.lock_generation(connection, building.generation) != building:
+                raise another_builder(building.generation)
             began = time.monotonic()
             last = self._builder.last_stretch(connection, standing, building, locked.head)
             if last is None:
@@ -208,15 +218,15 @@ class Migrator:
         if not replace_head(connection, database, locked.head, end._replace(state="closed")):
             raise TamperedEvent(f"the head row of generation {control.generation} changed")
 
-        before = [e for e in last if e.stream == CONTROL_STREAM]
-        ends = list(database.heads_of(connection, building.generation, [CONTROL_STREAM]))
+        stored = database.heads_of(connection, building.generation, [CONTROL_STREAM])
+        before = [*stored, *(e for e in last if e.stream == CONTROL_STREAM)]
         draft = Draft(
             CONTROL_STREAM,
             control.last.version + 1,
             EventType.GENERATION_OPENED,
             Secret(b""),
             metadata,
-            (before or ends)[-1].event_hash,
+            before[-1].event_hash if before else NO_HASH,
         )
         opened = place(
             control.ledger_id,
@@ -231,7 +241,27 @@ class Migrator:
         if not replace_head(connection, database, building, new):
             raise another_builder(building.generation)
         self._builder.enter(connection, building, [*last, opened])
+        self._check_put_in_use(connection, building, new)
         return Attempt(control.generation, closed[0], new)
+
+    def _check_put_in_use(self, connection: Connection, building: Head, new: Head) -> None:
+        """Look at what is about to be committed as the boot gate will: nobody could open a
+        generation whose control stream was changed since it was proven."""
+        database = self._database
+        ends = connection.execute(database.statements.ends, {"generation": new.generation}).one()
+        if tuple(ends) != (1, new.position):
+            reason = f"its rows are at positions {ends[0]} to {ends[1]}, not 1 to {new.position}"
+            raise not_the_same(building, Finding("tampered", reason, ends[1]))
+        meta = read_meta(connection, database)
+        assert meta is not None  # noqa: S101  # it was read when this ledger was opened
+        problem: TamperedEvent
+        try:
+            judge(check_state(read_state(connection, database, meta)), self._follower.keyring)
+            return
+        except TamperedEvent as error:
+            problem = error
+        position = problem.details.get("position")
+        raise not_the_same(building, Finding("tampered", problem.message, position))
 
 
 async def migrate(

@@ -267,6 +267,11 @@ class Statements:
             "SELECT count(*), coalesce(min(position), 0), coalesce(max(position), 0)"
             " FROM {s}secret_event WHERE generation = :generation"
         )
+        # Each by itself, so that neither database counts its way from one to the other.
+        self.ends: Final = sql(
+            "SELECT (SELECT min(position) FROM {s}secret_event WHERE generation = :generation),"
+            " (SELECT max(position) FROM {s}secret_event WHERE generation = :generation)"
+        )
         # Counted by way of the index that every read of a secret takes.
         self.count_by_stream: Final = sql(
             "SELECT CAST(coalesce(sum(n), 0) AS BIGINT) FROM (SELECT count(*) AS n"
