@@ -14,7 +14,7 @@ from ledger.authority import read_event
 from ledger.control import Control
 from ledger.errors import MissingKey, SecretDestroyed
 from ledger.events import Event, EventType
-from ledger.format import hash_of, tampered
+from ledger.format import check_hash, tampered
 from ledger.keys import LedgerKey
 
 __all__ = ["check_answer", "check_end", "check_next"]
@@ -63,8 +63,7 @@ def check_next(
 
 
 def _check_sealed(control: Control, held: Mapping[bytes, LedgerKey], event: Event) -> None:
-    if hash_of(control.ledger_id, event) != event.event_hash:
-        raise tampered(event, "its hash does not match its row")
+    context = check_hash(control.ledger_id, event)
     # Its own value is not asked for: that its key is not in hand, or lost, is no matter.
     with contextlib.suppress(MissingKey, SecretDestroyed):
-        read_event(control, held, event)
+        read_event(control, held, event, context=context)

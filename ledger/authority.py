@@ -162,13 +162,15 @@ def read_event(
     held: Mapping[bytes, LedgerKey],
     event: Event,
     *,
+    context: bytes | None = None,
     destroyed_later: bool = False,
 ) -> bytes:
     """The data of `event`, or why there is none.
 
     Raises TamperedEvent (it does not authenticate, or breaks the rule of authority),
     SecretDestroyed (purged, or under a key that is lost), MissingKey (introduced here, and
-    not held). `destroyed_later` says that a `secret.destroyed` of the stream lies above.
+    not held). `destroyed_later` says that a `secret.destroyed` of the stream lies above;
+    `context` is the event's, where the caller has it already.
     """
     if not control.may_be_under(event):
         raise _wrong_authority(control, event)
@@ -196,4 +198,4 @@ def read_event(
             stream=event.stream,
             version=event.version,
         )
-    return open_event(key.event_cipher, control.ledger_id, event)
+    return open_event(key.event_cipher, control.ledger_id, event, context)

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 
 from ledger.append import InlineProjection
 from ledger.authority import HeldKeys, choose_keys
+from ledger.checking import CheckedPage, Rules
 from ledger.control import Control
 from ledger.errors import LedgerError, MigrationInProgress, TamperedEvent
 from ledger.events import Event
@@ -133,14 +134,14 @@ class Builder:
         held = sealing_keys(standing)
         bound = await self._end()
         scan = self._scan(self._source, standing.control)
-        async for rows in scan.pages(
+        async for page in scan.pages(
             bound, after=building.position, time_before=building.recorded_at
         ):
             if scan.tally.findings:
                 continue  # to name all that must be mended before it can go on
-            newest = await self._newest(building.generation, rows)
+            newest = await self._newest(building.generation, page.rows)
             copied = await to_thread.run_sync(
-                reseal, standing.control, held, building.generation, rows, newest
+                reseal, standing.control, held, building.generation, page, newest
             )
             building = await self.append(building, copied.events)
             self._count(copied)
@@ -149,7 +150,7 @@ class Builder:
         return building
 
     def _scan(self, database: Database, control: Control) -> Scan:
-        return Scan(database, control, self._follower.standing.keys, Tally(), None)
+        return Scan(database, Rules(control, self._follower.standing.keys), Tally(), None)
 
     def _count(self, copied: Copied) -> None:
         self.copied += len(copied.events)
@@ -231,13 +232,20 @@ class Builder:
         after, bound = self._proven, building.position
         standing = self._follower.standing
         old, new = standing.control, _as_opened(standing.control, building, bound)
+        rules = Rules(old, standing.keys)
         scan = self._scan(self._target, new)
         async for copies in scan.pages(bound, after=after, time_before=0):
-            last = copies[-1].event.position
+            last = copies.last.position
             originals = await self._originals(old.generation, after, last)
-            for finding in await to_thread.run_sync(
-                differences, old, new, standing.keys, originals, copies
-            ):
+
+            def compare(
+                copies: CheckedPage = copies,
+                originals: Sequence[CheckedRow] = originals,
+                after: int = after,
+            ) -> list[Finding]:
+                return differences(rules.check(originals, after, 0), copies)
+
+            for finding in await to_thread.run_sync(compare):
                 scan.tally.add(finding)
             if scan.tally.findings:
                 break
@@ -282,19 +290,22 @@ class Builder:
         rows: list[CheckedRow] = []
         while (rows[-1].event.position if rows else building.position) < head.position:
             start = rows[-1].event.position if rows else building.position
-            page = check_page(connection, database, control.generation, start, head.position)
-            if not page:
+            more = check_page(connection, database, control.generation, start, head.position)
+            if not more:
                 return None
-            rows += page
-        if self._scan(database, control).check(rows, building.position, building.recorded_at):
+            rows += more
+        page = Rules(control, standing.keys).check(rows, building.position, building.recorded_at)
+        if page.suspects:
             return None
         newest: dict[str, bytes] = {}
         if self._target is database:
             newest = _hashes(connection, database, building.generation, _continued(rows))
-        copied = reseal(control, sealing_keys(standing), building.generation, rows, newest)
-        copies = [CheckedRow(event, None, None, None) for event in copied.events]
-        new = _as_opened(control, building, head.position)
-        for finding in differences(control, new, standing.keys, rows, copies):
+        copied = reseal(control, sealing_keys(standing), building.generation, page, newest)
+        rules = Rules(_as_opened(control, building, head.position), standing.keys)
+        copies = rules.open(
+            [row._replace(event=new) for row, new in zip(rows, copied.events, strict=True)]
+        )
+        for finding in [*(f for _, f in copies.suspects), *differences(page, copies)]:
             raise not_the_same(building, finding)
         if self._target is database:
             self._count(copied)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ledger.errors import TamperedEvent
 from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
-from ledger.format import hash_of, is_purged, tampered
+from ledger.format import check_hash, is_purged, tampered
 from ledger.metadata import encode_metadata, parse_metadata
 
 _FLIP: Final = (EventType.GENERATION_OPENED, EventType.GENERATION_CLOSED)
@@ -77,7 +77,10 @@ class Control:
 
     def key(self, fingerprint: bytes) -> ControlKey | None:
         """The key of that fingerprint, if it was ever introduced here."""
-        return next((k for k in self.keys if k.fingerprint == fingerprint), None)
+        for key in self.keys:
+            if key.fingerprint == fingerprint:
+                return key
+        return None
 
     def key_of_id(self, key_id: str) -> ControlKey | None:
         """The key of that label, if it was ever introduced here."""
@@ -239,8 +242,7 @@ def _check_link(control: Control, before: Sequence[Event], event: Event) -> None
         raise tampered(event, "it does not follow the event before it")
     if last and (event.position <= last.position or event.recorded_at < last.recorded_at):
         raise tampered(event, "it lies before its predecessor")
-    if hash_of(control.ledger_id, event) != event.event_hash:
-        raise tampered(event, "its hash does not match its row")
+    check_hash(control.ledger_id, event)
     if control.closed is not None:
         raise tampered(event, "it was written after the generation was closed")
 

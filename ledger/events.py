@@ -99,6 +99,10 @@ class Event(NamedTuple):
             return cls._make(row)
         return cls._make(map(_never_written, row, _TYPES))
 
+    def with_seal(self, sealed: bytes, event_hash: bytes) -> Self:
+        """The event with these in place of its last two columns."""
+        return type(self)(*self[:10], sealed, event_hash)
+
     def __repr__(self) -> str:
         return (
             f"<Event {self.generation}/{self.position} {self.stream!r} v{self.version}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,7 @@ __all__ = [
     "PURGED",
     "SUITE",
     "TamperedEvent",
+    "check_hash",
     "context_of",
     "event_hash",
     "frame",
@@ -51,14 +53,17 @@ _TAG: Final = 16
 _BLOCK: Final = 64
 _PREFIX: Final = NAMESPACE + b"event\x00"
 _LEAF: Final = b"\x00" + NAMESPACE + b"leaf\x00"
-_PLACE: Final = struct.Struct(">IQ")
+_BYTE: Final = tuple(bytes((n,)) for n in range(2))
+_PLACE: Final = struct.Struct(">IQH")
 _LENGTH: Final = struct.Struct(">H")
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
 _I64: Final = struct.Struct(">q")
 
 
-def _text(value: str) -> bytes:
+@lru_cache(maxsize=256)
+def _word(value: str) -> bytes:
+    """One of a few texts that come again and again: an event's type, a key's id."""
     raw = value.encode()
     return _LENGTH.pack(len(raw)) + raw
 
@@ -69,9 +74,10 @@ def context_of(ledger_id: bytes, event: Event, suite: int = SUITE) -> bytes:
     Raises TamperedEvent where a field could not have been written by this format.
     """
     try:
-        memoryview(event.sealed)  # a TypeError for what is no bytes
+        stream = event.stream.encode()
         if (
-            len(event.key_fingerprint) != 32
+            type(event.sealed) is not bytes
+            or len(event.key_fingerprint) != 32
             or len(event.prev_hash) != 32
             or event.position < 1
             or event.version < 1
@@ -80,13 +86,13 @@ def context_of(ledger_id: bytes, event: Event, suite: int = SUITE) -> bytes:
         return b"".join(
             (
                 _PREFIX,
-                bytes((suite,)),
+                _BYTE[suite],
                 ledger_id,
-                _PLACE.pack(event.generation, event.position),
-                _text(event.stream),
+                _PLACE.pack(event.generation, event.position, len(stream)),
+                stream,
                 _U64.pack(event.version),
-                _text(event.event_type),
-                _text(event.key_id),
+                _word(event.event_type),
+                _word(event.key_id),
                 event.key_fingerprint,
                 _I64.pack(event.recorded_at),
                 sha256(event.metadata.encode()).digest(),
@@ -111,7 +117,7 @@ def unframe(framed: bytes) -> bytes:
     end = 4 + length
     if end > len(framed) or len(framed) - end >= _BLOCK:
         raise ValueError("the frame's length does not fit its size")
-    if any(framed[end:]):
+    if framed[end:].strip(b"\x00"):
         raise ValueError("the frame's padding is not zero")
     return framed[4:end]
 
@@ -140,7 +146,7 @@ def open_sealed(cipher: AESGCM, context: bytes, sealed: bytes) -> bytes:
 
 def is_purged(sealed: object) -> bool:
     """Whether `sealed` is the tombstone that `purge` leaves, by its first byte."""
-    return isinstance(sealed, bytes) and sealed[:1] == b"\x00"
+    return isinstance(sealed, bytes) and sealed.startswith(b"\x00")
 
 
 def purge(sealed: bytes) -> bytes:
@@ -152,7 +158,7 @@ def seal_event(cipher: AESGCM, ledger_id: bytes, event: Event, data: bytes) -> E
     """`event` with `data` sealed into it and its hash; both are empty in the one given."""
     context = context_of(ledger_id, event)
     sealed = seal(cipher, context, data)
-    return event._replace(sealed=sealed, event_hash=event_hash(context, sealed))
+    return event.with_seal(sealed, event_hash(context, sealed))
 
 
 def event_hash(context: bytes, sealed: bytes) -> bytes:
@@ -166,18 +172,36 @@ def hash_of(ledger_id: bytes, event: Event) -> bytes:
 
     Raises TamperedEvent where the columns have a shape that was never written.
     """
+    return event_hash(_context_of_row(ledger_id, event), event.sealed)
+
+
+def check_hash(ledger_id: bytes, event: Event) -> bytes:
+    """The event's context, whose hash is the one in its row. Needs no key.
+
+    Raises TamperedEvent where it is another one, or where no such row was ever written.
+    """
+    context = _context_of_row(ledger_id, event)
+    if event_hash(context, event.sealed) != event.event_hash:
+        raise tampered(event, "its hash does not match its row")
+    return context
+
+
+def _context_of_row(ledger_id: bytes, event: Event) -> bytes:
     suite = SUITE
     if is_purged(event.sealed):
         if len(event.sealed) != 34 or event.sealed[1] != SUITE:
             raise tampered(event, "its purged remains have the wrong shape")
         suite = event.sealed[1]
-    return event_hash(context_of(ledger_id, event, suite), event.sealed)
+    return context_of(ledger_id, event, suite)
 
 
-def open_event(cipher: AESGCM, ledger_id: bytes, event: Event) -> bytes:
-    """The data of `event`. Raises TamperedEvent that names its place."""
+def open_event(
+    cipher: AESGCM, ledger_id: bytes, event: Event, context: bytes | None = None
+) -> bytes:
+    """The data of `event`, whose `context` may be known. Raises TamperedEvent that names
+    its place."""
     try:
-        return open_sealed(cipher, context_of(ledger_id, event), event.sealed)
+        return open_sealed(cipher, context or context_of(ledger_id, event), event.sealed)
     except TamperedEvent as error:
         reason = error.message
         if "position" in error.details:

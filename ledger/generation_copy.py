@@ -7,16 +7,16 @@ without its data: a purged row, which keeps its place in the chain. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ledger.authority import HeldKeys, read_event
+from ledger.authority import HeldKeys
+from ledger.checking import CheckedPage
 from ledger.control import Control
-from ledger.errors import LedgerError, MissingKey, SecretDestroyed
-from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
+from ledger.events import NO_HASH, Event, EventType
 from ledger.findings import Finding, finding_of
 from ledger.format import hash_of, is_purged, purge, seal_event
-from ledger.keys import LedgerKey
+from ledger.secret import Secret
 from ledger.state import CheckedRow
 from ledger.versions import state_of
 
@@ -36,62 +36,51 @@ def reseal(
     control: Control,
     held: HeldKeys,
     generation: int,
-    rows: Iterable[CheckedRow],
+    page: CheckedPage,
     newest: Mapping[str, bytes],
 ) -> Copied:
-    """The events of a page, which were checked, as they are in the next generation.
+    """The events of a page without suspects, as they are in the next generation.
 
-    `newest`: the hash of the newest event of each of their streams there. Raises what keeps
-    an event from being opened.
+    `newest`: the hash of the newest event of each of their streams there.
     """
     hashes = dict(newest)
     copied: list[Event] = []
     purged = 0
-    for row in rows:
+    for row, opened in zip(page.rows, page.opened, strict=True):
         event = row.event
-        bare = event._replace(
-            generation=generation, prev_hash=hashes.get(event.stream, NO_HASH), event_hash=b""
-        )
-        data = None if _is_ended(row) else _data_of(control, held.by_fingerprint, event)
+        data = _data(row, opened)
+        prev_hash = hashes.get(event.stream, NO_HASH)
         if data is None:
-            bare = bare._replace(sealed=_remains(event))
-            new = bare._replace(event_hash=hash_of(control.ledger_id, bare))
+            new = event._replace(
+                generation=generation, prev_hash=prev_hash, sealed=_remains(event), event_hash=b""
+            )
+            new = new._replace(event_hash=hash_of(control.ledger_id, new))
             purged += 1
         else:
-            new = seal_event(
-                held.active.event_cipher,
-                control.ledger_id,
-                bare._replace(
-                    key_id=held.active_id, key_fingerprint=held.active.fingerprint, sealed=b""
-                ),
-                data,
+            new = event._replace(
+                generation=generation,
+                key_id=held.active_id,
+                key_fingerprint=held.active.fingerprint,
+                prev_hash=prev_hash,
+                sealed=b"",
+                event_hash=b"",
             )
+            new = seal_event(held.active.event_cipher, control.ledger_id, new, data.reveal())
         hashes[event.stream] = new.event_hash
         copied.append(new)
     return Copied(copied, purged)
 
 
-def _is_ended(row: CheckedRow) -> bool:
-    """Whether nobody may read it any more: purged, or below a `secret.destroyed`."""
-    return is_purged(row.event.sealed) or (row.destroyed or 0) > row.event.version
+def _data(row: CheckedRow, opened: Secret | None) -> Secret | None:
+    """What an event is sealed again with; None where nobody may read it any more: it was
+    purged, or lies below a `secret.destroyed`, or its data went with its key."""
+    if is_purged(row.event.sealed) or (row.destroyed or 0) > row.event.version:
+        return None
+    return Secret(b"") if opened is None and is_dataless(row.event) else opened
 
 
 def _remains(event: Event) -> bytes:
     return event.sealed if is_purged(event.sealed) else purge(event.sealed)
-
-
-def _data_of(control: Control, keys: Mapping[bytes, LedgerKey], event: Event) -> bytes | None:
-    """What is sealed into an event, also where its key can't open it and it can hold nothing;
-    None where it went with its key."""
-    try:
-        return read_event(control, keys, event)
-    except SecretDestroyed:
-        return b"" if is_dataless(event) else None
-    except MissingKey:
-        # Its hash is part of a chain whose end is sealed under a key in hand.
-        if event.stream == CONTROL_STREAM:
-            return b""
-        raise
 
 
 def is_dataless(event: Event) -> bool:
@@ -101,56 +90,44 @@ def is_dataless(event: Event) -> bool:
     return event.event_type not in (EventType.WRITTEN, EventType.RESTORED)
 
 
-def differences(
-    before: Control,
-    after: Control,
-    keys: Mapping[bytes, LedgerKey],
-    old: Sequence[CheckedRow],
-    new: Sequence[CheckedRow],
-) -> list[Finding]:
+def differences(old: CheckedPage, new: CheckedPage) -> list[Finding]:
     """Where the next generation is not the old one under the new key: both sides opened.
 
     The seals and chains of each side were checked before; this compares what they say.
     """
     found: list[Finding] = []
-    there = {row.event.position: row for row in new}
-    for row in old:
+    there = {row.event.position: n for n, row in enumerate(new.rows)}
+    for row, opened in zip(old.rows, old.opened, strict=True):
         event = row.event
-        copy = there.pop(event.position, None)
-        if copy is None:
+        number = there.pop(event.position, None)
+        if number is None:
             found.append(finding_of(event, "it is missing from the new generation"))
             continue
-        found += [
-            finding_of(copy.event, f"its {name} is not that of the original")
-            for name in ("stream", "version", "event_type", "recorded_at", "metadata")
-            if getattr(event, name) != getattr(copy.event, name)
-        ]
-        try:
-            same = _is_same(before, after, keys, row, copy.event)
-        except LedgerError as error:
-            found.append(finding_of(copy.event, error))
-            continue
-        if not same:
-            found.append(finding_of(copy.event, "its data is not that of the original"))
-    found += [finding_of(row.event, "there is no original of it") for row in there.values()]
-    return found
+        copy = new.rows[number].event
+        if _kept(event) != _kept(copy):
+            found += [
+                finding_of(copy, f"its {name} is not that of the original")
+                for name in ("stream", "version", "event_type", "recorded_at", "metadata")
+                if getattr(event, name) != getattr(copy, name)
+            ]
+        if not _is_same(row, opened, copy, new.opened[number]):
+            found.append(finding_of(copy, "its data is not that of the original"))
+    extra = [new.rows[number].event for number in there.values()]
+    return found + [finding_of(event, "there is no original of it") for event in extra]
 
 
-def _is_same(
-    before: Control,
-    after: Control,
-    keys: Mapping[bytes, LedgerKey],
-    row: CheckedRow,
-    copy: Event,
-) -> bool:
-    event = row.event
-    if not is_purged(copy.sealed):
-        if is_purged(event.sealed):
-            return False
-        # A version that was destroyed since it was copied is compared like any other.
-        return _data_of(before, keys, event) == _data_of(after, keys, copy)
-    return (
-        (_is_ended(row) or _data_of(before, keys, event) is None)
-        and copy.sealed == _remains(event)
-        and (copy.key_id, copy.key_fingerprint) == (event.key_id, event.key_fingerprint)
-    )
+def _kept(event: Event) -> tuple[object, ...]:
+    return event.stream, event.version, event.event_type, event.recorded_at, event.metadata
+
+
+def _is_same(row: CheckedRow, opened: Secret | None, copy: Event, copied: Secret | None) -> bool:
+    event, data = row.event, _data(row, opened)
+    if is_purged(copy.sealed):
+        return (
+            data is None
+            and copy.sealed == _remains(event)
+            and (copy.key_id, copy.key_fingerprint) == (event.key_id, event.key_fingerprint)
+        )
+    if data is None:  # destroyed since it was copied: nobody may read either
+        return not is_purged(event.sealed) and (row.destroyed or 0) > event.version
+    return data == copied

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ledger.errors import InvalidValue, ValueTooLarge
 
-__all__ = ["MAX_METADATA", "Metadata", "encode_metadata", "parse_metadata"]
+__all__ = ["MAX_METADATA", "Metadata", "encode_metadata", "is_metadata", "parse_metadata"]
 
 MAX_METADATA: Final = 4096
 """Bytes of JSON that a caller's actor, reason and metadata may take together."""
@@ -68,24 +68,40 @@ def encode_metadata(
     return text
 
 
+_TEXT: Final = (str, type(None))
+
+
 def parse_metadata(text: str) -> Metadata:
     """Read metadata as stored. What is no metadata comes back empty and `malformed`."""
+    parts = _parts(text)
+    if parts is None:
+        return Metadata(malformed=True)
+    return Metadata(
+        parts.get("actor"), parts.get("reason"), parts.get("ledger", {}), parts.get("user", {})
+    )
+
+
+def is_metadata(text: str) -> bool:
+    """Whether a stored text can be read as metadata."""
+    return _parts(text) is not None
+
+
+def _parts(text: str) -> dict[str, Any] | None:
+    if text == "{}":
+        return {}
     try:
         parts = json.loads(text)
     except (ValueError, TypeError, RecursionError):
-        return Metadata(malformed=True)
-    if not isinstance(parts, dict):
-        return Metadata(malformed=True)
-    actor, reason = parts.get("actor"), parts.get("reason")
-    ledger, user = parts.get("ledger", {}), parts.get("user", {})
+        return None
     if (
-        not isinstance(actor, str | None)
-        or not isinstance(reason, str | None)
-        or not isinstance(ledger, dict)
-        or not isinstance(user, dict)
+        isinstance(parts, dict)
+        and isinstance(parts.get("actor"), _TEXT)
+        and isinstance(parts.get("reason"), _TEXT)
+        and isinstance(parts.get("ledger", {}), dict)
+        and isinstance(parts.get("user", {}), dict)
     ):
-        return Metadata(malformed=True)
-    return Metadata(actor, reason, ledger, user)
+        return parts
+    return None
 
 
 def _check_keys(value: object, depth: int = 0) -> None:

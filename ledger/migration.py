@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection
 from ledger.append import Attempt, InlineProjection, place
 from ledger.building import Builder, another_builder, not_the_same, sealing_keys
 from ledger.census import uses
+from ledger.checking import Rules
 from ledger.committing import commit
 from ledger.control import Control, generation_metadata
 from ledger.control_log import Entry, control_events, lock_control
@@ -321,16 +322,16 @@ async def rehearse(
     follower.saw(in_use)
     key = held.pending or held.active
     would = replace(held, active=key, active_id=held.active_id if key is held.active else key.id)
-    scan = Scan(database, control, standing.keys, Tally(), None)
+    scan = Scan(database, Rules(control, standing.keys), Tally(), None)
     copied = purged = size = 0
-    async for rows in scan.pages(in_use.position):
+    async for page in scan.pages(in_use.position):
         if not scan.tally.findings:
-            page = await to_thread.run_sync(reseal, control, would, 0, rows, {})
-            copied += len(page.events)
-            purged += page.purged
-            size += sum(len(e.sealed) + len(e.metadata) for e in page.events)
+            sealed = await to_thread.run_sync(reseal, control, would, 0, page, {})
+            copied += len(sealed.events)
+            purged += sealed.purged
+            size += sum(len(e.sealed) + len(e.metadata) for e in sealed.events)
         if on_progress is not None:
-            on_progress(Progress(rows[-1].event.position, in_use.position))
+            on_progress(Progress(page.last.position, in_use.position))
     scan.tally.report("full", 0).raise_if_not_ok()
     changed = (
         moved_to is not None

@@ -10,7 +10,7 @@ checks each page in a worker thread, so that the event loop stays free.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -18,10 +18,10 @@ from typing import Any, Protocol, runtime_checkable
 from anyio import to_thread
 from sqlalchemy.engine import Connection
 
-from ledger.authority import read_event
-from ledger.control import Control, fold_control
-from ledger.errors import LedgerError, MissingKey, SecretDestroyed, TamperedEvent
-from ledger.events import CONTROL_STREAM, CONTROL_TYPES, NO_HASH, SECRET_TYPES, Event, EventType
+from ledger.checking import CheckedPage, Rules, missing_positions
+from ledger.control import fold_control
+from ledger.errors import TamperedEvent
+from ledger.events import CONTROL_STREAM, Event, EventType
 from ledger.findings import (
     MAX_FINDINGS,
     Finding,
@@ -31,12 +31,9 @@ from ledger.findings import (
     Tell,
     VerifyReport,
     check_level,
-    finding_of,
 )
-from ledger.format import hash_of, printable
+from ledger.format import printable
 from ledger.gate import Standing
-from ledger.keys import LedgerKey
-from ledger.metadata import parse_metadata
 from ledger.state import CheckedRow, Head, Meta
 from ledger.store.database import Database
 from ledger.store.patience import patiently
@@ -91,7 +88,7 @@ async def verify_ledger(
         raise TamperedEvent(f"the head row of generation {control.generation} is gone")
     if [e.event_hash for e in state.control] != [e.event_hash for e in control.events]:
         return None
-    scan = Scan(database, control, standing.keys, tally, on_progress)
+    scan = Scan(database, Rules(control, standing.keys), tally, on_progress)
     if level == "latest":
         await scan.count_rows()
         await scan.heads(head)
@@ -118,15 +115,13 @@ class Scan:
     """One pass over one generation; what it finds goes to the tally."""
 
     database: Database
-    control: Control
-    keys: Mapping[bytes, LedgerKey]
+    rules: Rules
     tally: Tally
     on_progress: Tell | None
-    missing_keys_matter: bool = True
 
     @property
     def generation(self) -> int:
-        return self.control.generation
+        return self.rules.control.generation
 
     def _tell(self, done: int, total: int) -> None:
         if self.on_progress is not None:
@@ -201,33 +196,17 @@ class Scan:
                 return
             after = page[-1].stream
             # A head beyond the bound was written meanwhile, over one that had to open.
-            rows = [e for e in page if e.position <= head.position and e.stream != CONTROL_STREAM]
-            for finding in await to_thread.run_sync(self._check_heads, rows):
+            rows = [
+                CheckedRow(event, None, None, None)
+                for event in page
+                if event.position <= head.position and event.stream != CONTROL_STREAM
+            ]
+            for _, finding in (await to_thread.run_sync(self.rules.open, rows)).suspects:
                 self.tally.add(finding)
             self.tally.heads += len(rows)
             self.tally.events += len(rows)
-            self.tally.by_key.update(e.key_id for e in rows)
+            self.tally.by_key.update([row.event.key_id for row in rows])
             self._tell(self.tally.heads, head.position)
-
-    def _check_heads(self, rows: Sequence[Event]) -> list[Finding]:
-        found = [self._check_one(event, destroyed_later=False) for event in rows]
-        return [finding for finding in found if finding is not None]
-
-    def _check_one(self, event: Event, *, destroyed_later: bool) -> Finding | None:
-        try:
-            if hash_of(self.control.ledger_id, event) != event.event_hash:
-                return finding_of(event, "its hash does not match its row")
-            read_event(self.control, self.keys, event, destroyed_later=destroyed_later)
-        except SecretDestroyed:
-            return None  # gone for good, and its hash is still what the chain says
-        except MissingKey as error:
-            # A control event has no value to miss; the active key's own seals cover the chain.
-            if event.stream == CONTROL_STREAM or not self.missing_keys_matter:
-                return None
-            return finding_of(event, error)
-        except LedgerError as error:
-            return finding_of(event, error)
-        return None
 
     async def every_event(self, head: Head) -> int:
         """Open every event and check every chain, position and time up to the head row's.
@@ -235,12 +214,14 @@ class Scan:
         Returns how many secrets have begun by then.
         """
         secrets = after = time_before = 0
-        async for rows in self.pages(head.position):
-            after, time_before = rows[-1].event.position, rows[-1].event.recorded_at
-            secrets += sum(r.event.version == 1 for r in rows if r.event.stream != CONTROL_STREAM)
+        async for page in self.pages(head.position):
+            after, time_before = page.last.position, page.last.recorded_at
+            secrets += sum(
+                row.event.version == 1 and row.event.stream != CONTROL_STREAM for row in page.rows
+            )
             self._tell(after, head.position)
         if after != head.position:
-            self.tally.add(_gap(self.generation, after + 1, head.position))
+            self.tally.add(missing_positions(self.generation, after + 1, head.position))
         elif time_before != head.recorded_at:
             self.tally.add(
                 Finding(
@@ -253,7 +234,7 @@ class Scan:
 
     async def pages(
         self, bound: int, *, after: int = 0, time_before: int = 0
-    ) -> AsyncIterator[Sequence[CheckedRow]]:
+    ) -> AsyncIterator[CheckedPage]:
         """The events above position `after` up to `bound`, page by page, each checked."""
         while True:
             rows = await patiently(
@@ -269,65 +250,14 @@ class Scan:
             )
             if not rows or rows[-1].event.position <= after:
                 return
-            suspects = await to_thread.run_sync(self.check, rows, after, time_before)
-            for row, finding in suspects:
+            page = await to_thread.run_sync(self.rules.check, rows, after, time_before)
+            for row, finding in page.suspects:
                 if row is None or not await self._accounted_for(row):
                     self.tally.add(finding)
             after, time_before = rows[-1].event.position, rows[-1].event.recorded_at
             self.tally.events += len(rows)
-            self.tally.by_key.update(r.event.key_id for r in rows)
-            yield rows
-
-    def check(
-        self, rows: Sequence[CheckedRow], after: int, time_before: int
-    ) -> list[tuple[CheckedRow | None, Finding]]:
-        """What is wrong with these rows, as far as they tell; None for the row where it is
-        not one of them that is at fault."""
-        suspects: list[tuple[CheckedRow | None, Finding]] = []
-        for row in rows:
-            event = row.event
-            if event.position <= after:
-                suspects.append((None, finding_of(event, "another event has its position")))
-            elif event.position != after + 1:
-                suspects.append((None, _gap(self.generation, after + 1, event.position - 1)))
-            if event.recorded_at < time_before:
-                suspects.append((None, finding_of(event, "it is older than the event before it")))
-            after, time_before = event.position, event.recorded_at
-            finding = (
-                self._check_kind(event)
-                or self._check_end(row)
-                or self._check_chain(row)
-                or self._check_one(event, destroyed_later=(row.destroyed or 0) > event.version)
-            )
-            if finding is not None:
-                suspects.append((row, finding))
-        return suspects
-
-    def _check_kind(self, event: Event) -> Finding | None:
-        kinds = CONTROL_TYPES if event.stream == CONTROL_STREAM else SECRET_TYPES
-        if event.event_type not in kinds:
-            return finding_of(event, f"{printable(event.event_type)} is no event of such a stream")
-        if parse_metadata(event.metadata).malformed:
-            return finding_of(event, "its metadata is not readable")
-        return None
-
-    def _check_end(self, row: CheckedRow) -> Finding | None:
-        event = row.event
-        if event.event_type != EventType.DESTROYED or (row.destroyed or 0) >= event.version:
-            return None
-        return finding_of(event, "reads do not find it: an index of the database is damaged")
-
-    def _check_chain(self, row: CheckedRow) -> Finding | None:
-        event = row.event
-        if event.version == 1:
-            follows = event.prev_hash == NO_HASH
-        elif row.previous_position is None:
-            return finding_of(event, f"version {event.version - 1} before it is missing")
-        else:
-            follows = (
-                row.previous_hash == event.prev_hash and row.previous_position < event.position
-            )
-        return None if follows else finding_of(event, "it does not follow the version before it")
+            self.tally.by_key.update([row.event.key_id for row in rows])
+            yield page
 
     async def _accounted_for(self, row: CheckedRow) -> bool:
         """Whether the log itself says, under a seal, that this damage was ended.
@@ -338,21 +268,9 @@ class Scan:
         event = row.event
         if event.event_type == EventType.DESTROYED and event.version > 1:
             damaged = await self._version(event.stream, event.version - 1)
-            return damaged is not None and self._ends(event, damaged)
+            return damaged is not None and self.rules.ends(event, damaged)
         end = await self._version(event.stream, event.version + 1)
-        return end is not None and self._ends(end, event)
-
-    def _ends(self, end: Event, damaged: Event) -> bool:
-        try:
-            return (
-                end.event_type == EventType.DESTROYED
-                and parse_metadata(end.metadata).ledger.get("unopened") is True
-                and end.prev_hash == hash_of(self.control.ledger_id, damaged)
-                and hash_of(self.control.ledger_id, end) == end.event_hash
-                and read_event(self.control, self.keys, end) == b""
-            )
-        except LedgerError:
-            return False
+        return end is not None and self.rules.ends(end, event)
 
     async def _version(self, stream: str, version: int) -> Event | None:
         if not 0 < version < 2**63:
@@ -414,15 +332,6 @@ class Scan:
         except TamperedEvent as error:
             self.tally.add(Finding("tampered", error.message, generation=head.generation))
             return
-        scan = Scan(
-            self.database, control, self.keys, self.tally, self.on_progress,
-            missing_keys_matter=False,
-        )  # fmt: skip
+        rules = Rules(control, self.rules.keys, missing_keys_matter=False)
+        scan = Scan(self.database, rules, self.tally, self.on_progress)
         await scan.every_event(head)
-
-
-def _gap(generation: int, first: int, last: int) -> Finding:
-    missing = f"position {first} is" if first == last else f"positions {first} to {last} are"
-    return Finding(
-        "tampered", f"{missing} missing from the log", position=first, generation=generation
-    )

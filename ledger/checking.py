@@ -1,0 +1,141 @@
+"""What is checked of a row: its hash, its seal, its key, its place, its kind. Pure.
+
+A page of events is checked without state of the pages before it but their last position
+and time: each row comes with the version before it in its stream. What was opened on the
+way is kept with the page, so that nobody has to open it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ledger.authority import read_event
+from ledger.control import Control
+from ledger.errors import LedgerError, MissingKey, SecretDestroyed
+from ledger.events import CONTROL_STREAM, CONTROL_TYPES, NO_HASH, SECRET_TYPES, Event, EventType
+from ledger.findings import Finding, finding_of
+from ledger.format import check_hash, hash_of, printable
+from ledger.keys import LedgerKey
+from ledger.metadata import is_metadata, parse_metadata
+from ledger.secret import Secret
+from ledger.state import CheckedRow
+
+__all__ = ["CheckedPage", "Rules", "missing_positions"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPage:
+    """Rows in order of position, what was sealed into them, and what is wrong with them."""
+
+    rows: Sequence[CheckedRow]
+    opened: Sequence[Secret | None]
+    """The data of each row. None where there is none to be had: it went with its key, or was
+    ended by a later `secret.destroyed`, or the row is a suspect."""
+    suspects: Sequence[tuple[CheckedRow | None, Finding]]
+    """None for the row where it is not one of them that is at fault."""
+
+    @property
+    def last(self) -> Event:
+        """The newest of them."""
+        return self.rows[-1].event
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the events of one generation are held to."""
+
+    control: Control
+    keys: Mapping[bytes, LedgerKey]
+    missing_keys_matter: bool = True
+
+    def check(self, rows: Sequence[CheckedRow], after: int, time_before: int) -> CheckedPage:
+        """Check rows that follow position `after`, whose event was recorded at `time_before`."""
+        suspects: list[tuple[CheckedRow | None, Finding]] = []
+        opened: list[Secret | None] = []
+        for row in rows:
+            event = row.event
+            if event.position <= after:
+                suspects.append((None, finding_of(event, "another event has its position")))
+            elif event.position != after + 1:
+                gap = missing_positions(self.control.generation, after + 1, event.position - 1)
+                suspects.append((None, gap))
+            if event.recorded_at < time_before:
+                suspects.append((None, finding_of(event, "it is older than the event before it")))
+            after, time_before = event.position, event.recorded_at
+            problem, data = _misplaced(row), None
+            if problem is None:
+                problem, data = self._open(row)
+            if problem is not None:
+                suspects.append((row, finding_of(event, problem)))
+            opened.append(data)
+        return CheckedPage(rows, opened, suspects)
+
+    def open(self, rows: Sequence[CheckedRow]) -> CheckedPage:
+        """Open rows, each for itself: what it follows is not looked at."""
+        suspects: list[tuple[CheckedRow | None, Finding]] = []
+        opened: list[Secret | None] = []
+        for row in rows:
+            problem, data = self._open(row)
+            if problem is not None:
+                suspects.append((row, finding_of(row.event, problem)))
+            opened.append(data)
+        return CheckedPage(rows, opened, suspects)
+
+    def _open(self, row: CheckedRow) -> tuple[str | LedgerError | None, Secret | None]:
+        """What is wrong with a row's hash, seal or key; else its data, if there is any."""
+        event, ended = row.event, (row.destroyed or 0) > row.event.version
+        try:
+            context = check_hash(self.control.ledger_id, event)
+            return None, Secret(
+                read_event(self.control, self.keys, event, context=context, destroyed_later=ended)
+            )
+        except SecretDestroyed:
+            return None, None  # gone for good, and its hash is still what the chain says
+        except MissingKey as error:
+            # A control event has no value to miss; the active key's own seals cover the chain.
+            if event.stream == CONTROL_STREAM:
+                return None, Secret(b"")
+            return (error if self.missing_keys_matter else None), None
+        except LedgerError as error:
+            return error, None
+
+    def ends(self, end: Event, damaged: Event) -> bool:
+        """Whether `end` is a `secret.destroyed` over a row that did not open, as it was found."""
+        try:
+            return (
+                end.event_type == EventType.DESTROYED
+                and parse_metadata(end.metadata).ledger.get("unopened") is True
+                and end.prev_hash == hash_of(self.control.ledger_id, damaged)
+                and hash_of(self.control.ledger_id, end) == end.event_hash
+                and read_event(self.control, self.keys, end) == b""
+            )
+        except LedgerError:
+            return False
+
+
+def _misplaced(row: CheckedRow) -> str | LedgerError | None:
+    """What is wrong with an event's kind, or with what it follows."""
+    event = row.event
+    kinds = CONTROL_TYPES if event.stream == CONTROL_STREAM else SECRET_TYPES
+    if event.event_type not in kinds:
+        return f"{printable(event.event_type)} is no event of such a stream"
+    if not is_metadata(event.metadata):
+        return "its metadata is not readable"
+    if event.event_type == EventType.DESTROYED and (row.destroyed or 0) < event.version:
+        return "reads do not find it: an index of the database is damaged"
+    if event.version == 1:
+        follows = event.prev_hash == NO_HASH
+    elif row.previous_position is None:
+        return f"version {event.version - 1} before it is missing"
+    else:
+        follows = row.previous_hash == event.prev_hash and row.previous_position < event.position
+    return None if follows else "it does not follow the version before it"
+
+
+def missing_positions(generation: int, first: int, last: int) -> Finding:
+    """The finding that there is a gap in the log."""
+    missing = f"position {first} is" if first == last else f"positions {first} to {last} are"
+    return Finding(
+        "tampered", f"{missing} missing from the log", position=first, generation=generation
+    )
