@@ -18,14 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sqlalchemy.engine import Connection
-
 from ledger.decide import Draft
 from ledger.errors import LedgerError, TamperedEvent
 from ledger.events import Event
 from ledger.format import seal_event
 from ledger.keys import LedgerKey
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database, LockedHead
 from ledger.versions import SecretInfo
 

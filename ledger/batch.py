@@ -12,8 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy.engine import Connection
-
 from ledger.append import Attempt, InlineProjection, Outcome, check_not_behind, enter, place
 from ledger.authority import HeldKeys, read_event, short
 from ledger.control import Control
@@ -24,6 +22,7 @@ from ledger.format import check_hash, hash_of
 from ledger.gate import Standing, check_last
 from ledger.secret import Secret
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import last_event
 from ledger.versions import info_of, state_of, version_of

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
-from sqlalchemy.engine import Connection
 
 from ledger.authority import bind, short
 from ledger.control import Control
@@ -38,6 +37,7 @@ from ledger.nodes import (
     record_refusal,
 )
 from ledger.state import Meta, State
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import first_under
 from ledger.store.translate import is_refusal, is_transient

@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from anyio import to_thread
-from sqlalchemy.engine import Connection
 
 from ledger.append import InlineProjection
 from ledger.authority import HeldKeys, choose_keys
@@ -30,6 +29,7 @@ from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.generation_copy import Copied, differences, reseal
 from ledger.state import CheckedRow, Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import check_page, heads_of_generations
 from ledger.store.transitions import replace_head

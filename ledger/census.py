@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from ledger.events import CONTROL_STREAM
 from ledger.format import printable
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import heads_of_generations
 

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from copy import copy
 from typing import Final, TypeVar
 
-from sqlalchemy.engine import Connection
-
 from ledger.append import Attempt, was_committed
 from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.following import Follower
 from ledger.gate import Standing
+from ledger.store.connection import Connection
 from ledger.store.translate import is_transient
 
 __all__ = ["commit", "outcome_unknown"]

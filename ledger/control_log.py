@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy.engine import Connection
-
 from ledger.append import place
 from ledger.authority import HeldKeys
 from ledger.control import Control
@@ -15,6 +13,7 @@ from ledger.events import CONTROL_STREAM, Event
 from ledger.gate import check_last
 from ledger.keys import LedgerKey
 from ledger.secret import Secret
+from ledger.store.connection import Connection
 from ledger.store.database import Database, LockedHead
 from ledger.store.reads import last_event
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import uuid
 
-from sqlalchemy.engine import Connection
-
 from ledger.append import place
 from ledger.control import key_metadata
 from ledger.decide import Draft
@@ -18,6 +16,7 @@ from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
 from ledger.keys import Key, LedgerKey
 from ledger.secret import Secret
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.schema import FORMAT, OUR_TABLES, SCHEMA_VERSION, apply, read_meta
 

@@ -14,8 +14,6 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Protocol, runtime_checkable
 
-from sqlalchemy.engine import Connection
-
 from ledger.append import Attempt, InlineProjection, enter
 from ledger.census import KeyUse, uses
 from ledger.committing import commit
@@ -29,6 +27,7 @@ from ledger.gate import Standing
 from ledger.log import log
 from ledger.metadata import encode_metadata, parse_metadata
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import heads_of_generations, moves
 from ledger.store.transitions import replace_head

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
 
-from sqlalchemy.engine import Connection
-
 from ledger.append import InlineProjection
 from ledger.errors import LedgerError
 from ledger.events import from_microseconds
@@ -20,6 +18,7 @@ from ledger.gate import Standing, out_of_reach
 from ledger.key_record import KeyState, key_state
 from ledger.nodes import Identity, difference, differing_nodes
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 
 __all__ = [

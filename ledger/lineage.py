@@ -9,13 +9,12 @@ that place before anything else is done on it, and so is any by the heartbeat an
 
 from __future__ import annotations
 
-from sqlalchemy.engine import Connection
-
 from ledger.append import check_not_behind
 from ledger.errors import LedgerUnavailable, TamperedEvent
 from ledger.events import Event
 from ledger.gate import check_pinned, is_damaged
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.schema import read_meta
 

@@ -18,7 +18,6 @@ from copy import copy
 from dataclasses import dataclass, replace
 
 from anyio import to_thread
-from sqlalchemy.engine import Connection
 
 from ledger.append import Attempt, InlineProjection, place
 from ledger.building import Builder, another_builder, not_the_same, sealing_keys
@@ -37,6 +36,7 @@ from ledger.generation_copy import reseal
 from ledger.log import log
 from ledger.secret import Secret
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import LockedHead
 from ledger.store.reads import heads_of_generations, read_state
 from ledger.store.schema import read_meta

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
-from sqlalchemy.engine import Connection
-
 from ledger.append import InlineProjection
 from ledger.building import kept_in
 from ledger.control import Control
@@ -26,6 +24,7 @@ from ledger.errors import (
 from ledger.format import printable
 from ledger.generations import Forgetting
 from ledger.state import Head, Meta, Move
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import heads_of_generations, moves
 from ledger.store.schema import check_version, read_meta, remove

@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.append import Attempt, InlineProjection, enter, place
@@ -43,6 +43,7 @@ from ledger.migration import MigrationReport, check_current_key, rehearse
 from ledger.move_target import Half, begin_half, clear_half, find_half
 from ledger.secret import Secret
 from ledger.state import Head, Move
+from ledger.store.connection import Connection
 from ledger.store.database import Database, address_of, connect
 from ledger.store.reads import moves
 from ledger.store.transitions import replace_head

@@ -16,15 +16,15 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Literal
 
-from sqlalchemy.engine import Connection
-
 from ledger.authority import HeldKeys
 from ledger.errors import LedgerError
 from ledger.events import from_microseconds
 from ledger.format import printable
 from ledger.keys import LedgerKey
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
+from ledger.store.statements import NODE_COLUMNS
 
 __all__ = [
     "HEARTBEAT",
@@ -186,7 +186,7 @@ def list_nodes(
     Unauthenticated."""
     now = database.clock(connection)
     rows = connection.execute(database.statements.nodes)
-    nodes = (_node(dict(row), now, active_fingerprint) for row in rows.mappings())
+    nodes = (_node(row, now, active_fingerprint) for row in rows)
     return sorted(nodes, key=lambda node: _ORDER.index(node.state))
 
 
@@ -198,11 +198,10 @@ def differing_nodes(
     found = connection.execute(
         database.statements.differing_nodes, {"active": active_fingerprint, "besides": besides}
     )
-    rows = found.mappings().all()
-    if not rows:  # as nearly always: one trip less
+    if not found:  # as nearly always: one trip less
         return []
     now = database.clock(connection)
-    nodes = (_node(dict(row), now, active_fingerprint) for row in rows)
+    nodes = (_node(row, now, active_fingerprint) for row in found)
     return sorted((n for n in nodes if n.differs), key=lambda n: (n.node, n.pid))
 
 
@@ -217,7 +216,9 @@ def difference(node: NodeInfo, active_fingerprint: bytes) -> str:
     return f"{where} announces another active key, {node.key_id}: {end}"
 
 
-def _node(row: dict[str, Any], now: int, active: bytes | None) -> NodeInfo:
+def _node(columns: Sequence[Any], now: int, active: bytes | None) -> NodeInfo:
+    row = dict(zip(NODE_COLUMNS.split(", "), columns, strict=True))
+
     # Anybody may have written it, and it is printed: never a reason to fail.
     def text(column: str) -> str:
         return printable(row[column])

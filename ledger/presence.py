@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 
 import anyio
-from sqlalchemy.engine import Connection
 
 from ledger.errors import LedgerError
 from ledger.following import Follower
 from ledger.log import log
 from ledger.nodes import Identity, NodeInfo, announce, difference, differing_nodes, forget
 from ledger.state import Head
+from ledger.store.connection import Connection
 
 __all__ = ["Presence"]
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime
 
-from sqlalchemy.engine import Connection
-
 from ledger.answer import check_answer, check_end, check_next
 from ledger.authority import read_event
 from ledger.decide import deleted, destroyed, not_found
@@ -27,6 +25,7 @@ from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.names import normalise_prefix
 from ledger.secret import Secret
+from ledger.store.connection import Connection
 from ledger.store.database import Database, Mode
 from ledger.store.patience import patiently
 from ledger.store.reads import (

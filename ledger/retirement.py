@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from ledger.append import Attempt, InlineProjection, enter
 from ledger.authority import short
 from ledger.census import KeyUse, census
@@ -26,6 +24,7 @@ from ledger.log import log
 from ledger.metadata import encode_metadata
 from ledger.nodes import Identity, list_nodes
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import heads_of_generations
 

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.engine import Connection
-
 from ledger.append import Attempt, InlineProjection, enter
 from ledger.authority import short
 from ledger.census import KeyCount, heads_by_key
@@ -27,6 +25,7 @@ from ledger.gate import Standing
 from ledger.keys import LedgerKey
 from ledger.log import log
 from ledger.nodes import Identity, NodeInfo, list_nodes
+from ledger.store.connection import Connection
 from ledger.under_way import check_not_building
 
 __all__ = ["Rotation", "rotate"]

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy.engine import Connection
-
 from ledger.control import Control
 from ledger.errors import MigrationInProgress
 from ledger.state import Head, Move
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import heads_of_generations, moves
 

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from anyio import to_thread
-from sqlalchemy.engine import Connection
 
 from ledger.checking import CheckedPage, Rules, missing_positions
 from ledger.control import fold_control
@@ -35,6 +34,7 @@ from ledger.findings import (
 from ledger.format import printable
 from ledger.gate import Standing
 from ledger.state import CheckedRow, Head, Meta
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import patiently
 from ledger.store.reads import (

@@ -14,8 +14,6 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy.engine import Connection
-
 from ledger.append import Attempt, InlineProjection, Outcome
 from ledger.batch import MAX_EVENTS_PER_KEY, Request, append
 from ledger.committing import commit, outcome_unknown
@@ -25,6 +23,7 @@ from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.log import log
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.translate import is_refusal
 from ledger.versions import SecretInfo
 

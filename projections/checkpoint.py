@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import TextClause
-from sqlalchemy.engine import Connection
-
 from ledger.errors import NotALedger, TamperedEvent
 from ledger.state import Head
+from ledger.store.connection import Connection, Statement
 from ledger.store.database import Database
 
 __all__ = ["Standing", "advance", "begin", "forget", "lock", "read", "standing"]
@@ -102,7 +100,7 @@ def forget(connection: Connection, database: Database, projection: str, generati
 
 
 def _position(
-    connection: Connection, statement: TextClause, projection: str, generation: int
+    connection: Connection, statement: Statement, projection: str, generation: int
 ) -> int | None:
     found = [row[0] for row in connection.execute(statement, _key(projection, generation))]
     if not found:

@@ -12,9 +12,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from projections import checkpoint, pages
 from projections.protocol import Projection

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy.engine import Connection
-
 from ledger import NodeInfo
 from ledger.census import heads_by_key
 from ledger.control import Control, ControlKey, fold_control
@@ -22,6 +20,7 @@ from ledger.events import CONTROL_STREAM, Event, from_microseconds
 from ledger.key_record import KeyMoment, KeyRecord, key_state
 from ledger.metadata import parse_metadata
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import heads_of_generations, stream_page
 from projections import checkpoint

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
-
-from sqlalchemy.engine import Connection, Row
 
 from ledger.errors import TamperedEvent
 from ledger.events import Event
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 
-__all__ = ["PAGE", "begun", "by_position", "by_stream", "padded"]
+__all__ = ["PAGE", "begun", "by_position", "by_stream"]
 
 PAGE: int = 500
 """Events, or rows, that one transaction goes through: at most 2 MB, a few milliseconds."""
 
-_SIZES: Final = (1, 4, 16, 64, 256)
 _KINDS: Final = (int, int, str, int, str, str, bytes, int, str, bytes, bytes, bytes)
 
 
@@ -65,9 +63,8 @@ def begun(
     place = {"generation": generation, "bound": bound}
     if not names:
         return frozenset()
-    found = {
-        row[0] for row in connection.execute(sql.begun_streams, {**place, "streams": padded(names)})
-    }
+    given = {**place, "names": database.names(list(names))}
+    found = {row[0] for row in connection.execute(sql.begun_streams, given)}
     # A stream that lost its first version to an intruder still has others.
     for name in set(names) - found:
         row = connection.execute(sql.any_of_stream, {**place, "stream": database.text(name)})
@@ -76,18 +73,7 @@ def begun(
     return frozenset(found)
 
 
-def padded(names: Collection[str]) -> list[str]:
-    """`names`, the last one repeated up to one of a few lengths.
-
-    A list's length is part of the statement's text: few lengths are few statements for the
-    database to prepare.
-    """
-    given = list(names)
-    size = next((n for n in _SIZES if n >= len(given)), max(len(given), PAGE))
-    return given + given[-1:] * (size - len(given))
-
-
-def _events(rows: Iterable[Row[Any]]) -> list[Event]:
+def _events(rows: Iterable[Sequence[Any]]) -> list[Event]:
     events = [Event._make((*list(row)[:10], b"", row[-1])) for row in rows]
     for event in events:
         # A column that lost its type can hold anything, which no fold should have to expect.

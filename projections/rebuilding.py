@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy.engine import Connection
-
 from ledger.findings import Progress
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from projections import checkpoint, pages
 from projections.comparison import Compared, Moved, compare

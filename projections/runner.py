@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from sqlalchemy import Table
-from sqlalchemy.engine import Connection
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ledger.errors import LedgerUnavailable
 from ledger.events import Event
 from ledger.findings import Progress
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from projections import checkpoint, pages
 from projections.comparison import differences_at
@@ -181,9 +182,7 @@ async def lag(database: Database, projection: Projection) -> int:
 
 
 def _is_missing(connection: Connection, database: Database, table: Table) -> bool:
-    if table.schema == database.schema:
-        return table.name not in database.tables(connection)
-    return not connection.dialect.has_table(connection, table.name, table.schema)
+    return table.name not in database.tables(connection, table.schema)
 
 
 async def install(database: Database, projection: Projection) -> bool:
@@ -197,10 +196,15 @@ async def install(database: Database, projection: Projection) -> bool:
     def missing(connection: Connection) -> bool:
         return _is_missing(connection, database, table)
 
+    def create(connection: Connection) -> None:
+        connection.execute(CreateTable(table))
+        for index in table.indexes:
+            connection.execute(CreateIndex(index))
+
     if not await database.run(missing, "snapshot"):
         return False
     try:
-        await database.run(table.create, "write")
+        await database.run(create, "write")
     except LedgerUnavailable:
         if await database.run(missing, "snapshot"):
             raise

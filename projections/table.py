@@ -16,12 +16,12 @@ from sqlalchemy import (
     delete,
     literal,
     select,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.events import CONTROL_STREAM, Event
+from ledger.store.connection import Connection, Statement, Unreadable, compiled
 from ledger.store.database import Database
 from projections import pages
 from projections.protocol import Projection
@@ -64,7 +64,8 @@ class ProjectionTable:
         one_generation = columns.generation == bindparam("in_generation")
         own = [columns[name] for name in self.columns]
         self._select = select(columns.name, *own).where(one_generation)
-        self._load = self._select.where(columns.name.in_(bindparam("names", expanding=True)))
+        among = text(f"name {database.statements.among}")
+        self._load = compiled(self._select.where(among), database.dialect)
         self._names = (
             select(columns.name)
             .where(one_generation, columns.name.is_not(None))
@@ -72,7 +73,9 @@ class ProjectionTable:
             .limit(bindparam("page"))
         )
         self._delete = delete(self.table).where(one_generation)
-        self._upsert = self._make_upsert()
+        self._upsert: Statement = compiled(
+            self._make_upsert(), database.dialect, [*KEY, *self.columns]
+        )
 
     def _make_upsert(self) -> postgresql.Insert | sqlite.Insert:
         # The two dialects spell it alike, each in a class of its own.
@@ -138,14 +141,11 @@ class ProjectionTable:
         plain = [name for name in given if self.has_row(name)]
         found: dict[str, RowValues] = {}
         for start in range(0, len(plain), pages.PAGE):
-            chunk = pages.padded(plain[start : start + pages.PAGE])
+            chunk = plain[start : start + pages.PAGE]
+            place = {"in_generation": generation, "names": self._database.names(chunk)}
             try:
-                rows = connection.execute(
-                    self._load, {"in_generation": generation, "names": chunk}
-                ).all()
-            except SQLAlchemyError:
-                raise
-            except Exception:  # noqa: BLE001  # a column's type met what it can't hold
+                rows = connection.execute(self._load, place)
+            except Unreadable:  # one of them: a column's type met what it can't hold
                 for name in dict.fromkeys(chunk):
                     found.update(self._load_one(connection, generation, name))
             else:
@@ -162,9 +162,7 @@ class ProjectionTable:
         statement = self._select.where(self._is(name))
         try:
             row = connection.execute(statement, {"in_generation": generation}).first()
-        except SQLAlchemyError:
-            raise
-        except Exception:  # noqa: BLE001  # as above
+        except Unreadable:
             return {name: UNREADABLE}
         if row is None:
             return {}

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 from typing import Any, Final, Literal
 
-from sqlalchemy.engine import Connection
-
 from ledger import Key, Keyring, SecretLedger, generations
 from ledger.store import reads
+from ledger.store.connection import Connection
 from ledger.store.postgresql import PostgresqlDatabase
 from ledger.store.sqlite import SqliteDatabase
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from independent_fold import Folded, fold_log
 from ledgers import opened
-from sqlalchemy.engine import Connection
 from writer_process import Part, run
 
 from ledger import Event, Key, SecretLedger
+from ledger.store.connection import Connection
 from ledger.store.reads import events_page
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from connections import around, each_statement
 from independent_fold import read_rows
-from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.util import await_only
 from waiting import until
 
 from ledger import Event
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 
 _THREADS: Final = Path("/proc/self/task")
@@ -84,10 +84,10 @@ class Waiters:
         # It may have slept for Python's own lock once on its way in; not three times.
         return sum(_sleeps(thread) >= before + 3 for thread, before in self._begun)
 
-    def _begin(self, connection: Connection) -> None:
-        raw: Any = connection.connection.driver_connection
-        if connection.dialect.name == "sqlite":
-            raw.set_trace_callback(self._trace)
+    def _begin(self, original: Any, connection: Any, *given: Any) -> None:
+        if self._url.startswith("sqlite"):
+            connection.raw.set_trace_callback(self._trace)
+        original(connection, *given)
 
     def _trace(self, statement: str) -> None:
         if statement == "BEGIN IMMEDIATE":
@@ -107,23 +107,13 @@ def _sleeps(thread: int) -> int:
 def watching_waiters(url: str) -> Iterator[Waiters]:
     """Watch the ledgers of this process that begin a transaction from now on."""
     waiters = Waiters(url)
-    event.listen(Engine, "begin", waiters._begin)
-    try:
+    with around("begin", waiters._begin):
         yield waiters
-    finally:
-        event.remove(Engine, "begin", waiters._begin)
 
 
 @contextmanager
 def counting_statements() -> Iterator[list[str]]:
-    """Every statement that SQLAlchemy sends meanwhile, in order; no BEGIN or COMMIT."""
+    """Every statement that is sent meanwhile, in order; no BEGIN or COMMIT."""
     statements: list[str] = []
-
-    def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
-        statements.append(" ".join(statement.split()))
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
+    with each_statement(statements.append):
         yield statements
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)

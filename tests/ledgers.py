@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import make_url
 
 from ledger import Key, Keyring, LedgerError, NodeInfo, SecretLedger, open_unverified
+from ledger.store.connection import Connection
 from ledger.store.database import connect
 from ledger.store.schema import OUR_TABLES
 

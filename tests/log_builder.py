@@ -15,7 +15,6 @@ from typing import Any
 
 from log_rows import Entry, LogRows
 from sqlalchemy import text
-from sqlalchemy.engine import Connection
 
 from ledger.control import Control, key_metadata
 from ledger.creation import genesis
@@ -23,6 +22,7 @@ from ledger.events import CONTROL_STREAM, Event, EventType
 from ledger.keys import Key
 from ledger.metadata import encode_metadata, parse_metadata
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database, connect
 from ledger.store.schema import SCHEMA_VERSION, read_meta
 from ledger.versions import base_version, state_of
@@ -224,7 +224,6 @@ class LogBuilder:
         statement = text(sql.replace("{s}", self.database.statements.prefix))
 
         def unit(connection: Connection) -> list[tuple[Any, ...]]:
-            result = connection.execute(statement, parameters)
-            return [tuple(row) for row in result] if result.returns_rows else []
+            return [tuple(row) for row in connection.execute(statement, parameters)]
 
         return await self.database.run(unit, "write")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import column, table, update
-from sqlalchemy.engine import Connection
 
 from ledger.control import Control, fold_control
 from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
@@ -18,6 +17,7 @@ from ledger.format import hash_of, is_purged, open_event, purge, seal_event
 from ledger.keys import Key, LedgerKey
 from ledger.metadata import encode_metadata
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import events_page, read_state
 from ledger.store.schema import FORMAT, apply, read_meta

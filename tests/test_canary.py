@@ -21,7 +21,7 @@ from canary import LogCapture, Watch
 from ledgers import file_of
 from postgresql_server import PASSWORD, PostgresServer
 from sqlalchemy import text
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from ledger import (
@@ -45,6 +45,7 @@ from ledger.format import _U32, context_of, event_hash, open_event
 from ledger.keys import LedgerKey
 from ledger.readiness import liveness, readiness
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 
 CANARY = "c4nary+Wert/äöü:5f8e1d0b7a"

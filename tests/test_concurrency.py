@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 import pytest
 from fleet import Acknowledged, check_history, start, whole_log
 from ledgers import OLD, opened
-from sqlalchemy.engine import Connection
 
 from ledger import (
     Event,
@@ -21,6 +20,7 @@ from ledger import (
     SecretVersion,
     VersionConflict,
 )
+from ledger.store.connection import Connection
 from ledger.store.reads import events_page, head_in_use
 
 

@@ -13,11 +13,12 @@ from cutting_proxy import CuttingProxy
 from fleet import Acknowledged, check_history, start, whole_log
 from ledgers import OLD, opened, refused
 from postgresql_server import DatabaseHost
-from sqlalchemy.engine import Connection
 from standby import DATABASE, Pair, ask, replicated
 
 from ledger import LedgerUnavailable, SecretLedger, TamperedEvent
+from ledger.store.connection import Connection
 from ledger.store.hosts import SILENCE
+from ledger.store.postgresql import PostgresqlConnection
 from ledger.store.translate import is_transient
 
 
@@ -213,9 +214,8 @@ async def test_the_kernel_is_told_to_end_a_connection_to_a_machine_that_is_gone(
     """asyncpg#606: no setting for it; a fail-over by power loss would take 15 minutes."""
 
     def options(connection: Connection) -> list[int]:
-        raw = connection.connection.driver_connection
-        assert raw is not None
-        its_socket = raw._transport.get_extra_info("socket")
+        assert isinstance(connection, PostgresqlConnection)
+        its_socket = connection.raw._transport.get_extra_info("socket")
         return [
             its_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
             its_socket.getsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", 18)),

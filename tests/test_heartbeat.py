@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import Any
 
 import asyncpg
 import pytest
+from connections import each_statement
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import create_async_engine
 from waiting import until
 
 from ledger import Keyring, SecretLedger
@@ -163,19 +161,15 @@ async def _is_ready(ledger: SecretLedger) -> bool:
 
 
 async def test_an_error_that_nobody_foresaw_does_not_end_the_heartbeat(postgres_url: str) -> None:
-    """A host's own engine may carry listeners that fail, an instrumentation say."""
-    engine = create_async_engine(postgres_url)
+    """An instrumentation of the driver's, say, may fail."""
     failing = True
 
-    def listener(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+    def fail(statement: str) -> None:
         if failing and statement.startswith("INSERT INTO") and "ledger_node" in statement:
             raise ZeroDivisionError("hunter2")
 
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(engine.dispose)
-        opening = SecretLedger.open(engine, Keyring.of(OLD), heartbeat=0.01)
-        ledger = await stack.enter_async_context(opening)
-        event.listen(engine.sync_engine, "before_cursor_execute", listener)
+    async with opened(postgres_url, OLD, heartbeat=0.01) as ledger, AsyncExitStack() as stack:
+        stack.enter_context(each_statement(fail))
         await until(lambda: is_so(ledger, "heartbeat: ZeroDivisionError"))
         assert "hunter2" not in repr(await ledger.health())
         failing = False

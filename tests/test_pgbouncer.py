@@ -25,11 +25,11 @@ from independent_fold import Folded
 from ledgers import NEW, OLD, opened, refused, rows
 from pgbouncer_server import MISSING, PgBouncer
 from postgresql_server import PostgresServer, execute, process_runs, wait_until
-from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from ledger import KeyFingerprintMismatch, Keyring, LedgerUnavailable, SecretLedger
 from ledger.events import EventType
+from ledger.store.connection import Connection
 
 if pgbouncer_server.program() is None:
     pytest.skip(MISSING, allow_module_level=True)

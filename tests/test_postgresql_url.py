@@ -8,9 +8,10 @@ import pytest
 from daily_use import use
 from ledgers import OLD, opened, refused
 from sqlalchemy import text
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import make_url
 
 from ledger import LedgerUnavailable, SecretLedger
+from ledger.store.connection import Connection
 from ledger.store.postgresql_url import Dialling, read_url
 
 ADDRESS = "postgresql+asyncpg://u@db.example/app"

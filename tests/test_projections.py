@@ -85,7 +85,8 @@ async def rows(
 
     def unit(connection: Any) -> dict[str, dict[str, Any]]:
         found = connection.execute(table.select().where(table.c.generation == generation))
-        return {row.name: dict(row._mapping) for row in found}
+        named = [dict(zip(table.columns.keys(), row, strict=True)) for row in found]
+        return {row["name"]: row for row in named}
 
     return await database.run(unit, "snapshot")
 
@@ -158,7 +159,7 @@ async def test_the_view_sys_secret_shows_the_rows(database_url: str) -> None:
         await fill(ledger)
         sql = text(f"SELECT name, state FROM {ledger.database.statements.prefix}sys_secret")
         shown = await ledger.database.run(lambda c: c.execute(sql).all(), "statement")
-    states = {row.name: row.state for row in shown}
+    states = dict(map(tuple, shown))
     assert len(states) == 10
     assert {n: s for n, s in states.items() if s != "live"} == {
         "a/03": "deleted",

@@ -10,7 +10,6 @@ from typing import Literal
 import pytest
 from cli_session import Cli
 from ledgers import NEW, OLD, STRANGER, opened, refused, rows
-from sqlalchemy.engine import Connection
 from standby import DATABASE, Pair, ask, replicated, wait_until
 
 from ledger import (
@@ -22,6 +21,7 @@ from ledger import (
     open_unverified,
 )
 from ledger.opening import upgrade_schema
+from ledger.store.connection import Connection
 from ledger.store.patience import patiently
 from ledger.store.reads import head_in_use
 from ledger.store.translate import is_transient

@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 from ledgers import OLD, STRANGER, opened, refused, rows
 from log_builder import LogBuilder, building
-from sqlalchemy.engine import Connection
 
 from ledger import (
     KeyFingerprintMismatch,
@@ -18,6 +17,7 @@ from ledger import (
     WrongLedger,
     upgrade_schema,
 )
+from ledger.store.connection import Connection
 from ledger.store.database import Database, connect
 from ledger.store.schema import SCHEMA_VERSION, steps
 

@@ -11,19 +11,19 @@ from typing import Any
 
 import asyncpg
 import pytest
+from connections import around
 from daily_use import use
 from database_roles import Roles, name_of, roles_of
 from ledgers import OLD, opened
 from postgresql_server import execute
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
 from sqlalchemy.pool import Pool
 from waiting import until
 
 from ledger import Event, Keyring, LedgerUnavailable, SecretLedger, init_ledger
 from ledger.state import Head
+from ledger.store.connection import Connection, Rows
 from ledger.store.database import Database
-from ledger.store.postgresql import PostgresqlDatabase
 from ledger.store.reads import PAGE
 from projections import SysSecret, check, default, rebuild
 
@@ -78,21 +78,17 @@ async def is_whole(ledger: SecretLedger, **versions: int) -> None:
 
 
 @contextmanager
-def row_counts(ledger: SecretLedger) -> Iterator[list[int]]:
+def row_counts() -> Iterator[list[int]]:
     """How many rows each statement gave, as the driver counts them."""
-    database = ledger.database
-    assert isinstance(database, PostgresqlDatabase)
-    engine = database._engine.sync_engine
     counts: list[int] = []
 
-    def count(connection: object, cursor: Any, *rest: object) -> None:
-        counts.append(cursor.rowcount)
+    def execute(original: Any, *given: Any) -> Rows:
+        rows: Rows = original(*given)
+        counts.append(rows.rowcount)
+        return rows
 
-    event.listen(engine, "after_cursor_execute", count)
-    try:
+    with around("execute", execute):
         yield counts
-    finally:
-        event.remove(engine, "after_cursor_execute", count)
 
 
 @contextmanager
@@ -256,7 +252,7 @@ async def test_scans_of_a_long_log_are_short_statements(roles: Roles) -> None:
             await ledger.put_many({f"n/{n}": "x" for n in range(start, start + PAGE)})
     limit(roles, "statement_timeout", "2s")
     async with opened(roles.runtime, OLD, verify="full") as ledger:
-        with row_counts(ledger) as counts:
+        with row_counts() as counts:
             assert (await ledger.verify("full")).ok
             assert (await ledger.verify("latest")).ok
             assert [d async for d in check(ledger.database, SysSecret())] == []

@@ -6,10 +6,10 @@ import asyncio
 
 from ledgers import OLD, opened, rows
 from log_builder import building
-from sqlalchemy.engine import Connection
 
 from ledger import Keyring, upgrade_schema
 from ledger.creation import upgrade
+from ledger.store.connection import Connection
 from ledger.store.database import connect
 from ledger.store.schema import SCHEMA_VERSION, steps
 

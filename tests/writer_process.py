@@ -141,7 +141,7 @@ async def obey(ledger: SecretLedger, wire: Wire) -> None:
                 moved = await ledger.migrate(rest)
                 wire.say("moved", changed=moved.changed)
             elif word == "die":
-                before_commit(int(rest), partial(os.kill, os.getpid(), signal.SIGKILL))
+                before_commit(int(rest), partial(os.kill, os.getpid(), signal.SIGKILL)).__enter__()
         except LedgerError as error:
             wire.say("refused", code=error.code, unique=word)
 

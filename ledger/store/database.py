@@ -1,8 +1,8 @@
 """The seam between the ledger and a database: a unit of work, run whole.
 
-A *unit* is a plain function over a SQLAlchemy `Connection`. It runs in one transaction:
-on SQLite in one hop to a dedicated thread (an await costs more there than a statement), on
-PostgreSQL on the event loop through SQLAlchemy's greenlet bridge. So there is one code path
+A *unit* is a plain function over a `Connection`. It runs in one transaction: on SQLite in one
+hop to a dedicated thread (an await costs more there than a statement), on PostgreSQL on the
+event loop through SQLAlchemy's greenlet bridge. So there is one code path
 for both, nothing but the database is ever awaited inside a transaction, and what differs
 lies in `ledger.store.sqlite` and `ledger.store.postgresql` alone.
 """
@@ -10,16 +10,17 @@ lies in `ledger.store.sqlite` and `ledger.store.postgresql` alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
-from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.errors import LedgerUnavailable
 from ledger.events import Event
 from ledger.state import Head
+from ledger.store.connection import Connection, Mode
 from ledger.store.home import Home
 
 if TYPE_CHECKING:
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Database", "LockedHead", "Mode", "Replica", "address_of", "connect"]
 
 T = TypeVar("T")
-
-Mode = Literal["statement", "snapshot", "write", "note"]
-"""`statement`: reads, each statement on its own. `snapshot`: reads that all see one state.
-`write`: one transaction that may lock the head row, and on SQLite holds the write lock.
-`note`: like `write`, but waits for a lock two seconds at most, and is not flushed to the disk:
-for what may be left out, and is of no use after a power cut."""
 
 
 class LockedHead(NamedTuple):
@@ -75,6 +70,11 @@ class Database(Protocol):
         ...
 
     @property
+    def dialect(self) -> Dialect:
+        """What SQLAlchemy compiles for it with."""
+        ...
+
+    @property
     def in_memory(self) -> bool:
         """Whether it is gone when it is closed."""
         ...
@@ -101,8 +101,8 @@ class Database(Protocol):
         """False where there is nothing to connect to yet: no file."""
         ...
 
-    def tables(self, connection: Connection) -> frozenset[str]:
-        """The tables in our schema (SQLite: in the file), ours and others'."""
+    def tables(self, connection: Connection, schema: str | None = None) -> frozenset[str]:
+        """The tables in our schema (SQLite: in the file), ours and others'; or in another."""
         ...
 
     def begin_creation(self, connection: Connection) -> None:
@@ -141,6 +141,10 @@ class Database(Protocol):
     ) -> Iterator[Event]:
         """The newest event of each of these streams, those that have one; large ones are
         fetched as they are reached."""
+        ...
+
+    def names(self, values: Sequence[str]) -> Any:
+        """The parameter of a statement that asks for one of these texts (`Statements.among`)."""
         ...
 
     def text(self, value: str) -> str | bytes:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import anyio
-from sqlalchemy.engine import Connection
 
 from ledger.errors import LedgerError
+from ledger.store.connection import Connection
 from ledger.store.database import Database, Mode
 from ledger.store.translate import is_transient
 

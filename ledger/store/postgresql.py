@@ -13,16 +13,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import asyncpg
-from sqlalchemy import text
-from sqlalchemy.engine import URL, Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import ClauseElement
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
+from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from ledger.errors import LedgerError, LedgerUnavailable, NotALedger
 from ledger.events import Event
 from ledger.format import printable
 from ledger.state import Head
-from ledger.store.database import LockedHead, Mode, Replica
+from ledger.store.connection import (
+    Connection,
+    Mode,
+    Parameters,
+    Rows,
+    Statement,
+    compiled,
+)
+from ledger.store.database import LockedHead, Replica
 from ledger.store.home import Home
 from ledger.store.hosts import connector, place_of
 from ledger.store.identifiers import DEFAULT_SCHEMA, quoted, schema_name
@@ -31,7 +41,7 @@ from ledger.store.postgresql_url import read_url
 from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
 from ledger.store.translate import DRIVER_ERRORS, closed, takes_no_writes, translate
 
-__all__ = ["PostgresqlDatabase"]
+__all__ = ["PostgresqlConnection", "PostgresqlDatabase"]
 
 T = TypeVar("T")
 
@@ -40,11 +50,10 @@ LEAST_WAIT: Final = 1000
 LAST_WORDS: Final = 2.0
 """Seconds that closing waits for what cancelled callers have left under way."""
 
-_ISOLATION: Final[dict[Mode, dict[str, Any]]] = {
-    "statement": {"isolation_level": "AUTOCOMMIT"},
-    "snapshot": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
-    "write": {"isolation_level": "READ COMMITTED"},
-    "note": {"isolation_level": "READ COMMITTED"},
+_BEGIN: Final[dict[Mode, str]] = {
+    "snapshot": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    "write": "BEGIN ISOLATION LEVEL READ COMMITTED",
+    "note": "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off",
 }
 _ERRORS: Final = (
     *DRIVER_ERRORS,
@@ -52,6 +61,10 @@ _ERRORS: Final = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+_DIALECT: Final[Dialect] = dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+_AMONG: Final = "= ANY (CAST(:names AS text[]))"
+MOST_PREPARED: Final = 200
+"""Statements that a connection keeps prepared."""
 _CLOCK: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 # That it has replayed what it received says nothing while it is cut off from its primary.
 _REPLICA: Final = """
@@ -63,16 +76,86 @@ SELECT CASE WHEN receiving AND pg_last_wal_replay_lsn() >= pg_last_wal_receive_l
 FROM (SELECT EXISTS (SELECT 1 FROM pg_stat_wal_receiver)) AS s (receiving)
 WHERE pg_is_in_recovery()
 """
+_TABLES: Final = Statement(
+    "SELECT c.relname FROM pg_catalog.pg_class AS c"
+    " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = :schema AND c.relkind IN ('r', 'p', 'v')"
+)
+_SCHEMA: Final = Statement("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema")
+_MAY_CREATE: Final = Statement(
+    "SELECT current_user, coalesce("
+    "(SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
+    " AND pg_catalog.has_schema_privilege(n.oid, 'CREATE')"
+    " FROM pg_catalog.pg_namespace AS n WHERE n.nspname = :schema),"
+    " pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'))"
+)
 _TYPES: Final = (
     "integer", "bigint", "text", "bigint", "text", "text", "bytea",
     "bigint", "text", "bytea", "bytea", "bytea",
 )  # fmt: skip
 
 
+class PostgresqlConnection:
+    """A connection of asyncpg's, used in a greenlet. Implements
+    `ledger.store.connection.Connection`."""
+
+    def __init__(self, raw: Any, info: dict[Any, Any], mode: Mode) -> None:
+        self.raw: Final = raw
+        self.info = info
+        self.mode: Mode = mode
+        self._prepared: dict[str, Any] = info.setdefault(PostgresqlConnection, {})
+
+    def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
+        if not isinstance(statement, Statement):
+            statement = compiled(statement, _DIALECT)
+        if isinstance(parameters, Sequence):
+            rows = [statement.ordered(row) for row in parameters]
+            await_only(self.raw.executemany(statement.numbered, rows))
+            return Rows((), len(rows))
+        values = statement.ordered(parameters)
+        found, status = await_only(self._fetch(statement.numbered, values))
+        count = status.rpartition(" ")[2]
+        return statement.read(found, int(count) if count.isdigit() else -1)
+
+    async def _fetch(self, sql: str, values: Sequence[Any]) -> tuple[Sequence[Any], str]:
+        # Its own cache, and not asyncpg's, which behind a pooler has none: what is known of a
+        # statement's types is worth a trip each time.
+        prepared = self._prepared.get(sql)
+        if prepared is None:
+            if len(self._prepared) >= MOST_PREPARED:
+                self._prepared.clear()
+            prepared = self._prepared[sql] = await self.raw.prepare(sql)
+        try:
+            rows = await prepared.fetch(*values)
+        except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
+            self._prepared.clear()  # a table was altered meanwhile
+            raise
+        return rows, prepared.get_statusmsg()
+
+    def exec_driver_sql(self, sql: str) -> Rows:
+        return Rows(await_only(self.raw.fetch(sql)))
+
+    def begin(self) -> None:
+        """Begin a transaction, unless each statement is one."""
+        if self.mode in _BEGIN:
+            await_only(self.raw.execute(_BEGIN[self.mode]))
+
+    def commit(self) -> None:
+        """End the transaction."""
+        if self.mode in _BEGIN:
+            await_only(self.raw.execute("COMMIT"))
+
+    def rollback(self) -> None:
+        """Undo the transaction, if the connection is still one."""
+        if self.mode in _BEGIN and not self.raw.is_closed():
+            await_only(self.raw.execute("ROLLBACK"))
+
+
 class PostgresqlDatabase:
     """A ledger in a PostgreSQL schema. Implements `ledger.store.database.Database`."""
 
     name: Final = "postgresql"
+    dialect: Final[Dialect] = _DIALECT
     in_memory: Final = False
 
     def __init__(
@@ -95,30 +178,31 @@ class PostgresqlDatabase:
         self._owned = engine is None
         self._closed = False
         self._files: Mapping[str, str] = {}
+        self._lost_one: Callable[[dict[Any, Any]], None] = lambda info: None
         self._engine = engine or self._make_engine(url)
         self._under_way: set[asyncio.Task[Any]] = set()
         prefix = f"{quoted(self.schema)}."
-        self.statements = Statements(prefix)
+        self.statements = Statements(prefix, _AMONG)
         # The wait is bounded in the statement that waits, for this transaction only: LATERAL,
         # and the bound's own value in the condition, make PostgreSQL set it first.
         wait = max(LEAST_WAIT, int(patience * 1000))
         bounded = f"(SELECT set_config('lock_timeout', '{wait}', true) AS ms) AS t, LATERAL"
         # The clock is read above the lock, so that it is the time after the wait.
-        self._lock = text(
+        self._lock = Statement(
             f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit') FROM {bounded} ("
             f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head WHERE generation = :generation"
             " AND state = 'active' AND key_epoch = :epoch AND t.ms <> '' FOR UPDATE) AS h"
         )
-        self._lock_generation = text(
+        self._lock_generation = Statement(
             f"SELECT h.* FROM {bounded} (SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head"
             " WHERE generation = :generation AND t.ms <> '' FOR UPDATE) AS h"
         )
         arrays = ", ".join(f"CAST(:c{i} AS {kind}[])" for i, kind in enumerate(_TYPES))
-        self._insert = text(
+        self._insert = Statement(
             f"INSERT INTO {prefix}secret_event ({EVENT_COLUMNS}) SELECT * FROM unnest({arrays})"
         )
-        self._heads_of = text(
-            f"SELECT {paged('e')} FROM unnest(CAST(:streams AS text[])) AS s (stream)"
+        self._heads_of = Statement(
+            f"SELECT {paged('e')} FROM unnest(CAST(:names AS text[])) AS s (stream)"
             f" CROSS JOIN LATERAL (SELECT {EVENT_COLUMNS} FROM {prefix}secret_event AS v"
             " WHERE v.generation = :generation AND v.stream = s.stream"
             " ORDER BY v.version DESC LIMIT 1) AS e"
@@ -138,7 +222,7 @@ class PostgresqlDatabase:
             pool_size=5,
             max_overflow=10,
         )
-        replace_closed_connections(engine)
+        self._lost_one = replace_closed_connections(engine)
         return engine
 
     @property
@@ -168,38 +252,60 @@ class PostgresqlDatabase:
             task.exception()  # looked at, also where nobody waits for it any more
 
     async def _run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
+        return await greenlet_spawn(self._on_connection, unit, mode)
+
+    def _on_connection(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         failure: LedgerError
-        connected = False
         try:
-            async with self._engine.connect() as connection:
-                connected = True
-                await connection.execution_options(**_ISOLATION[mode])
-                async with connection.begin():
-                    if mode == "note":
-                        await connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
-                    return await connection.run_sync(self._met, unit)
+            borrowed = self._engine.sync_engine.raw_connection()
         except _ERRORS as error:
-            why = None if connected else explain(error, self.place, self._files)
-            failure = why or translate(error, self.place)
-        except Exception as error:
-            if connected:
-                raise
+            failure = explain(error, self.place, self._files) or translate(error, self.place)
+        except Exception as error:  # noqa: BLE001  # whatever asyncpg says of its parameters
             failure = LedgerUnavailable(
                 f"{self.place}: no connection can be set up ({type(error).__name__})",
                 hint="check the parameters of the URL: they are those of asyncpg.connect",
             )
+        else:
+            return self._in_transaction(borrowed, unit, mode)
         # Raised outside the handler: the driver's exception is no context of it either.
         raise failure
 
-    def _met(self, connection: Connection, unit: Callable[[Connection], T]) -> T:
+    def _in_transaction(
+        self, borrowed: PoolProxiedConnection, unit: Callable[[Connection], T], mode: Mode
+    ) -> T:
+        failure: LedgerError
+        connection = PostgresqlConnection(borrowed.driver_connection, borrowed.info, mode)
         try:
+            connection.begin()
             if self.on_connection is not None:
                 self.on_connection(connection)
-            return unit(connection)
-        except DBAPIError as error:
-            if takes_no_writes(error):
-                connection.invalidate()  # it leads to a standby: the next one may not
+            done = unit(connection)
+            connection.commit()
+            return done
+        except _ERRORS as error:
+            lost = connection.raw.is_closed()
+            failure = translate(error, self.place, lost=lost)
+            self._undo(borrowed, connection, keep=not lost and not takes_no_writes(error))
+        except BaseException as error:
+            self._undo(borrowed, connection, keep=isinstance(error, Exception))
             raise
+        finally:
+            borrowed.close()
+        raise failure
+
+    def _undo(
+        self, borrowed: PoolProxiedConnection, connection: PostgresqlConnection, *, keep: bool
+    ) -> None:
+        """End a transaction that failed, and its connection too, unless that is as good as new."""
+        if keep:
+            try:
+                connection.rollback()
+                return
+            except _ERRORS:
+                pass
+        if connection.raw.is_closed():
+            self._lost_one(borrowed.info)
+        borrowed.invalidate()
 
     async def close(self) -> None:
         self._closed = True
@@ -232,15 +338,8 @@ class PostgresqlDatabase:
     def exists(self) -> bool:
         return True
 
-    def tables(self, connection: Connection) -> frozenset[str]:
-        rows = connection.execute(
-            text(
-                "SELECT c.relname FROM pg_catalog.pg_class AS c"
-                " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
-                " WHERE n.nspname = :schema AND c.relkind IN ('r', 'p', 'v')"
-            ),
-            {"schema": self.schema},
-        )
+    def tables(self, connection: Connection, schema: str | None = None) -> frozenset[str]:
+        rows = connection.execute(_TABLES, {"schema": schema or self.schema})
         return frozenset(name for (name,) in rows)
 
     def begin_creation(self, connection: Connection) -> None:
@@ -248,24 +347,12 @@ class PostgresqlDatabase:
         self._check_may_create(connection)
         # Racing creators queue on the catalogue's unique index; a loser is refused there,
         # and starts over.
-        there = connection.execute(
-            text("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema"),
-            {"schema": self.schema},
-        ).first()
-        if there is None:  # asked first, for IF NOT EXISTS wants the right to create one
+        there = connection.execute(_SCHEMA, {"schema": self.schema})
+        if not there:  # asked first, for IF NOT EXISTS wants the right to create one
             connection.exec_driver_sql(f'CREATE SCHEMA "{self.schema}"')
 
     def _check_may_create(self, connection: Connection) -> None:
-        role, allowed = connection.execute(
-            text(
-                "SELECT current_user, coalesce("
-                "(SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
-                " AND pg_catalog.has_schema_privilege(n.oid, 'CREATE')"
-                " FROM pg_catalog.pg_namespace AS n WHERE n.nspname = :schema),"
-                " pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'))"
-            ),
-            {"schema": self.schema},
-        ).one()
+        role, allowed = connection.execute(_MAY_CREATE, {"schema": self.schema}).one()
         if not allowed:
             raise NotALedger(
                 f"{self.place} holds no ledger, and role {printable(role)} may not make one",
@@ -327,9 +414,12 @@ class PostgresqlDatabase:
         self, connection: Connection, generation: int, streams: Sequence[str]
     ) -> Iterator[Event]:
         rows = connection.execute(
-            self._heads_of, {"streams": list(streams), "generation": generation}
+            self._heads_of, {"names": self.names(streams), "generation": generation}
         ).all()
         return map(Event.of_row, whole(connection, self.statements, rows))
+
+    def names(self, values: Sequence[str]) -> list[str]:
+        return list(values)
 
     def text(self, value: str) -> str | bytes:
         # What UTF-8 can't encode is in no row here; it stands for a NULL.

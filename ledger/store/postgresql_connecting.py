@@ -70,17 +70,32 @@ async def _is_pooled(connection: asyncpg.Connection) -> bool:
         raise
 
 
-def replace_closed_connections(engine: AsyncEngine) -> None:
+def replace_closed_connections(engine: AsyncEngine) -> Callable[[dict[Any, Any]], None]:
     """Let the pool of `engine` hand out no connection whose end is known already.
 
     A restarted server or pooler, or an idle session's timeout, closes connections that rest in
-    the pool; asyncpg has noticed, so looking costs nothing.
+    the pool; asyncpg has noticed, so looking costs nothing. What is returned is told of a
+    connection that was lost in use, by its info: those that were made before it are likely to
+    be gone too, and are replaced.
     """
+    losses = 0
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def note(adapted: Any, record: Any) -> None:
+        record.info[replace_closed_connections] = losses
 
     @event.listens_for(engine.sync_engine, "checkout")
-    def look(adapted: Any, record: object, proxy: object) -> None:
-        if adapted.driver_connection.is_closed():
+    def look(adapted: Any, record: Any, proxy: object) -> None:
+        made_after = record.info.get(replace_closed_connections)
+        if adapted.driver_connection.is_closed() or made_after != losses:
             raise exc.DisconnectionError
+
+    def lost_one(info: dict[Any, Any]) -> None:
+        nonlocal losses
+        if info.get(replace_closed_connections) == losses:
+            losses += 1
+
+    return lost_one
 
 
 def explain(error: BaseException, place: str, files: Mapping[str, str]) -> LedgerUnavailable | None:

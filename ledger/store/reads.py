@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
-
-from sqlalchemy import TextualSelect
-from sqlalchemy.engine import Connection, Row
 
 from ledger.events import CONTROL_STREAM, Event
 from ledger.state import CheckedRow, Head, Meta, Move, State
+from ledger.store.connection import Connection, Statement
 from ledger.store.database import Database
 from ledger.store.statements import whole
 
@@ -88,7 +86,7 @@ def _stream(
         after = page[-1].version
 
 
-def _first(rows: Iterable[Row[tuple[object, ...]]]) -> Event | None:
+def _first(rows: Iterable[Sequence[Any]]) -> Event | None:
     return next((Event.of_row(row) for row in rows), None)
 
 
@@ -116,7 +114,7 @@ def moves(connection: Connection, database: Database) -> list[Move]:
 
 def find(
     connection: Connection,
-    statement: TextualSelect,
+    statement: Statement,
     stream: str,
     **parameters: int,
 ) -> Found | None:
@@ -213,7 +211,7 @@ def check_page(
 
 
 def _bounded(
-    connection: Connection, database: Database, rows: Iterable[Row[Any]]
+    connection: Connection, database: Database, rows: Iterable[Sequence[Any]]
 ) -> Iterator[tuple[Any, ...]]:
     size = 0
     for values in whole(connection, database.statements, rows):
@@ -223,7 +221,9 @@ def _bounded(
             return
 
 
-def _events(connection: Connection, database: Database, rows: Iterable[Row[Any]]) -> list[Event]:
+def _events(
+    connection: Connection, database: Database, rows: Iterable[Sequence[Any]]
+) -> list[Event]:
     return [Event.of_row(values) for values in _bounded(connection, database, rows)]
 
 

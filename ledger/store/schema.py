@@ -10,10 +10,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from sqlalchemy.engine import Connection
-
 from ledger.errors import NotALedger, SchemaOutdated, SchemaTooNew, TamperedEvent
 from ledger.state import Meta
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 
 __all__ = [

@@ -17,20 +17,22 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import create_engine, event, text
-from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy import ClauseElement
+from sqlalchemy.dialects.sqlite import dialect
+from sqlalchemy.engine import URL, Dialect
 
 from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEvent
 from ledger.events import Event
 from ledger.state import Head
-from ledger.store.database import LockedHead, Mode, Replica
+from ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
+from ledger.store.database import LockedHead, Replica
 from ledger.store.home import Home
+from ledger.store.identifiers import quoted
 from ledger.store.sqlite_files import OpenFiles
 from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
 from ledger.store.translate import DRIVER_ERRORS, closed, translate
 
-__all__ = ["SqliteDatabase"]
+__all__ = ["SqliteConnection", "SqliteDatabase"]
 
 T = TypeVar("T")
 
@@ -40,33 +42,86 @@ PAGE_CACHE_KIB: Final = 8192
 NOTE_TIMEOUT: Final = 1500
 """Milliseconds that a `note` waits for another process's write lock."""
 
-_INSERT: Final = (
+_INSERT: Final = Statement(
     f"INSERT INTO secret_event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # CROSS JOIN holds the order: the planner would walk the whole log and look for each stream.
-_HEADS_OF: Final = text(
-    f"SELECT {paged('e')} FROM json_each(:streams) AS s CROSS JOIN secret_event AS e"
+_HEADS_OF: Final = Statement(
+    f"SELECT {paged('e')} FROM json_each(:names) AS s CROSS JOIN secret_event AS e"
     " WHERE e.generation = :generation AND e.stream = s.value AND e.version ="
     " (SELECT max(v.version) FROM secret_event AS v"
     "  WHERE v.generation = :generation AND v.stream = s.value)"
 )
-_ACTIVE_HEAD: Final = text(
+_ACTIVE_HEAD: Final = Statement(
     f"SELECT {HEAD_COLUMNS} FROM ledger_head"
     " WHERE generation = :generation AND state = 'active' AND key_epoch = :epoch"
 )
-_GENERATION: Final = text(f"SELECT {HEAD_COLUMNS} FROM ledger_head WHERE generation = :generation")
+_GENERATION: Final = Statement(
+    f"SELECT {HEAD_COLUMNS} FROM ledger_head WHERE generation = :generation"
+)
+
+
+_DIALECT: Final = dialect(paramstyle="named")
+_AMONG: Final = "IN (SELECT n.value FROM json_each(:names) AS n)"
+
+
+class SqliteConnection:
+    """A connection of the sqlite3 module. Implements `ledger.store.connection.Connection`."""
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self.raw: Final = raw
+        self.info: dict[Any, Any] = {}
+        self.mode: Mode = "statement"
+
+    def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
+        if not isinstance(statement, Statement):
+            statement = compiled(statement, _DIALECT)
+        if isinstance(parameters, Sequence):
+            rows = map(statement.named, parameters) if statement.names else parameters
+            done = self.raw.executemany(statement.sql, rows)
+            return Rows((), done.rowcount)
+        cursor = self.raw.execute(statement.sql, statement.named(parameters))
+        return statement.read(cursor.fetchall(), cursor.rowcount)
+
+    def exec_driver_sql(self, sql: str) -> Rows:
+        cursor = self.raw.execute(sql)
+        return Rows(cursor.fetchall(), cursor.rowcount)
+
+    def begin(self, mode: Mode, patience: float) -> None:
+        """Begin a transaction of that mode; a lock is waited for so many seconds."""
+        self.mode, raw = mode, self.raw
+        if mode in _WRITES:
+            # Whatever the last one on this connection was: a write or a note.
+            note = mode == "note"
+            wait = NOTE_TIMEOUT if note else int(patience * 1000)
+            raw.execute(f"PRAGMA busy_timeout = {wait}")
+            raw.execute(f"PRAGMA synchronous = {'NORMAL' if note else 'FULL'}")
+            raw.execute("BEGIN IMMEDIATE")
+        elif mode == "snapshot":
+            raw.execute("BEGIN")
+
+    def commit(self) -> None:
+        """End the transaction, if there is one."""
+        if self.raw.in_transaction:
+            self.raw.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo the transaction, if there is one."""
+        if self.raw.in_transaction:
+            self.raw.execute("ROLLBACK")
 
 
 class SqliteDatabase:
     """A ledger in a SQLite file, or in memory. Implements `ledger.store.database.Database`."""
 
     name: Final = "sqlite"
+    dialect: Final[Dialect] = _DIALECT
     schema: str | None = None
 
     def __init__(self, url: URL, *, read_only: bool, patience: float) -> None:
         self._patience = patience
         self.read_only = read_only
-        self.statements = Statements("")
+        self.statements = Statements("", _AMONG)
         self.on_connection: Callable[[Connection], None] | None = None
         self._file = url.database if url.database not in (None, "", ":memory:") else None
         if self._file and self._file.startswith("file:"):
@@ -77,7 +132,8 @@ class SqliteDatabase:
         self.in_memory = self._file is None
         self._files = OpenFiles(Path(self._file)) if self._file else None
         self.home = Home(self.place)
-        self._engines: dict[bool, Engine] = {}
+        self._idle: dict[bool, list[SqliteConnection]] = {False: [], True: []}
+        """Connections that nobody uses just now; those that write apart."""
         self._closed = False
         # An in-memory database is one connection: its units queue on one thread.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-sqlite-write")
@@ -108,13 +164,19 @@ class SqliteDatabase:
         if files is not None:
             files.check(writing=writing)
         try:
-            with self._engine(write=writing).connect() as connection:
-                options = connection.execution_options(ledger_mode=mode)
-                with options.begin():
-                    done = unit(options)
-                if files is not None and writing:
-                    files.committed()
-                return done
+            connection = self._borrow(write=writing)
+            try:
+                connection.begin(mode, self._patience)
+                done = unit(connection)
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
+            finally:
+                self._give_back(connection, write=writing)
+            if files is not None and writing:
+                files.committed()
+            return done
         except DRIVER_ERRORS as error:
             failure = translate(error, self.place)
         # Raised outside the handler: the driver's exception is no context of it either.
@@ -132,26 +194,16 @@ class SqliteDatabase:
         if self._readers is not self._writer:
             # A read whose caller was cancelled still runs: its connection is closed after it.
             self._readers.shutdown(wait=True)
-        for engine in self._engines.values():
-            engine.dispose()
-        self._engines.clear()
+        for connections in self._idle.values():
+            while connections:
+                connections.pop().raw.close()
 
-    def _engine(self, *, write: bool) -> Engine:
-        write = write or self.in_memory
-        engine = self._engines.get(write)
-        if engine is None:
-            engine = self._engines[write] = self._make_engine(write=write)
-        return engine
+    def _borrow(self, *, write: bool) -> SqliteConnection:
+        idle = self._idle[write or self.in_memory]
+        return idle.pop() if idle else SqliteConnection(self._connect())
 
-    def _make_engine(self, *, write: bool) -> Engine:
-        pool: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 1 if write else READERS}
-        if self.in_memory:
-            pool = {"poolclass": StaticPool}
-        engine = create_engine(
-            "sqlite+pysqlite://", creator=self._connect, hide_parameters=True, **pool
-        )
-        event.listen(engine, "begin", self._begin)
-        return engine
+    def _give_back(self, connection: SqliteConnection, *, write: bool) -> None:
+        self._idle[write or self.in_memory].append(connection)
 
     def _connect(self) -> sqlite3.Connection:
         if self._files is None:
@@ -189,21 +241,6 @@ class SqliteDatabase:
             self._files.opened()
         return connection
 
-    def _begin(self, connection: Connection) -> None:
-        # On the driver's own connection: SQLAlchemy's way costs more than the statement does.
-        raw: Any = connection.connection.driver_connection
-        match connection.get_execution_options().get("ledger_mode"):
-            case "note":
-                raw.execute(f"PRAGMA busy_timeout = {NOTE_TIMEOUT}")
-                raw.execute("PRAGMA synchronous = NORMAL")
-                raw.execute("BEGIN IMMEDIATE")
-            case "write":
-                raw.execute(f"PRAGMA busy_timeout = {int(self._patience * 1000)}")
-                raw.execute("PRAGMA synchronous = FULL")  # a note on this connection left less
-                raw.execute("BEGIN IMMEDIATE")
-            case "snapshot":
-                raw.execute("BEGIN")
-
     async def prepare_creation(self, *, beside_other_tables: bool) -> bool:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._writer, self._prepare, beside_other_tables)
@@ -239,9 +276,12 @@ class SqliteDatabase:
     def _settle(self) -> None:
         failure: LedgerError
         try:
-            with self._engine(write=True).connect() as connection:
+            connection = self._borrow(write=True)
+            try:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-                return
+            finally:
+                self._give_back(connection, write=True)
+            return
         except DRIVER_ERRORS as error:
             failure = translate(error, self.place)
         raise failure
@@ -250,9 +290,10 @@ class SqliteDatabase:
         """Whether there is a file to open at all."""
         return self._files is None or self._files.path.exists()
 
-    def tables(self, connection: Connection) -> frozenset[str]:
+    def tables(self, connection: Connection, schema: str | None = None) -> frozenset[str]:
+        master = f"{quoted(schema)}.sqlite_master" if schema else "sqlite_master"
         rows = connection.exec_driver_sql(
-            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+            f"SELECT name FROM {master} WHERE type IN ('table', 'view')"
             " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
         )
         return frozenset(name for (name,) in rows)
@@ -300,7 +341,7 @@ class SqliteDatabase:
         return None if row is None else Head.of_row(row)
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
-        done = connection.exec_driver_sql(_INSERT, [tuple(e) for e in events])
+        done = connection.execute(_INSERT, events)
         if done.rowcount != len(events):  # a trigger that is not ours may drop them
             raise LedgerUnavailable(
                 "the database stored another number of events than it was given"
@@ -310,9 +351,12 @@ class SqliteDatabase:
         self, connection: Connection, generation: int, streams: Sequence[str]
     ) -> Iterator[Event]:
         rows = connection.execute(
-            _HEADS_OF, {"streams": json.dumps(streams), "generation": generation}
+            _HEADS_OF, {"names": self.names(streams), "generation": generation}
         ).all()
         return map(Event.of_row, whole(connection, self.statements, rows))
+
+    def names(self, values: Sequence[str]) -> str:
+        return json.dumps(values)
 
     def text(self, value: str) -> str | bytes:
         try:

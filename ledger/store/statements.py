@@ -1,4 +1,4 @@
-"""The SQL that both databases understand, named; compiled once for each database.
+"""The SQL that both databases understand, named; made once for each database.
 
 `{s}` stands for the schema and its dot. What is spelt differently lies in the dialect
 modules. Reads that callers see resolve the generation in use in their own statement and
@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from sqlalchemy import TextClause, TextualSelect, bindparam, column, text
-from sqlalchemy.engine import Connection, Row
+from ledger.store.connection import Connection, Statement
 
-__all__ = ["EVENT_COLUMNS", "HEAD_COLUMNS", "Statements", "paged", "whole"]
+__all__ = ["EVENT_COLUMNS", "HEAD_COLUMNS", "NODE_COLUMNS", "Statements", "paged", "whole"]
 
 EVENT_COLUMNS: Final = (
     "generation, position, stream, version, event_type, key_id, key_fingerprint,"
     " recorded_at, metadata, prev_hash, sealed, event_hash"
 )
 HEAD_COLUMNS: Final = "generation, position, recorded_at, key_epoch, state"
-
-
 NODE_COLUMNS: Final = (
     "node_id, node, host, pid, release, state, key_id, key_fingerprint, pending_id,"
     " pending_fingerprint, readable, position, reason, refusals, heartbeat, started_at, last_seen"
@@ -66,7 +63,6 @@ LEFT JOIN {{s}}secret_event AS e
   ON e.generation = h.generation AND e.stream = :stream AND e.version = {{version}}
 WHERE h.state IN ('active', 'moved')
 """
-_FOUND: Final = (*_H.split(", "), *_E.split(", "), "destroyed")
 _LATEST_VERSION: Final = """(
     SELECT max(v.version) FROM {s}secret_event AS v
     WHERE v.generation = h.generation AND v.stream = :stream
@@ -115,7 +111,7 @@ ORDER BY e.position LIMIT :limit
 
 
 def whole(
-    connection: Connection, statements: Statements, rows: Iterable[Row[Any]]
+    connection: Connection, statements: Statements, rows: Iterable[Any]
 ) -> Iterator[tuple[Any, ...]]:
     """The rows of a page with the large `sealed` fetched as they are reached."""
     for row in rows:
@@ -132,12 +128,15 @@ def whole(
 class Statements:
     """The named statements, each with its parameters written `:name`."""
 
-    def __init__(self, schema_prefix: str) -> None:
-        def sql(template: str, **parts: str) -> TextClause:
+    def __init__(self, schema_prefix: str, among: str) -> None:
+        """`among`: what stands behind a column that is one of the texts of `:names`."""
+
+        def sql(template: str, **parts: str) -> Statement:
             filled = {name: part.replace("{s}", schema_prefix) for name, part in parts.items()}
-            return text(template.format(s=schema_prefix, **filled))
+            return Statement(template.format(s=schema_prefix, **filled))
 
         self.prefix: Final = schema_prefix
+        self.among: Final = among
         self.meta: Final = sql("SELECT ledger_id, format, schema_version FROM {s}ledger_meta")
         self.insert_meta: Final = sql(
             "INSERT INTO {s}ledger_meta (only_row, ledger_id, format, schema_version)"
@@ -186,13 +185,9 @@ class Statements:
             " VALUES (:generation, :move_id, :place)"
         )
 
-        def find(version: str) -> TextualSelect:
-            # Its columns stated, by place: else SQLAlchemy works them out at every call.
-            return sql(_FIND, version=version).columns(*map(column, _FOUND))
-
-        self.latest: Final = find(_LATEST_VERSION)
-        self.version: Final = find(":version")
-        self.at: Final = find(_VERSION_AT)
+        self.latest: Final = sql(_FIND, version=_LATEST_VERSION)
+        self.version: Final = sql(_FIND, version=":version")
+        self.at: Final = sql(_FIND, version=_VERSION_AT)
         self.event_at_position: Final = sql(
             f"SELECT {EVENT_COLUMNS} FROM {{s}}secret_event"
             " WHERE generation = :generation AND position = :position"
@@ -240,9 +235,9 @@ class Statements:
             " ORDER BY stream, version LIMIT :limit"
         )
         self.begun_streams: Final = sql(
-            "SELECT stream FROM {s}secret_event WHERE generation = :generation"
-            " AND stream IN :streams AND version = 1 AND position <= :bound"
-        ).bindparams(bindparam("streams", expanding=True))
+            f"SELECT stream FROM {{s}}secret_event WHERE generation = :generation"
+            f" AND stream {among} AND version = 1 AND position <= :bound"
+        )
         self.any_of_stream: Final = sql(
             "SELECT 1 FROM {s}secret_event WHERE generation = :generation"
             " AND stream = CAST(:stream AS TEXT) AND position <= :bound LIMIT 1"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy.engine import Connection
-
 from ledger.state import Head
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 
 __all__ = ["replace_head"]

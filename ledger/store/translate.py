@@ -23,9 +23,12 @@ __all__ = [
 ]
 
 DRIVER_ERRORS = (exc.SQLAlchemyError, sqlite3.Error, OSError, asyncio.TimeoutError)
-"""What a database's trouble looks like from outside (asyncpg's own are wrapped)."""
+"""What a database's trouble looks like; asyncpg's own come on top of it."""
 
-_TRANSIENT_STATES = ("08", "40", "53300", "57P01", "57P02", "57P03", "57014", "55P03", "25006")
+_TRANSIENT_STATES = (
+    "08", "40", "53300", "57P01", "57P02", "57P03", "57014", "55P03", "25006",
+    "0A000",  # a cached plan met a table that was altered
+)  # fmt: skip
 _TRANSIENT_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
 _READ_ONLY = "25006"
 """The server, or the transaction, takes no writes."""
@@ -44,16 +47,18 @@ _REFUSED_STATES = ("22", "23", "42", "P0", "54")
 _REFUSED_NAMES = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
 
 
-def translate(error: BaseException, place: str) -> LedgerError:
-    """The LedgerError that stands for a driver's `error` at the database `place`."""
+def translate(error: BaseException, place: str, *, lost: bool = False) -> LedgerError:
+    """The LedgerError that stands for a driver's `error` at the database `place`.
+
+    `lost`: the connection is gone with it.
+    """
     if isinstance(error, LedgerError):
         return error
-    origin = getattr(error, "orig", None) or error
-    cause = getattr(origin, "__cause__", None)
-    state = getattr(origin, "sqlstate", None) or getattr(cause, "sqlstate", None)
+    origin = _drivers_own(error)
+    state = getattr(origin, "sqlstate", None)
     if state == _ENDED:  # asyncpg's own; what the server gave as its reason lies below it
-        state = getattr(getattr(cause, "__cause__", None), "sqlstate", None) or state
-    constraint = getattr(cause, "constraint_name", None)
+        state = getattr(origin.__cause__, "sqlstate", None) or state
+    constraint = getattr(origin, "constraint_name", None)
     name = getattr(origin, "sqlite_errorname", None)
     details: dict[str, object] = {}
     if state:
@@ -63,7 +68,7 @@ def translate(error: BaseException, place: str) -> LedgerError:
     if name:
         details["sqlite_error"] = name
     kind = str(name or state or type(origin).__name__)
-    if type(cause).__name__ in _WRONG_HOST:
+    if kind in _WRONG_HOST:
         kind = _WRONG_HOST[0]
 
     if name == "SQLITE_NOTADB":
@@ -79,15 +84,15 @@ def translate(error: BaseException, place: str) -> LedgerError:
             **details,
         )
     lost = (
-        bool(getattr(error, "connection_invalidated", False))
-        or kind == _CONFUSED
-        or isinstance(error, OSError | exc.InterfaceError | exc.TimeoutError | asyncio.TimeoutError)
+        lost
+        or kind in (_CONFUSED, "InterfaceError")
+        or isinstance(origin, OSError | exc.TimeoutError | asyncio.TimeoutError)
     )
     transient = (
         lost
         or any(state.startswith(s) for s in _TRANSIENT_STATES if state)
         or any(name.startswith(n) for n in _TRANSIENT_NAMES if name)
-        or (state is None and name is None and isinstance(error, exc.DBAPIError))
+        or (state is None and name is None and not isinstance(error, exc.ArgumentError))
     )
     return LedgerUnavailable(
         f"{place}: {_sentence(kind, lost)}",
@@ -96,6 +101,12 @@ def translate(error: BaseException, place: str) -> LedgerError:
         refused=any(kind.startswith(s) for s in (*_REFUSED_STATES, *_REFUSED_NAMES)),
         **details,
     )
+
+
+def _drivers_own(error: BaseException) -> BaseException:
+    """The driver's error below what SQLAlchemy makes of it while it connects."""
+    wrapped = getattr(error, "orig", None)
+    return error if wrapped is None else wrapped.__cause__ or wrapped
 
 
 def closed(place: str) -> LedgerUnavailable:
@@ -173,7 +184,7 @@ def is_transient(error: BaseException) -> bool:
 
 def takes_no_writes(error: BaseException) -> bool:
     """Whether a driver's error says that this connection leads to where nothing is written."""
-    return getattr(getattr(error, "orig", None), "sqlstate", None) == _READ_ONLY
+    return getattr(error, "sqlstate", None) == _READ_ONLY
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -1,0 +1,157 @@
+"""What a unit of work is given: one transaction, whose statements run on the driver's cursor.
+
+A `Statement` is SQL with its parameters written `:name`, made once; what SQLAlchemy builds is
+compiled to one. So SQLAlchemy's own way through a statement, which takes ten times as long as
+SQLite does, is gone once and not at every call. The two kinds of connection lie in
+`ledger.store.sqlite` and `ledger.store.postgresql`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
+
+from ledger.errors import LedgerUnavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy import ClauseElement
+    from sqlalchemy.engine import Dialect
+
+__all__ = ["Connection", "Mode", "Rows", "Statement", "Unreadable", "compiled"]
+
+Mode = Literal["statement", "snapshot", "write", "note"]
+"""`statement`: reads, each statement on its own. `snapshot`: reads that all see one state.
+`write`: one transaction that may lock the head row, and on SQLite holds the write lock.
+`note`: like `write`, but waits for a lock two seconds at most, and is not flushed to the disk:
+for what may be left out, and is of no use after a power cut."""
+
+Parameters = Mapping[str, Any] | Sequence[Any] | None
+Processor = Callable[[Any], Any]
+
+_PLACE: Final = re.compile(r"(?<![:\w]):([a-z_]\w*)", re.IGNORECASE)
+
+
+class Unreadable(Exception):  # never leaves the projections
+    """A row that was found holds what its column's type can't be."""
+
+
+class Rows(list[Any]):
+    """What a statement returned, all of it: rows, each a sequence of its columns."""
+
+    def __init__(self, rows: Iterable[Any] = (), rowcount: int = -1) -> None:
+        super().__init__(rows)
+        self.rowcount: Final = rowcount
+        """How many rows it changed, of a statement that changes some."""
+
+    def all(self) -> Self:
+        """The rows."""
+        return self
+
+    def first(self) -> Any:
+        """The first row; None where there is none."""
+        return self[0] if self else None
+
+    def one(self) -> Any:
+        """The row. Raises LedgerUnavailable unless there is just one."""
+        if len(self) != 1:
+            raise LedgerUnavailable(f"the database gave {len(self)} rows where one was asked for")
+        return self[0]
+
+    def scalar_one(self) -> Any:
+        """The first column of `one`."""
+        return self.one()[0]
+
+    def scalars(self) -> Rows:
+        """The first column of each row."""
+        return Rows([row[0] for row in self], self.rowcount)
+
+
+class Statement:
+    """SQL with parameters, as the drivers take it."""
+
+    __slots__ = ("_binds", "_given", "_results", "names", "numbered", "sql")
+
+    def __init__(
+        self,
+        sql: str,
+        *,
+        given: Mapping[str, Any] | None = None,
+        binds: Mapping[str, Processor] | None = None,
+        results: Sequence[Processor | None] = (),
+    ) -> None:
+        self.sql: Final = sql
+        """With its parameters written `:name`."""
+        names = list(dict.fromkeys(_PLACE.findall(sql)))
+        self.names: Final = tuple(names)
+        self.numbered: Final = _PLACE.sub(lambda m: f"${names.index(m[1]) + 1}", sql)
+        """With its parameters written `$1`, in order of `names`."""
+        self._given = given
+        self._binds = binds
+        self._results = results if any(results) else ()
+
+    def named(self, parameters: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """The parameters as the driver takes them, by name."""
+        values = parameters or {}
+        if self._given:
+            values = {**self._given, **values}
+        if self._binds:
+            binds = self._binds
+            values = {n: binds[n](v) if n in binds else v for n, v in values.items()}
+        return values
+
+    def ordered(self, parameters: Mapping[str, Any] | None) -> list[Any]:
+        """The parameters as the driver takes them, in order of `names`."""
+        values = self.named(parameters)
+        return [values[name] for name in self.names]
+
+    def read(self, rows: Iterable[Any], rowcount: int) -> Rows:
+        """Rows as they are asked for. Raises Unreadable."""
+        if not self._results:
+            return Rows(rows, rowcount)
+        return Rows((self._read_one(row) for row in rows), rowcount)
+
+    def _read_one(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        try:
+            return tuple(
+                value if process is None else process(value)
+                for process, value in zip(self._results, row, strict=True)
+            )
+        except Exception:  # noqa: BLE001  # a type's own, which may quote the value
+            raise Unreadable from None
+
+
+class Connection(Protocol):
+    """One transaction of a database. Errors are the driver's own, until the unit has ended."""
+
+    mode: Mode
+    info: dict[Any, Any]
+    """What is remembered of the driver's connection, for as long as that is open."""
+
+    def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
+        """Run a statement; with a list of parameters, once for each of them."""
+        ...
+
+    def exec_driver_sql(self, sql: str) -> Rows:
+        """Run SQL as it stands, without parameters."""
+        ...
+
+
+def compiled(clause: ClauseElement, dialect: Dialect, columns: Sequence[str] = ()) -> Statement:
+    """What SQLAlchemy builds, as a statement; `columns` are those that an INSERT is given.
+
+    `dialect` writes parameters as `:name`. Lists as parameters are not expanded.
+    """
+    options: dict[str, Any] = {"column_keys": list(columns)} if columns else {}
+    done: Any = clause.compile(dialect=dialect, **options)
+    binds: dict[str, Processor] = {}
+    given: dict[str, Any] = {}
+    for name, bind in getattr(done, "binds", {}).items():  # DDL has none
+        process = bind.type.dialect_impl(dialect).bind_processor(dialect)
+        if process is not None:
+            binds[name] = process
+        if not bind.required:
+            given[name] = bind.effective_value
+    selected = getattr(clause, "selected_columns", ()) if clause.is_select else ()  # type: ignore[attr-defined]
+    results = [c.type.dialect_impl(dialect).result_processor(dialect, None) for c in selected]
+    return Statement(str(done), given=given, binds=binds, results=results)

@@ -1,0 +1,58 @@
+"""Looking on at what the ledger does with its connections, of either database, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+from ledger.store.connection import Connection, Rows, Statement
+from ledger.store.postgresql import PostgresqlConnection
+from ledger.store.sqlite import SqliteConnection
+
+KINDS: Final = (SqliteConnection, PostgresqlConnection)
+
+
+@contextmanager
+def around(method: str, wrapper: Callable[..., Any]) -> Iterator[None]:
+    """Call `wrapper(original, connection, *arguments)` in place of a method of connections."""
+    with ExitStack() as undo:
+        for kind in KINDS:
+            original = getattr(kind, method)
+
+            def wrapped(connection: Any, *given: Any, _original: Any = original) -> Any:
+                return wrapper(_original, connection, *given)
+
+            setattr(kind, method, wrapped)
+            undo.callback(setattr, kind, method, original)
+        yield
+
+
+@contextmanager
+def before_commits(act: Callable[[Connection], object]) -> Iterator[None]:
+    """Call `act` before each commit of a writing transaction."""
+
+    def commit(original: Any, connection: Any) -> None:
+        if connection.mode == "write":
+            act(connection)
+        original(connection)
+
+    with around("commit", commit):
+        yield
+
+
+@contextmanager
+def each_statement(act: Callable[[str], object]) -> Iterator[None]:
+    """Call `act` with the SQL of each statement before it is run; no BEGIN or COMMIT."""
+
+    def execute(original: Any, connection: Any, statement: Any, *given: Any) -> Rows:
+        act(
+            " ".join(
+                (statement.sql if isinstance(statement, Statement) else str(statement)).split()
+            )
+        )
+        done: Rows = original(connection, statement, *given)
+        return done
+
+    with around("execute", execute):
+        yield
