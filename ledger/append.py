@@ -118,28 +118,13 @@ def enter(
         recorded_at=locked.now,
         key_epoch=before.key_epoch if epoch is None else epoch,
     )
-    database.insert_events(connection, events)
-    _advance(connection, database, before, after)
-    for projection in projections:
-        projection.apply(connection, database, before, events)
-    return Attempt(before.generation, events[0], after, outcomes)
-
-
-def _advance(connection: Connection, database: Database, before: Head, after: Head) -> None:
-    moved = connection.execute(
-        database.statements.advance_head,
-        {
-            "generation": before.generation,
-            "before": before.position,
-            "position": after.position,
-            "recorded_at": after.recorded_at,
-            "key_epoch": after.key_epoch,
-        },
-    )
-    if moved.rowcount != 1:
+    if not database.extend(connection, before, after, events):
         raise TamperedEvent(
             f"the head row of generation {before.generation} changed while it was locked"
         )
+    for projection in projections:
+        projection.apply(connection, database, before, events)
+    return Attempt(before.generation, events[0], after, outcomes)
 
 
 def check_not_behind(head: Head, seen: int) -> None:

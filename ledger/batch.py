@@ -73,20 +73,17 @@ def append(
     where the head row is not at its last event; `own` is the head row as this process left it.
     """
     control, held = standing.control, standing.held
-    locked = database.lock_head(connection, control.generation, control.epoch)
+    intents = [intent for request in requests for intent in request.intents]
+    streams = sorted({intent.stream for intent in intents})
+    locked = database.lock_head(connection, control.generation, control.epoch, streams)
     if locked is None or held is None:
         return None
     head = locked.head
     check_not_behind(head, seen)
     if head != own:  # its place and its time are about to be sealed
         check_last(control, head, last_event(connection, database, head))
-    intents = [intent for request in requests for intent in request.intents]
-    streams = sorted({intent.stream for intent in intents})
     kept = {intent.stream for intent in intents if isinstance(intent, Rekey)}
-    views = {
-        event.stream: _view(control, held, event, kept)
-        for event in database.heads_of(connection, control.generation, streams)
-    }
+    views = {event.stream: _view(control, held, event, kept) for event in locked.newest}
     batch = _Batch(connection, database, control, held, views)
     outcomes: list[Outcome] = [_accept(batch, request, head, locked.now) for request in requests]
     if not batch.events:

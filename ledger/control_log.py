@@ -35,12 +35,12 @@ def lock_control(connection: Connection, database: Database, control: Control) -
     None where it has grown: read on, then try again. The epoch alone does not say so: a
     retirement leaves it as it is.
     """
-    locked = database.lock_head(connection, control.generation, control.epoch)
+    locked = database.lock_head(connection, control.generation, control.epoch, [CONTROL_STREAM])
     if locked is None:
         return None
     check_last(control, locked.head, last_event(connection, database, locked.head))
-    ends = list(database.heads_of(connection, control.generation, [CONTROL_STREAM]))
-    return locked if [end.event_hash for end in ends] == [control.last.event_hash] else None
+    ends = [end.event_hash for end in locked.newest]
+    return locked if ends == [control.last.event_hash] else None
 
 
 def control_events(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
-from ledger.store.connection import Connection, Rows, Statement
+from ledger.store.connection import Connection, Statement
 from ledger.store.postgresql import PostgresqlConnection
 from ledger.store.sqlite import SqliteConnection
 
@@ -18,7 +18,9 @@ def around(method: str, wrapper: Callable[..., Any]) -> Iterator[None]:
     """Call `wrapper(original, connection, *arguments)` in place of a method of connections."""
     with ExitStack() as undo:
         for kind in KINDS:
-            original = getattr(kind, method)
+            original = getattr(kind, method, None)
+            if original is None:  # SQLite has no scripts
+                continue
 
             def wrapped(connection: Any, *given: Any, _original: Any = original) -> Any:
                 return wrapper(_original, connection, *given)
@@ -45,14 +47,10 @@ def before_commits(act: Callable[[Connection], object]) -> Iterator[None]:
 def each_statement(act: Callable[[str], object]) -> Iterator[None]:
     """Call `act` with the SQL of each statement before it is run; no BEGIN or COMMIT."""
 
-    def execute(original: Any, connection: Any, statement: Any, *given: Any) -> Rows:
-        act(
-            " ".join(
-                (statement.sql if isinstance(statement, Statement) else str(statement)).split()
-            )
-        )
-        done: Rows = original(connection, statement, *given)
-        return done
+    def execute(original: Any, connection: Any, statement: Any, *given: Any) -> Any:
+        sql = statement.sql if isinstance(statement, Statement) else str(statement)
+        act(" ".join(sql.split()))
+        return original(connection, statement, *given)
 
-    with around("execute", execute):
+    with around("execute", execute), around("script", execute):
         yield

@@ -9,7 +9,7 @@ from typing import Literal, Self, get_args
 
 from sqlalchemy.engine import make_url
 
-COMMIT = b"COMMIT;"
+COMMIT = b"COMMIT\x00"
 
 Moment = Literal["before the commit arrives", "before its answer arrives"]
 

@@ -139,22 +139,21 @@ async def test_a_boot_with_both_keys_that_waited_comes_up_under_the_new_one(
 
 
 def shapes(statements: list[str]) -> list[str]:
-    """What each statement does to which table."""
+    """What each statement does to which tables."""
     pattern = (
-        r"(SELECT|INSERT|UPDATE)\b.*?\b(ledger_head|secret_event|secret_current|projection_\w+)"
+        r"\b(SELECT|INSERT|UPDATE)\b.*?\b(ledger_head|secret_event|secret_current|projection_\w+)"
     )
-    return [
-        " ".join(match.groups()) for s in statements for match in [re.match(pattern, s)] if match
-    ]
+    return [", ".join(dict.fromkeys(map(" ".join, re.findall(pattern, s)))) for s in statements]
 
 
 async def test_the_epoch_costs_an_append_no_statement_of_its_own(database_url: str) -> None:
-    append = [
-        "SELECT ledger_head",
-        "SELECT secret_event",
-        "INSERT secret_event",
-        "UPDATE ledger_head",
-    ]
+    if database_url.startswith("sqlite"):
+        lock = ["SELECT ledger_head", "SELECT secret_event"]
+        enter = ["UPDATE ledger_head", "INSERT secret_event"]
+    else:  # a trip each
+        lock = ["SELECT ledger_head", "SELECT ledger_head, SELECT secret_event"]
+        enter = ["UPDATE ledger_head, INSERT secret_event"]
+    append = [*lock, *enter]
     fold = ["UPDATE projection_checkpoint", "SELECT secret_current", "INSERT secret_current"]
     for options, expected in (({"projections": ()}, append), ({}, append + fold)):
         async with opened(database_url, OLD, **options) as ledger:
@@ -167,4 +166,4 @@ async def test_the_epoch_costs_an_append_no_statement_of_its_own(database_url: s
                 assert shapes(sent) == expected
                 # The statement that takes the lock states the epoch, and no other one asks.
                 assert "key_epoch = " in sent[0].partition("WHERE")[2]
-                assert not any("key_epoch" in s for s in sent[1:3])
+                assert not any("key_epoch = " in s.partition("WHERE")[2] for s in sent[1:])

@@ -38,6 +38,9 @@ class LockedHead(NamedTuple):
     now: int
     """Microseconds since 1970: the database's clock where it has one, never below
     the head row's last."""
+    newest: Iterator[Event]
+    """The newest event of each stream that was asked for; large ones are fetched as they are
+    reached."""
 
 
 class Replica(NamedTuple):
@@ -124,12 +127,22 @@ class Database(Protocol):
         where they are not as they must be; returns warnings."""
         ...
 
-    def lock_head(self, connection: Connection, generation: int, epoch: int) -> LockedHead | None:
-        """Lock the active head row. None where it is not active or not of that epoch."""
+    def lock_head(
+        self, connection: Connection, generation: int, epoch: int, streams: Sequence[str] = ()
+    ) -> LockedHead | None:
+        """Lock the active head row, and find the newest event of each of these streams as the
+        lock's last holder left it. None where the row is not active or not of that epoch."""
         ...
 
     def lock_generation(self, connection: Connection, generation: int) -> Head | None:
         """Lock a generation's head row in whatever state."""
+        ...
+
+    def extend(
+        self, connection: Connection, before: Head, after: Head, events: Sequence[Event]
+    ) -> bool:
+        """Add rows behind the locked head row, which moves on with them; False where that was
+        not at `before` any more."""
         ...
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:

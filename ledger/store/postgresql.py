@@ -38,8 +38,22 @@ from ledger.store.hosts import connector, place_of
 from ledger.store.identifiers import DEFAULT_SCHEMA, quoted, schema_name
 from ledger.store.postgresql_connecting import Dialler, explain, replace_closed_connections
 from ledger.store.postgresql_url import read_url
-from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
-from ledger.store.translate import DRIVER_ERRORS, closed, takes_no_writes, translate
+from ledger.store.statements import (
+    EVENT_COLUMNS,
+    HEAD_COLUMNS,
+    Statements,
+    advancing,
+    paged,
+    whole,
+)
+from ledger.store.translate import (
+    DRIVER_ERRORS,
+    closed,
+    drivers_own,
+    others_stored,
+    takes_no_writes,
+    translate,
+)
 
 __all__ = ["PostgresqlConnection", "PostgresqlDatabase"]
 
@@ -97,17 +111,22 @@ _TYPES: Final = (
 
 class PostgresqlConnection:
     """A connection of asyncpg's, used in a greenlet. Implements
-    `ledger.store.connection.Connection`."""
+    `ledger.store.connection.Connection`.
+
+    Its transaction begins with the first statement, so that a lock is taken in the same trip.
+    """
 
     def __init__(self, raw: Any, info: dict[Any, Any], mode: Mode) -> None:
         self.raw: Final = raw
         self.info = info
         self.mode: Mode = mode
+        self._begun = False
         self._prepared: dict[str, Any] = info.setdefault(PostgresqlConnection, {})
 
     def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
         if not isinstance(statement, Statement):
             statement = compiled(statement, _DIALECT)
+        self.begin()
         if isinstance(parameters, Sequence):
             rows = [statement.ordered(row) for row in parameters]
             await_only(self.raw.executemany(statement.numbered, rows))
@@ -133,21 +152,31 @@ class PostgresqlConnection:
         return rows, prepared.get_statusmsg()
 
     def exec_driver_sql(self, sql: str) -> Rows:
+        self.begin()
         return Rows(await_only(self.raw.fetch(sql)))
 
+    def script(self, sql: str) -> str:
+        """Run statements without parameters in one trip; the status of the last one."""
+        if self.mode in _BEGIN and not self._begun:
+            self._begun = True
+            sql = f"{_BEGIN[self.mode]}; {sql}"
+        status: str = await_only(self.raw.execute(sql))
+        return status
+
     def begin(self) -> None:
-        """Begin a transaction, unless each statement is one."""
-        if self.mode in _BEGIN:
+        """Begin the transaction, unless it has begun or each statement is one."""
+        if self.mode in _BEGIN and not self._begun:
+            self._begun = True
             await_only(self.raw.execute(_BEGIN[self.mode]))
 
     def commit(self) -> None:
-        """End the transaction."""
-        if self.mode in _BEGIN:
+        """End the transaction, if there is one."""
+        if self._begun:
             await_only(self.raw.execute("COMMIT"))
 
     def rollback(self) -> None:
-        """Undo the transaction, if the connection is still one."""
-        if self.mode in _BEGIN and not self.raw.is_closed():
+        """Undo the transaction, if there is one and the connection still is."""
+        if self._begun and not self.raw.is_closed():
             await_only(self.raw.execute("ROLLBACK"))
 
 
@@ -183,30 +212,29 @@ class PostgresqlDatabase:
         self._under_way: set[asyncio.Task[Any]] = set()
         prefix = f"{quoted(self.schema)}."
         self.statements = Statements(prefix, _AMONG)
-        # The wait is bounded in the statement that waits, for this transaction only: LATERAL,
-        # and the bound's own value in the condition, make PostgreSQL set it first.
+        # The wait is bounded for this transaction only.
         wait = max(LEAST_WAIT, int(patience * 1000))
-        bounded = f"(SELECT set_config('lock_timeout', '{wait}', true) AS ms) AS t, LATERAL"
-        # The clock is read above the lock, so that it is the time after the wait.
-        self._lock = Statement(
-            f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit') FROM {bounded} ("
-            f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head WHERE generation = :generation"
-            " AND state = 'active' AND key_epoch = :epoch AND t.ms <> '' FOR UPDATE) AS h"
+        self._lock = f"SET LOCAL lock_timeout = {wait}; SELECT 1 FROM {prefix}ledger_head WHERE "
+        # Behind the lock, so that all of it is as the lock's last holder left it.
+        self._locked = Statement(
+            f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit'), e.*"
+            f" FROM (SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head"
+            "  WHERE generation = :generation) AS h"
+            f" LEFT JOIN ({_newest(prefix)}) AS e ON true"
         )
-        self._lock_generation = Statement(
-            f"SELECT h.* FROM {bounded} (SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head"
-            " WHERE generation = :generation AND t.ms <> '' FOR UPDATE) AS h"
+        self._head = Statement(
+            f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head WHERE generation = :generation"
         )
         arrays = ", ".join(f"CAST(:c{i} AS {kind}[])" for i, kind in enumerate(_TYPES))
-        self._insert = Statement(
-            f"INSERT INTO {prefix}secret_event ({EVENT_COLUMNS}) SELECT * FROM unnest({arrays})"
+        into = f"{prefix}secret_event ({EVENT_COLUMNS})"
+        insert = f"INSERT INTO {into} SELECT * FROM unnest({arrays})"
+        self._insert = Statement(insert)
+        self._extend = Statement(
+            f"WITH moved AS ({self.statements.advance_head.sql} RETURNING 1),"
+            f" entered AS ({insert} RETURNING 1)"
+            " SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM entered)"
         )
-        self._heads_of = Statement(
-            f"SELECT {paged('e')} FROM unnest(CAST(:names AS text[])) AS s (stream)"
-            f" CROSS JOIN LATERAL (SELECT {EVENT_COLUMNS} FROM {prefix}secret_event AS v"
-            " WHERE v.generation = :generation AND v.stream = s.stream"
-            " ORDER BY v.version DESC LIMIT 1) AS e"
-        )
+        self._heads_of = Statement(_newest(prefix))
 
     def _make_engine(self, url: URL) -> AsyncEngine:
         dialling = read_url(url, self.place)
@@ -258,13 +286,15 @@ class PostgresqlDatabase:
         failure: LedgerError
         try:
             borrowed = self._engine.sync_engine.raw_connection()
-        except _ERRORS as error:
-            failure = explain(error, self.place, self._files) or translate(error, self.place)
         except Exception as error:  # noqa: BLE001  # whatever asyncpg says of its parameters
-            failure = LedgerUnavailable(
-                f"{self.place}: no connection can be set up ({type(error).__name__})",
-                hint="check the parameters of the URL: they are those of asyncpg.connect",
-            )
+            own = drivers_own(error)
+            if isinstance(own, _ERRORS):
+                failure = explain(own, self.place, self._files) or translate(own, self.place)
+            else:
+                failure = LedgerUnavailable(
+                    f"{self.place}: no connection can be set up ({type(error).__name__})",
+                    hint="check the parameters of the URL: they are those of asyncpg.connect",
+                )
         else:
             return self._in_transaction(borrowed, unit, mode)
         # Raised outside the handler: the driver's exception is no context of it either.
@@ -388,27 +418,44 @@ class PostgresqlDatabase:
         row = connection.exec_driver_sql(_REPLICA).first()
         return None if row is None else Replica(row[0], row[1])
 
-    def lock_head(self, connection: Connection, generation: int, epoch: int) -> LockedHead | None:
-        row = connection.execute(self._lock, {"generation": generation, "epoch": epoch}).first()
-        if row is None:
+    def lock_head(
+        self, connection: Connection, generation: int, epoch: int, streams: Sequence[str] = ()
+    ) -> LockedHead | None:
+        where = f"generation = {generation:d} AND state = 'active' AND key_epoch = {epoch:d}"
+        if not self._take(connection, where):
             return None
-        *columns, now, synchronous = row
+        rows = connection.execute(
+            self._locked, {"generation": generation, "names": self.names(streams)}
+        )
+        *columns, now, synchronous = rows[0][:7]
         if synchronous == "off":
             connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
         head = Head.of_row(columns)
-        return LockedHead(head, max(head.recorded_at, now))
+        newest = whole(connection, self.statements, (row[7:] for row in rows if row[7] is not None))
+        return LockedHead(head, max(head.recorded_at, now), map(Event.of_row, newest))
 
     def lock_generation(self, connection: Connection, generation: int) -> Head | None:
-        row = connection.execute(self._lock_generation, {"generation": generation}).first()
-        return None if row is None else Head.of_row(row)
+        if not self._take(connection, f"generation = {generation:d}"):
+            return None
+        return Head.of_row(connection.execute(self._head, {"generation": generation}).one())
+
+    def _take(self, connection: Connection, where: str) -> bool:
+        """Lock a head row; False where there is none of that kind."""
+        assert isinstance(connection, PostgresqlConnection)  # noqa: S101  # `run` made it
+        return connection.script(f"{self._lock}{where} FOR UPDATE") == "SELECT 1"
+
+    def extend(
+        self, connection: Connection, before: Head, after: Head, events: Sequence[Event]
+    ) -> bool:
+        given = {**advancing(before, after), **_columns(events)}
+        moved, entered = connection.execute(self._extend, given).one()
+        if entered != len(events):
+            raise others_stored()
+        return bool(moved == 1)
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
-        columns = zip(*events, strict=True)
-        done = connection.execute(self._insert, {f"c{i}": list(c) for i, c in enumerate(columns)})
-        if done.rowcount != len(events):
-            raise LedgerUnavailable(
-                "the database stored another number of events than it was given"
-            )
+        if connection.execute(self._insert, _columns(events)).rowcount != len(events):
+            raise others_stored()
 
     def heads_of(
         self, connection: Connection, generation: int, streams: Sequence[str]
@@ -424,3 +471,18 @@ class PostgresqlDatabase:
     def text(self, value: str) -> str | bytes:
         # What UTF-8 can't encode is in no row here; it stands for a NULL.
         return value.encode("utf-8", "replace").decode()
+
+
+def _newest(prefix: str) -> str:
+    """The newest event of each of the streams `:names`."""
+    return (
+        f"SELECT {paged('n')} FROM unnest(CAST(:names AS text[])) AS s (stream)"
+        f" CROSS JOIN LATERAL (SELECT {EVENT_COLUMNS} FROM {prefix}secret_event AS v"
+        " WHERE v.generation = :generation AND v.stream = s.stream"
+        " ORDER BY v.version DESC LIMIT 1) AS n"
+    )
+
+
+def _columns(events: Sequence[Event]) -> dict[str, list[Any]]:
+    columns = zip(*events, strict=True)
+    return {f"c{number}": list(column) for number, column in enumerate(columns)}

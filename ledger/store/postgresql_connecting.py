@@ -98,10 +98,8 @@ def replace_closed_connections(engine: AsyncEngine) -> Callable[[dict[Any, Any]]
     return lost_one
 
 
-def explain(error: BaseException, place: str, files: Mapping[str, str]) -> LedgerUnavailable | None:
+def explain(cause: BaseException, place: str, files: Mapping[str, str]) -> LedgerUnavailable | None:
     """Why a connection could not be set up, where it is TLS or a parameter; None otherwise."""
-    origin = getattr(error, "orig", None) or error
-    cause = getattr(origin, "__cause__", None) or origin
     if isinstance(cause, ssl.SSLCertVerificationError):
         return LedgerUnavailable(
             f"{place}: the server's certificate is not accepted ({cause.verify_message})",

@@ -29,8 +29,15 @@ from ledger.store.database import LockedHead, Replica
 from ledger.store.home import Home
 from ledger.store.identifiers import quoted
 from ledger.store.sqlite_files import OpenFiles
-from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS, Statements, paged, whole
-from ledger.store.translate import DRIVER_ERRORS, closed, translate
+from ledger.store.statements import (
+    EVENT_COLUMNS,
+    HEAD_COLUMNS,
+    Statements,
+    advancing,
+    paged,
+    whole,
+)
+from ledger.store.translate import DRIVER_ERRORS, closed, others_stored, translate
 
 __all__ = ["SqliteConnection", "SqliteDatabase"]
 
@@ -329,23 +336,30 @@ class SqliteDatabase:
     def replica(self, connection: Connection) -> Replica | None:
         return None
 
-    def lock_head(self, connection: Connection, generation: int, epoch: int) -> LockedHead | None:
+    def lock_head(
+        self, connection: Connection, generation: int, epoch: int, streams: Sequence[str] = ()
+    ) -> LockedHead | None:
         row = connection.execute(_ACTIVE_HEAD, {"generation": generation, "epoch": epoch}).first()
         if row is None:
             return None
         head = Head.of_row(row)
-        return LockedHead(head, max(head.recorded_at, self.clock(connection)))
+        newest = self.heads_of(connection, generation, streams) if streams else iter(())
+        return LockedHead(head, max(head.recorded_at, self.clock(connection)), newest)
 
     def lock_generation(self, connection: Connection, generation: int) -> Head | None:
         row = connection.execute(_GENERATION, {"generation": generation}).first()
         return None if row is None else Head.of_row(row)
 
+    def extend(
+        self, connection: Connection, before: Head, after: Head, events: Sequence[Event]
+    ) -> bool:
+        moved = connection.execute(self.statements.advance_head, advancing(before, after))
+        self.insert_events(connection, events)
+        return moved.rowcount == 1
+
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
-        done = connection.execute(_INSERT, events)
-        if done.rowcount != len(events):  # a trigger that is not ours may drop them
-            raise LedgerUnavailable(
-                "the database stored another number of events than it was given"
-            )
+        if connection.execute(_INSERT, events).rowcount != len(events):
+            raise others_stored()
 
     def heads_of(
         self, connection: Connection, generation: int, streams: Sequence[str]

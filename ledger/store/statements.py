@@ -10,9 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from ledger.state import Head
 from ledger.store.connection import Connection, Statement
 
-__all__ = ["EVENT_COLUMNS", "HEAD_COLUMNS", "NODE_COLUMNS", "Statements", "paged", "whole"]
+__all__ = [
+    "EVENT_COLUMNS",
+    "HEAD_COLUMNS",
+    "NODE_COLUMNS",
+    "Statements",
+    "advancing",
+    "paged",
+    "whole",
+]
 
 EVENT_COLUMNS: Final = (
     "generation, position, stream, version, event_type, key_id, key_fingerprint,"
@@ -123,6 +132,17 @@ def whole(
             sealed = sealed if isinstance(sealed, bytes) else b""
             values = (*values[:10], sealed, *values[11:])
         yield values
+
+
+def advancing(before: Head, after: Head) -> dict[str, int]:
+    """The parameters of `Statements.advance_head`."""
+    return {
+        "generation": before.generation,
+        "before": before.position,
+        "position": after.position,
+        "recorded_at": after.recorded_at,
+        "key_epoch": after.key_epoch,
+    }
 
 
 class Statements:

@@ -16,8 +16,10 @@ from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEv
 __all__ = [
     "DRIVER_ERRORS",
     "closed",
+    "drivers_own",
     "is_refusal",
     "is_transient",
+    "others_stored",
     "takes_no_writes",
     "translate",
 ]
@@ -54,7 +56,7 @@ def translate(error: BaseException, place: str, *, lost: bool = False) -> Ledger
     """
     if isinstance(error, LedgerError):
         return error
-    origin = _drivers_own(error)
+    origin = drivers_own(error)
     state = getattr(origin, "sqlstate", None)
     if state == _ENDED:  # asyncpg's own; what the server gave as its reason lies below it
         state = getattr(origin.__cause__, "sqlstate", None) or state
@@ -103,15 +105,24 @@ def translate(error: BaseException, place: str, *, lost: bool = False) -> Ledger
     )
 
 
-def _drivers_own(error: BaseException) -> BaseException:
+def drivers_own(error: BaseException) -> BaseException:
     """The driver's error below what SQLAlchemy makes of it while it connects."""
-    wrapped = getattr(error, "orig", None)
-    return error if wrapped is None else wrapped.__cause__ or wrapped
+    while type(error).__module__.startswith("sqlalchemy."):
+        below = getattr(error, "orig", None) or error.__cause__
+        if below is None:
+            break
+        error = below
+    return error
 
 
 def closed(place: str) -> LedgerUnavailable:
     """What a call on a database gets that was closed here."""
     return LedgerUnavailable(f"{place}: the ledger is closed", hint="open it again")
+
+
+def others_stored() -> LedgerUnavailable:
+    """What ends an append of which rows were dropped or added: a trigger may do that, or a rule."""
+    return LedgerUnavailable("the database stored another number of events than it was given")
 
 
 def _sentence(kind: str, lost: bool) -> str:
