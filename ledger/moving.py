@@ -20,9 +20,9 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.append import Attempt, InlineProjection, enter, place
 from ledger.boot import check_not_ephemeral
@@ -44,10 +44,13 @@ from ledger.move_target import Half, begin_half, clear_half, find_half
 from ledger.secret import Secret
 from ledger.state import Head, Move
 from ledger.store.connection import Connection
-from ledger.store.database import Database, address_of, connect
+from ledger.store.database import Database, address_of, connect, is_engine
 from ledger.store.reads import moves
 from ledger.store.transitions import replace_head
 from ledger.under_way import begin_building, under_way
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["Destination", "abandon_move", "move"]
 
@@ -63,7 +66,7 @@ class Destination:
     @classmethod
     def of(cls, url: str | URL | AsyncEngine, schema: str | None) -> Destination:
         """Never raises: what is no URL is refused when it is connected to."""
-        return cls(url if isinstance(url, AsyncEngine) else address_of(url), schema)
+        return cls(url if is_engine(url) else address_of(url), schema)
 
     def connect(self, source: Database, *, read_only: bool, patience: float) -> Database:
         """The database there. Raises LedgerUnavailable for a URL of no kind that is known."""

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, final
 
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.append import InlineProjection
 from ledger.boot import BootOptions, boot
@@ -23,11 +22,13 @@ from ledger.keys import KeyProvider, Keyring
 from ledger.nodes import HEARTBEAT, Identity
 from ledger.state import Head
 from ledger.store.closing import close
-from ledger.store.database import Database, address_of, connect
+from ledger.store.database import Database, address_of, connect, is_engine
 from ledger.store.reads import head_in_use
 from ledger.verify import CheckedProjection, check_projections
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from ledger.secret_ledger import SecretLedger
 
 __all__ = ["DEFAULT", "init_ledger", "open_ledger", "upgrade_schema"]
@@ -170,7 +171,7 @@ async def _keys_of(keyring: Keyring | KeyProvider) -> Keyring:
 
 def _without_text(url: str | URL | AsyncEngine) -> URL | AsyncEngine | None:
     """The URL parsed, so that no frame of ours holds its password in a traceback with locals."""
-    return url if isinstance(url, AsyncEngine) else address_of(url)
+    return url if is_engine(url) else address_of(url)
 
 
 def _pinned(given: str | bytes | None) -> bytes | None:

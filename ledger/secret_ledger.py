@@ -15,11 +15,10 @@ from collections.abc import (
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.append import InlineProjection
 from ledger.authority import bind
@@ -75,6 +74,9 @@ from ledger.values import (
 from ledger.verify import CheckedProjection, verify_ledger
 from ledger.versions import SecretInfo, SecretVersion
 from ledger.writer import Writer
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["MAX_CALL", "MAX_VALUE", "SecretLedger"]
 

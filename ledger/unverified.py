@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.errors import MigrationInProgress, NotALedger, TamperedEvent
 from ledger.following import snapshot
@@ -23,8 +23,11 @@ from ledger.nodes import NodeInfo, list_nodes
 from ledger.reading import list_history, list_secrets
 from ledger.state import State
 from ledger.store.closing import close
-from ledger.store.database import Database, address_of, connect
+from ledger.store.database import Database, address_of, connect, is_engine
 from ledger.versions import SecretInfo
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["UnverifiedLedger", "open_unverified"]
 
@@ -95,7 +98,7 @@ async def open_unverified(
 
     Raises NotALedger, SchemaOutdated, SchemaTooNew, LedgerUnavailable.
     """
-    where = url if isinstance(url, AsyncEngine) else address_of(url)
+    where = url if is_engine(url) else address_of(url)
     del url  # a text may hold a password, and a traceback with locals shows this frame
     database = connect(where, schema=ledger_schema(schema, os.environ), read_only=True)
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
+    ClauseElement,
     ColumnElement,
     LargeBinary,
     MetaData,
@@ -18,7 +19,6 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger.events import CONTROL_STREAM, Event
 from ledger.store.connection import Connection, Statement, Unreadable, compiled
@@ -77,14 +77,18 @@ class ProjectionTable:
             self._make_upsert(), database.dialect, [*KEY, *self.columns]
         )
 
-    def _make_upsert(self) -> postgresql.Insert | sqlite.Insert:
+    def _make_upsert(self) -> ClauseElement:
         # The two dialects spell it alike, each in a class of its own.
         if self._database.name == "postgresql":
+            from sqlalchemy.dialects import postgresql  # of the two, only the one in use
+
             into = postgresql.insert(self.table)
             new = {name: into.excluded[name] for name in self.columns}
             if not new:
                 return into.on_conflict_do_nothing()
             return into.on_conflict_do_update(index_elements=KEY, set_=new)
+        from sqlalchemy.dialects import sqlite
+
         into_lite = sqlite.insert(self.table)
         new = {name: into_lite.excluded[name] for name in self.columns}
         if not new:

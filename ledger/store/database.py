@@ -9,13 +9,13 @@ lies in `ledger.store.sqlite` and `ledger.store.postgresql` alone.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
 from urllib.parse import parse_qsl
 
 from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.errors import LedgerUnavailable
 from ledger.events import Event
@@ -24,9 +24,11 @@ from ledger.store.connection import Connection, Mode
 from ledger.store.home import Home
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from ledger.store.statements import Statements
 
-__all__ = ["Database", "LockedHead", "Mode", "Replica", "address_of", "connect"]
+__all__ = ["Database", "LockedHead", "Mode", "Replica", "address_of", "connect", "is_engine"]
 
 T = TypeVar("T")
 
@@ -173,10 +175,16 @@ class Database(Protocol):
         ...
 
 
+def is_engine(url: object) -> TypeGuard[AsyncEngine]:
+    """Whether it is a host's engine. Then the host has imported what takes long to import."""
+    module = sys.modules.get("sqlalchemy.ext.asyncio")
+    return module is not None and isinstance(url, module.AsyncEngine)
+
+
 def address_of(url: object) -> URL | None:
     """The parsed URL, whose repr hides its password. None for what is none; never raises."""
     try:
-        address = url.url if isinstance(url, AsyncEngine) else make_url(url)  # type: ignore[arg-type]
+        address = url.url if is_engine(url) else make_url(url)  # type: ignore[arg-type]
     except (ArgumentError, ValueError):  # ValueError: its port is no number
         return None
     # Drivers take it from the query too, where a URL's repr shows it.
@@ -207,7 +215,7 @@ def connect(
     Nothing is connected yet. Raises LedgerUnavailable for a URL of another kind.
     """
     address = address_of(url)
-    engine = url if isinstance(url, AsyncEngine) else None
+    engine = url if is_engine(url) else None
     del url  # a text may hold a password, and a traceback with locals shows this frame
     kind = address.get_backend_name() if address is not None else None
     if address is not None and kind == "sqlite":
