@@ -28,7 +28,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 import history_client
 from commits import before_commit
@@ -37,6 +37,9 @@ from ledger import Key, Keyring, LedgerError, SecretLedger, SecretVersion
 
 REFUSALS = 10
 """Refused writes in a row after which a writer gives up."""
+
+_ARMED: Final = contextlib.ExitStack()
+"""What it is to die of: until it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,9 @@ async def obey(ledger: SecretLedger, wire: Wire) -> None:
                 moved = await ledger.migrate(rest)
                 wire.say("moved", changed=moved.changed)
             elif word == "die":
-                before_commit(int(rest), partial(os.kill, os.getpid(), signal.SIGKILL)).__enter__()
+                _ARMED.enter_context(
+                    before_commit(int(rest), partial(os.kill, os.getpid(), signal.SIGKILL))
+                )
         except LedgerError as error:
             wire.say("refused", code=error.code, unique=word)
 
