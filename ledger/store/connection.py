@@ -26,7 +26,7 @@ Mode = Literal["statement", "snapshot", "write", "note"]
 `note`: like `write`, but waits for a lock two seconds at most, and is not flushed to the disk:
 for what may be left out, and is of no use after a power cut."""
 
-Parameters = Mapping[str, Any] | Sequence[Any] | None
+Parameters = Mapping[str, Any] | list[Any] | tuple[Any, ...] | None
 Processor = Callable[[Any], Any]
 
 _PLACE: Final = re.compile(r"(?<![:\w]):([a-z_]\w*)", re.IGNORECASE)

@@ -127,7 +127,7 @@ class PostgresqlConnection:
         if not isinstance(statement, Statement):
             statement = compiled(statement, _DIALECT)
         self.begin()
-        if isinstance(parameters, Sequence):
+        if isinstance(parameters, list | tuple):
             rows = [statement.ordered(row) for row in parameters]
             await_only(self.raw.executemany(statement.numbered, rows))
             return Rows((), len(rows))

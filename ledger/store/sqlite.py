@@ -79,11 +79,12 @@ class SqliteConnection:
         self.raw: Final = raw
         self.info: dict[Any, Any] = {}
         self.mode: Mode = "statement"
+        self._last_written: Mode | None = None
 
     def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
         if not isinstance(statement, Statement):
             statement = compiled(statement, _DIALECT)
-        if isinstance(parameters, Sequence):
+        if isinstance(parameters, list | tuple):
             rows = map(statement.named, parameters) if statement.names else parameters
             done = self.raw.executemany(statement.sql, rows)
             return Rows((), done.rowcount)
@@ -98,11 +99,13 @@ class SqliteConnection:
         """Begin a transaction of that mode; a lock is waited for so many seconds."""
         self.mode, raw = mode, self.raw
         if mode in _WRITES:
-            # Whatever the last one on this connection was: a write or a note.
-            note = mode == "note"
-            wait = NOTE_TIMEOUT if note else int(patience * 1000)
-            raw.execute(f"PRAGMA busy_timeout = {wait}")
-            raw.execute(f"PRAGMA synchronous = {'NORMAL' if note else 'FULL'}")
+            if mode != self._last_written:  # the settings are the connection's
+                note = mode == "note"
+                wait = NOTE_TIMEOUT if note else int(patience * 1000)
+                self._last_written = None
+                raw.execute(f"PRAGMA busy_timeout = {wait}")
+                raw.execute(f"PRAGMA synchronous = {'NORMAL' if note else 'FULL'}")
+                self._last_written = mode
             raw.execute("BEGIN IMMEDIATE")
         elif mode == "snapshot":
             raw.execute("BEGIN")
@@ -358,7 +361,7 @@ class SqliteDatabase:
         return moved.rowcount == 1
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
-        if connection.execute(_INSERT, events).rowcount != len(events):
+        if connection.execute(_INSERT, list(events)).rowcount != len(events):
             raise others_stored()
 
     def heads_of(
