@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from ledger.errors import InvalidValue, ValueTooLarge
@@ -81,6 +82,7 @@ def parse_metadata(text: str) -> Metadata:
     )
 
 
+@lru_cache(maxsize=256)  # of one actor, say, over and over
 def is_metadata(text: str) -> bool:
     """Whether a stored text can be read as metadata."""
     return _parts(text) is not None
