@@ -10,7 +10,7 @@ checks each page in a worker thread, so that the event loop stays free.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -234,7 +234,7 @@ class Scan:
 
     async def pages(
         self, bound: int, *, after: int = 0, time_before: int = 0
-    ) -> AsyncIterator[CheckedPage]:
+    ) -> AsyncGenerator[CheckedPage]:
         """The events above position `after` up to `bound`, page by page, each checked."""
         while True:
             rows = await patiently(
