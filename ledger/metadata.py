@@ -58,7 +58,7 @@ def encode_metadata(
     if user:
         _check_keys(user)
         given["user"] = dict(user)
-    text = _canonical(given)
+    text = _canonical(given) if given else "{}"
     if len(text.encode()) > MAX_METADATA:
         raise ValueTooLarge(
             f"actor, reason and metadata take more than {MAX_METADATA:,} bytes of JSON together",
@@ -120,11 +120,14 @@ def _check_keys(value: object, depth: int = 0) -> None:
             _check_keys(inner, depth + 1)
 
 
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+)
+
+
 def _canonical(parts: dict[str, Any]) -> str:
     try:
-        text = json.dumps(
-            parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
+        text = _ENCODER.encode(parts)
         text.encode()
     except (TypeError, ValueError, RecursionError):
         # `from None`: json's own messages quote the object.

@@ -254,6 +254,10 @@ class Statements:
             " AND (stream, version) > (CAST(:stream AS TEXT), :version)"
             " ORDER BY stream, version LIMIT :limit"
         )
+        self.streams_between: Final = sql(
+            "SELECT stream FROM {s}secret_event"
+            " WHERE generation = :generation AND position > :after AND position <= :bound"
+        )
         self.begun_streams: Final = sql(
             f"SELECT stream FROM {{s}}secret_event WHERE generation = :generation"
             f" AND stream {among} AND version = 1 AND position <= :bound"
