@@ -15,6 +15,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     delete,
+    func,
     literal,
     select,
     text,
@@ -73,6 +74,7 @@ class ProjectionTable:
             .order_by(columns.name)
             .limit(bindparam("page"))
         )
+        self._count = select(func.count(columns.name)).where(one_generation)
         self._delete = delete(self.table).where(one_generation)
         self._upsert: Statement = compiled(
             self._make_upsert(), database.dialect, [*KEY, *self.columns]
@@ -212,6 +214,17 @@ class ProjectionTable:
             statement = statement.where(self.table.c.name > self._text(after))
         rows = connection.execute(statement, {"in_generation": generation, "page": pages.PAGE})
         return [row[0] for row in rows]
+
+    def count(
+        self, connection: Connection, generation: int, after: str | None, last: str | None
+    ) -> int:
+        """How many rows have a name above `after`, up to `last`; None stands for no bound."""
+        statement = self._count
+        if after is not None:
+            statement = statement.where(self.table.c.name > self._text(after))
+        if last is not None:
+            statement = statement.where(self.table.c.name <= self._text(last))
+        return connection.execute(statement, {"in_generation": generation}).scalar_one()
 
     def _is(self, name: str) -> ColumnElement[bool]:
         return self.table.c.name == self._text(name)
