@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ledger.errors import InvalidValue, ValueTooLarge
 
@@ -21,14 +20,16 @@ MAX_METADATA: Final = 4096
 """Bytes of JSON that a caller's actor, reason and metadata may take together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """An event's metadata, parsed. Empty parts are None or empty mappings."""
+class Metadata(NamedTuple):
+    """An event's metadata, parsed. Empty parts are None or empty mappings.
 
-    actor: str | None = None
-    reason: str | None = None
-    ledger: Mapping[str, Any] = field(default_factory=dict)
-    user: Mapping[str, Any] = field(default_factory=dict)
+    A tuple for the same reason as an event is one.
+    """
+
+    actor: str | None
+    reason: str | None
+    ledger: Mapping[str, Any]
+    user: Mapping[str, Any]
     malformed: bool = False
     """The stored text is no metadata of ours; the parts are empty."""
 
@@ -76,7 +77,7 @@ def parse_metadata(text: str) -> Metadata:
     """Read metadata as stored. What is no metadata comes back empty and `malformed`."""
     parts = _parts(text)
     if parts is None:
-        return Metadata(malformed=True)
+        return Metadata(None, None, {}, {}, malformed=True)
     return Metadata(
         parts.get("actor"), parts.get("reason"), parts.get("ledger", {}), parts.get("user", {})
     )
