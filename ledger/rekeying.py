@@ -14,7 +14,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from anyio import to_thread
-from ledger.store.connection import Connection
 
 from ledger.ahead import ahead
 from ledger.append import Attempt, InlineProjection, check_not_behind, enter, place
@@ -30,6 +29,7 @@ from ledger.following import Follower
 from ledger.format import check_hash
 from ledger.gate import Standing
 from ledger.secret import Secret
+from ledger.store.connection import Connection
 from ledger.store.reads import head_in_use, heads_page
 
 __all__ = ["RekeyReport", "rekey"]

@@ -224,7 +224,8 @@ class ProjectionTable:
             statement = statement.where(self.table.c.name > self._text(after))
         if last is not None:
             statement = statement.where(self.table.c.name <= self._text(last))
-        return connection.execute(statement, {"in_generation": generation}).scalar_one()
+        (count,) = connection.execute(statement, {"in_generation": generation}).scalars()
+        return int(count)
 
     def _is(self, name: str) -> ColumnElement[bool]:
         return self.table.c.name == self._text(name)

@@ -203,7 +203,7 @@ def check_page(
     rows = connection.execute(
         database.statements.check_page,
         {"generation": generation, "after": after, "bound": bound, "limit": limit},
-    ).all()
+    )
     return [
         CheckedRow(Event.of_row(row[:12]), _number(row[12]), row[13], _number(row[14]))
         for row in _bounded(connection, database, rows)
