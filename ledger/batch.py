@@ -7,7 +7,7 @@ leave them. A refused caller takes no place in the log, and harms nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,7 +15,7 @@ from typing import Final
 from ledger.append import Attempt, InlineProjection, Outcome, check_not_behind, enter, place
 from ledger.authority import HeldKeys, read_event, short
 from ledger.control import Control
-from ledger.decide import Draft, HeadView, Intent, Put, Rekey, decide, destroyed
+from ledger.decide import Draft, HeadView, Intent, Put, decide, destroyed
 from ledger.errors import KeyExhausted, LedgerError, SecretNotFound, TamperedEvent
 from ledger.events import NO_HASH, Event, EventType
 from ledger.format import check_hash, hash_of
@@ -27,7 +27,7 @@ from ledger.store.database import Database
 from ledger.store.reads import last_event
 from ledger.versions import info_of, state_of, version_of
 
-__all__ = ["MAX_EVENTS_PER_KEY", "Request", "append"]
+__all__ = ["MAX_EVENTS_PER_KEY", "Request", "append", "check_not_exhausted"]
 
 MAX_EVENTS_PER_KEY: Final = 2**32
 """NIST SP 800-38D, 8.3: the bound of GCM with random 96-bit nonces."""
@@ -82,8 +82,7 @@ def append(
     check_not_behind(head, seen)
     if head != own:  # its place and its time are about to be sealed
         check_last(control, head, last_event(connection, database, head))
-    kept = {intent.stream for intent in intents if isinstance(intent, Rekey)}
-    views = {event.stream: _view(control, held, event, kept) for event in locked.newest}
+    views = {event.stream: _view(control, held, event) for event in locked.newest}
     batch = _Batch(connection, database, control, held, views)
     outcomes: list[Outcome] = [_accept(batch, request, head, locked.now) for request in requests]
     if not batch.events:
@@ -91,31 +90,21 @@ def append(
     return enter(connection, database, locked, batch.events, projections, outcomes=outcomes)
 
 
-def _view(control: Control, held: HeldKeys, event: Event, kept: Collection[str]) -> HeadView:
+def _view(control: Control, held: HeldKeys, event: Event) -> HeadView:
     owner = control.key(event.key_fingerprint)
     problem: LedgerError | None = None
     hash_: bytes = event.event_hash
-    value = Secret(b"")
     try:
         context = check_hash(control.ledger_id, event)
-        if event.event_type == EventType.DESTROYED and owner and owner.lost:
-            pass  # an end needs no value: a lost key takes nothing more from it
-        else:
-            data = Secret(read_event(control, held.by_fingerprint, event, context=context))
-            if event.stream in kept:
-                value = data
+        # An end needs no value: a lost key takes nothing more from it.
+        if event.event_type != EventType.DESTROYED or not (owner and owner.lost):
+            read_event(control, held.by_fingerprint, event, context=context)
     except LedgerError as error:
         problem = error
         with suppress(TamperedEvent):  # then no such row was ever written
             hash_ = hash_of(control.ledger_id, event)
-    return HeadView(
-        event=event._replace(sealed=b""),
-        state=state_of(event),
-        hash=hash_,
-        value=value,
-        problem=problem,
-        lost=bool(owner and owner.lost and control.may_be_under(event)),
-    )
+    lost = bool(owner and owner.lost and control.may_be_under(event))
+    return HeadView(event.with_seal(b"", hash_), problem, lost)
 
 
 def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
@@ -125,7 +114,7 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
     drafts: list[Draft] = []
     control, held = batch.control, batch.held
     try:
-        _check_not_exhausted(control, position + len(request.intents))
+        check_not_exhausted(control, position + len(request.intents))
         for intent in request.intents:
             view = batch.heads.get(intent.stream)
             drafts.append(decide(intent, view, NO_HASH, lambda *a: _fetch(batch, *a)))
@@ -134,14 +123,8 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
                 control.ledger_id, head.generation, draft, number, now, held.active, held.active_id
             )
             events.append(event)
-            staged[draft.stream] = HeadView(
-                event=event._replace(sealed=b""),
-                state=state_of(event),
-                hash=event.event_hash,
-                value=draft.data,
-                problem=None,
-                lost=False,
-            )
+            row = event.with_seal(b"", event.event_hash)
+            staged[draft.stream] = HeadView(row, problem=None, lost=False)
     except LedgerError as error:
         return error
     batch.events.extend(events)
@@ -157,7 +140,8 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
     ]
 
 
-def _check_not_exhausted(control: Control, position: int) -> None:
+def check_not_exhausted(control: Control, position: int) -> None:
+    """Raises KeyExhausted where the log may not grow to `position` under the active key."""
     if control.events_under_active(position) > MAX_EVENTS_PER_KEY:
         raise KeyExhausted(
             f"2^32 events lie under key {control.active.id}"

@@ -3,21 +3,26 @@
 ::
 
     copy      a page is read and opened, sealed anew, and appended to the building generation
-    prove     page by page both generations are read back, opened and compared
+    prove     as soon as it is committed it is read back, opened, and compared with the
+              originals that it was made of
 
-Nothing is kept but rows: killed at any moment, the next run goes on where the building head
-row says. Each page states that row's position, so that a second builder is refused.
+While one page is written, the next is read, and the last is proven. Nothing is kept but rows:
+killed at any moment, the next run goes on where the building head row says; of what earlier
+runs have copied it reads and opens both sides. Each page states that row's position, so that
+a second builder is refused.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from anyio import to_thread
 
+from ledger.ahead import ahead
 from ledger.append import InlineProjection
 from ledger.authority import HeldKeys, choose_keys
 from ledger.checking import CheckedPage, Rules
@@ -97,7 +102,11 @@ class Builder:
         self._projections = projections
         self._on_progress = on_progress
         self._patience = patience
+        self._bound = 0
+        """Where the copy ends that is being made."""
         self._proven = 0
+        self._earlier: int | None = None
+        """Up to where earlier runs have copied what this one has not proven."""
 
     async def approach(self, building: Head) -> Head:
         """Copy and prove until few enough events are left for the writers to wait for."""
@@ -113,9 +122,15 @@ class Builder:
         Raises TamperedEvent or MissingKey, with the list, where events can't be opened;
         MigrationInProgress beside another builder.
         """
-        building = await self._copy(building)
-        await self._prove(building)
-        self._proven = building.position
+        if self._earlier is None:
+            self._earlier = building.position
+        self._bound = await self._end()
+        async with aclosing(ahead(self._copy(building))) as pages:
+            async for before, building, page in pages:
+                await self._prove(building, before.position, building.position, page)
+        if self._earlier:
+            await self._prove(building, 0, self._earlier, None)
+            self._earlier = 0
         return building
 
     async def _end(self) -> int:
@@ -129,25 +144,25 @@ class Builder:
 
     # --- copy ------------------------------------------------------------------------
 
-    async def _copy(self, building: Head) -> Head:
+    async def _copy(self, building: Head) -> AsyncGenerator[tuple[Head, Head, CheckedPage]]:
+        """Each page that was appended, with the building head row before and after it."""
         standing = await self._follower.follow()
         held = sealing_keys(standing)
-        bound = await self._end()
         scan = self._scan(self._source, standing.control)
-        async for page in scan.pages(
-            bound, after=building.position, time_before=building.recorded_at
-        ):
-            if scan.tally.findings:
-                continue  # to name all that must be mended before it can go on
-            newest = await self._newest(building.generation, page.rows)
-            copied = await to_thread.run_sync(
-                reseal, standing.control, held, building.generation, page, newest
-            )
-            building = await self.append(building, copied.events)
-            self._count(copied)
-            self._tell(building.position, bound, 0)
+        pages = scan.pages(self._bound, after=building.position, time_before=building.recorded_at)
+        async with aclosing(ahead(pages)) as read:
+            async for page in read:
+                if scan.tally.findings:
+                    continue  # to name all that must be mended before it can go on
+                newest = await self._newest(building.generation, page.rows)
+                copied = await to_thread.run_sync(
+                    reseal, standing.control, held, building.generation, page, newest
+                )
+                before, building = building, await self.append(building, copied.events)
+                self._count(copied)
+                self._tell(building)
+                yield before, building, page
         scan.tally.report("full", 0).raise_if_not_ok()
-        return building
 
     def _scan(self, database: Database, control: Control) -> Scan:
         return Scan(database, Rules(control, self._follower.standing.keys), Tally(), None)
@@ -156,9 +171,10 @@ class Builder:
         self.copied += len(copied.events)
         self.purged += copied.purged
 
-    def _tell(self, done: int, total: int, passes: int) -> None:
+    def _tell(self, building: Head) -> None:
         if self._on_progress is not None:
-            self._on_progress(Progress(passes * total + min(done, total), 2 * total))
+            done = building.position + self._proven
+            self._on_progress(Progress(done, 2 * max(self._bound, building.position)))
 
     async def _newest(self, generation: int, rows: Sequence[CheckedRow]) -> dict[str, bytes]:
         streams = _continued(rows)
@@ -217,6 +233,11 @@ class Builder:
     def _is_elsewhere(self, connection: Connection, before: Head) -> bool:
         return before not in heads_of_generations(connection, self._target)
 
+    def _is_building(self, connection: Connection, building: Head) -> bool:
+        return (building.generation, "building") in {
+            (head.generation, head.state) for head in heads_of_generations(connection, self._target)
+        }
+
     def enter(self, connection: Connection, before: Head, events: Sequence[Event]) -> None:
         """Write events behind `before`, the head row, which moves on in the same transaction;
         the projections are kept."""
@@ -226,53 +247,55 @@ class Builder:
 
     # --- prove -----------------------------------------------------------------------
 
-    async def _prove(self, building: Head) -> None:
-        """Read both generations back and compare them. Raises TamperedEvent that names the
-        first position where they differ."""
-        after, bound = self._proven, building.position
+    async def _prove(
+        self, building: Head, after: int, bound: int, page: CheckedPage | None
+    ) -> None:
+        """Read what lies above position `after` up to `bound` back, and compare it with what it
+        was made of: `page`, or, where that is None, what is read at the source.
+
+        Raises TamperedEvent that names the first position where they differ.
+        """
         standing = self._follower.standing
-        old, new = standing.control, _as_opened(standing.control, building, bound)
-        rules = Rules(old, standing.keys)
+        new = _as_opened(standing.control, building, bound)
         scan = self._scan(self._target, new)
-        async for copies in scan.pages(bound, after=after, time_before=0):
-            last = copies.last.position
-            originals = await self._originals(old.generation, after, last)
-
-            def compare(
-                copies: CheckedPage = copies,
-                originals: Sequence[CheckedRow] = originals,
-                after: int = after,
-            ) -> list[Finding]:
-                return differences(rules.check(originals, after, 0), copies)
-
-            for finding in await to_thread.run_sync(compare):
-                scan.tally.add(finding)
-            if scan.tally.findings:
-                break
-            after = last
-            self._tell(after, bound, 1)
+        async with aclosing(scan.pages(bound, after=after)) as pages:
+            async for copies in pages:
+                last = copies.last.position
+                if page is not None:
+                    originals = page.part(after, last)
+                else:
+                    originals = await self._originals(standing, after, last)
+                for finding in await to_thread.run_sync(differences, originals, copies):
+                    scan.tally.add(finding)
+                if scan.tally.findings:
+                    break
+                self._proven += last - after
+                after = last
+                self._tell(building)
         if not scan.tally.findings and after != bound:
             scan.tally.add(Finding("tampered", f"it ends at {after}, not at {bound}", after + 1))
         for finding in scan.tally.findings:
             # Not tampering where it was thrown away, or put in use and its source purged.
-            if await self._target.run(lambda c: self._is_elsewhere(c, building), "statement"):
+            if not await self._target.run(lambda c: self._is_building(c, building), "statement"):
                 raise another_builder(building.generation)
             raise not_the_same(building, finding)
 
-    async def _originals(self, generation: int, after: int, last: int) -> Sequence[CheckedRow]:
-        database = self._source
+    async def _originals(self, standing: Standing, after: int, last: int) -> CheckedPage:
+        database, generation = self._source, standing.control.generation
+        rules = Rules(standing.control, standing.keys)
         originals: list[CheckedRow] = []
-        while after < last:
+        start = after
+        while start < last:
 
-            def page(connection: Connection, after: int = after) -> list[CheckedRow]:
-                return check_page(connection, database, generation, after, last)
+            def page(connection: Connection, start: int = start) -> list[CheckedRow]:
+                return check_page(connection, database, generation, start, last)
 
             more = await database.run(page, "snapshot")
             if not more:
                 break
             originals += more
-            after = more[-1].event.position
-        return originals
+            start = more[-1].event.position
+        return await to_thread.run_sync(rules.check, originals, after, 0)
 
     # --- the last stretch ------------------------------------------------------------
 

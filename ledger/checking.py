@@ -40,6 +40,12 @@ class CheckedPage:
         """The newest of them."""
         return self.rows[-1].event
 
+    def part(self, after: int, last: int) -> CheckedPage:
+        """What lies above position `after` up to `last`, of a page without suspects."""
+        first = self.rows[0].event.position
+        part = slice(after + 1 - first, last + 1 - first)
+        return CheckedPage(self.rows[part], self.opened[part], ())
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:

@@ -95,6 +95,8 @@ class Control:
         return self._active_at(position)
 
     def _active_at(self, position: int) -> ControlKey:
+        if position >= self.keys[-1].activated:
+            return self.keys[-1]
         # Genesis' own key.introduced, at position 1, comes before any activation.
         return self.keys[max(0, bisect_right(self.keys, position, key=_activated) - 1)]
 
@@ -104,7 +106,7 @@ class Control:
         A purged row keeps the key columns of the event it was, through migrations too.
         """
         owner = self.authority(event.position)
-        if (owner.fingerprint, owner.id) == (event.key_fingerprint, event.key_id):
+        if owner.fingerprint == event.key_fingerprint and owner.id == event.key_id:
             return True
         if self.opened is None or event.position > self.opened[0] or not is_purged(event.sealed):
             return False

@@ -20,19 +20,18 @@ from ledger.errors import (
 from ledger.events import Event, EventType
 from ledger.metadata import encode_metadata, parse_metadata
 from ledger.secret import Secret
-from ledger.versions import SecretState, base_version
+from ledger.versions import SecretState, base_version, state_of
 
 __all__ = [
-    "Change",
     "Delete",
     "Destroy",
     "Draft",
     "HeadView",
     "Intent",
     "Put",
-    "Rekey",
     "Restore",
     "decide",
+    "rekeyed",
 ]
 
 
@@ -77,19 +76,8 @@ class Destroy:
     actor: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Rekey:
-    """Seal the head again under the active key, tombstones too, unless it moved on."""
-
-    stream: str
-    version: int
-    """The head that was seen: one written meanwhile is left alone."""
-    actor: str | None
-
-
-Change = Put | Delete | Restore | Destroy
+Intent = Put | Delete | Restore | Destroy
 """What a caller asks for."""
-Intent = Change | Rekey
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +85,7 @@ class HeadView:
     """The head of a stream, judged under the lock."""
 
     event: Event
-    """The row, without its sealed bytes."""
-    state: SecretState
-    hash: bytes
-    """Recomputed from the row, never taken from its column."""
-    value: Secret
-    """What was sealed into it, where it is to be sealed again; else empty."""
+    """The row, without its sealed bytes; its hash recomputed, never taken from its column."""
     problem: LedgerError | None
     """Why it does not open, if it does not."""
     lost: bool
@@ -112,6 +95,11 @@ class HeadView:
     def version(self) -> int:
         """The head's version."""
         return self.event.version
+
+    @property
+    def state(self) -> SecretState:
+        """What the secret is."""
+        return state_of(self.event)
 
     @property
     def base(self) -> int:
@@ -144,7 +132,7 @@ def decide(intent: Intent, head: HeadView | None, no_hash: bytes, fetch: Fetch) 
     """
     unopened = False
     if head is not None and head.problem is not None:
-        unopened = isinstance(intent, Destroy) or (head.lost and not isinstance(intent, Rekey))
+        unopened = isinstance(intent, Destroy) or head.lost
         if not unopened:
             raise head.problem
     if not isinstance(intent, Destroy):
@@ -162,11 +150,6 @@ def decide(intent: Intent, head: HeadView | None, no_hash: bytes, fetch: Fetch) 
         case Restore():
             event_type, data = EventType.RESTORED, _restored(intent, head, fetch)
             metadata = encode_metadata(actor=intent.actor, user=intent.user, ledger=ledger)
-        case Rekey():
-            if head is None:
-                raise not_found(intent.stream)
-            event_type, data = EventType.REKEYED, head.value
-            metadata = _rekeyed(intent, head)
         case _:
             if head is None:
                 raise not_found(intent.stream)
@@ -180,19 +163,16 @@ def decide(intent: Intent, head: HeadView | None, no_hash: bytes, fetch: Fetch) 
         event_type=event_type,
         data=data,
         metadata=metadata,
-        prev_hash=no_hash if head is None else head.hash,
+        prev_hash=no_hash if head is None else head.event.event_hash,
     )
 
 
-def _check_expected(intent: Put | Delete | Restore | Rekey, head: HeadView | None) -> None:
+def _check_expected(intent: Put | Delete | Restore, head: HeadView | None) -> None:
+    expect = intent.expect
+    if expect is None:
+        return
     current = 0 if head is None else head.version
     first = 0 if head is None else head.base
-    if isinstance(intent, Rekey):
-        expect, first = intent.version, current
-    elif intent.expect is None:
-        return
-    else:
-        expect = intent.expect
     if not first <= expect <= current:
         state = "has no version yet" if head is None else f"is at version {first}, {head.state}"
         raise VersionConflict(
@@ -204,16 +184,25 @@ def _check_expected(intent: Put | Delete | Restore | Rekey, head: HeadView | Non
         )
 
 
-def _rekeyed(intent: Rekey, head: HeadView) -> str:
-    """What a re-encryption says of the version that it seals again."""
-    facts = parse_metadata(head.event.metadata)
-    at = head.event.recorded_at
-    if head.event.event_type == EventType.REKEYED:
+def rekeyed(head: Event, data: Secret, actor: str | None) -> Draft:
+    """The event that seals `head`, which holds `data`, again: tombstones too."""
+    facts = parse_metadata(head.metadata)
+    at = head.recorded_at
+    if head.event_type == EventType.REKEYED:
         at = facts.ledger.get("at", at)
-    about: dict[str, Any] = {"of": head.base, "at": at, "state": head.state}
-    if intent.actor:
-        about["by"] = intent.actor
-    return encode_metadata(actor=facts.actor, reason=facts.reason, user=facts.user, ledger=about)
+    about: dict[str, Any] = {"of": base_version(head), "at": at, "state": state_of(head, facts)}
+    if actor:
+        about["by"] = actor
+    return Draft(
+        stream=head.stream,
+        version=head.version + 1,
+        event_type=EventType.REKEYED,
+        data=data,
+        metadata=encode_metadata(
+            actor=facts.actor, reason=facts.reason, user=facts.user, ledger=about
+        ),
+        prev_hash=head.event_hash,
+    )
 
 
 def _must_be_live(stream: str, head: HeadView | None) -> None:

@@ -61,11 +61,16 @@ _U64: Final = struct.Struct(">Q")
 _I64: Final = struct.Struct(">q")
 
 
+# Texts that come again and again: types, key ids, metadata of few kinds. Kept for so many.
 @lru_cache(maxsize=256)
 def _word(value: str) -> bytes:
-    """One of a few texts that come again and again: an event's type, a key's id."""
     raw = value.encode()
     return _LENGTH.pack(len(raw)) + raw
+
+
+@lru_cache(maxsize=256)
+def _digest(text: str) -> bytes:
+    return sha256(text.encode()).digest()
 
 
 def context_of(ledger_id: bytes, event: Event, suite: int = SUITE) -> bytes:
@@ -73,14 +78,18 @@ def context_of(ledger_id: bytes, event: Event, suite: int = SUITE) -> bytes:
 
     Raises TamperedEvent where a field could not have been written by this format.
     """
+    (
+        generation, position, stream, version, event_type, key_id, fingerprint,
+        recorded_at, metadata, prev_hash, sealed, _,
+    ) = event  # fmt: skip
     try:
-        stream = event.stream.encode()
+        name = stream.encode()
         if (
-            type(event.sealed) is not bytes
-            or len(event.key_fingerprint) != 32
-            or len(event.prev_hash) != 32
-            or event.position < 1
-            or event.version < 1
+            type(sealed) is not bytes
+            or len(fingerprint) != 32
+            or len(prev_hash) != 32
+            or position < 1
+            or version < 1
         ):
             raise ValueError
         return b"".join(
@@ -88,15 +97,15 @@ def context_of(ledger_id: bytes, event: Event, suite: int = SUITE) -> bytes:
                 _PREFIX,
                 _BYTE[suite],
                 ledger_id,
-                _PLACE.pack(event.generation, event.position, len(stream)),
-                stream,
-                _U64.pack(event.version),
-                _word(event.event_type),
-                _word(event.key_id),
-                event.key_fingerprint,
-                _I64.pack(event.recorded_at),
-                sha256(event.metadata.encode()).digest(),
-                event.prev_hash,
+                _PLACE.pack(generation, position, len(name)),
+                name,
+                _U64.pack(version),
+                _word(event_type),
+                _word(key_id),
+                fingerprint,
+                _I64.pack(recorded_at),
+                _digest(metadata),
+                prev_hash,
             )
         )
     except (struct.error, ValueError, TypeError, AttributeError):
@@ -146,7 +155,7 @@ def open_sealed(cipher: AESGCM, context: bytes, sealed: bytes) -> bytes:
 
 def is_purged(sealed: object) -> bool:
     """Whether `sealed` is the tombstone that `purge` leaves, by its first byte."""
-    return isinstance(sealed, bytes) and sealed.startswith(b"\x00")
+    return type(sealed) is bytes and sealed[:1] == b"\x00"
 
 
 def purge(sealed: bytes) -> bytes:

@@ -43,6 +43,8 @@ def reseal(
 
     `newest`: the hash of the newest event of each of their streams there.
     """
+    key_id, fingerprint = held.active_id, held.active.fingerprint
+    cipher = held.active.event_cipher
     hashes = dict(newest)
     copied: list[Event] = []
     purged = 0
@@ -57,15 +59,12 @@ def reseal(
             new = new._replace(event_hash=hash_of(control.ledger_id, new))
             purged += 1
         else:
-            new = event._replace(
-                generation=generation,
-                key_id=held.active_id,
-                key_fingerprint=held.active.fingerprint,
-                prev_hash=prev_hash,
-                sealed=b"",
-                event_hash=b"",
-            )
-            new = seal_event(held.active.event_cipher, control.ledger_id, new, data.reveal())
+            _, position, stream, version, event_type, _, _, recorded_at, metadata, *_ = event
+            new = Event(
+                generation, position, stream, version, event_type, key_id, fingerprint,
+                recorded_at, metadata, prev_hash, b"", b"",
+            )  # fmt: skip
+            new = seal_event(cipher, control.ledger_id, new, data.reveal())
         hashes[event.stream] = new.event_hash
         copied.append(new)
     return Copied(copied, purged)

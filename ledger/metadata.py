@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from ledger.errors import InvalidValue, ValueTooLarge
 
@@ -20,14 +20,16 @@ MAX_METADATA: Final = 4096
 """Bytes of JSON that a caller's actor, reason and metadata may take together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """An event's metadata, parsed. Empty parts are None or empty mappings."""
+class Metadata(NamedTuple):
+    """An event's metadata, parsed. Empty parts are None or empty mappings.
 
-    actor: str | None = None
-    reason: str | None = None
-    ledger: Mapping[str, Any] = field(default_factory=dict)
-    user: Mapping[str, Any] = field(default_factory=dict)
+    A tuple for the same reason as an event is one.
+    """
+
+    actor: str | None
+    reason: str | None
+    ledger: Mapping[str, Any]
+    user: Mapping[str, Any]
     malformed: bool = False
     """The stored text is no metadata of ours; the parts are empty."""
 
@@ -57,7 +59,7 @@ def encode_metadata(
     if user:
         _check_keys(user)
         given["user"] = dict(user)
-    text = _canonical(given)
+    text = _canonical(given) if given else "{}"
     if len(text.encode()) > MAX_METADATA:
         raise ValueTooLarge(
             f"actor, reason and metadata take more than {MAX_METADATA:,} bytes of JSON together",
@@ -75,12 +77,13 @@ def parse_metadata(text: str) -> Metadata:
     """Read metadata as stored. What is no metadata comes back empty and `malformed`."""
     parts = _parts(text)
     if parts is None:
-        return Metadata(malformed=True)
+        return Metadata(None, None, {}, {}, malformed=True)
     return Metadata(
         parts.get("actor"), parts.get("reason"), parts.get("ledger", {}), parts.get("user", {})
     )
 
 
+@lru_cache(maxsize=256)  # of one actor, say, over and over
 def is_metadata(text: str) -> bool:
     """Whether a stored text can be read as metadata."""
     return _parts(text) is not None
@@ -118,11 +121,14 @@ def _check_keys(value: object, depth: int = 0) -> None:
             _check_keys(inner, depth + 1)
 
 
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+)
+
+
 def _canonical(parts: dict[str, Any]) -> str:
     try:
-        text = json.dumps(
-            parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
+        text = _ENCODER.encode(parts)
         text.encode()
     except (TypeError, ValueError, RecursionError):
         # `from None`: json's own messages quote the object.

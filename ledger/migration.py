@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -324,14 +325,15 @@ async def rehearse(
     would = replace(held, active=key, active_id=held.active_id if key is held.active else key.id)
     scan = Scan(database, Rules(control, standing.keys), Tally(), None)
     copied = purged = size = 0
-    async for page in scan.pages(in_use.position):
-        if not scan.tally.findings:
-            sealed = await to_thread.run_sync(reseal, control, would, 0, page, {})
-            copied += len(sealed.events)
-            purged += sealed.purged
-            size += sum(len(e.sealed) + len(e.metadata) for e in sealed.events)
-        if on_progress is not None:
-            on_progress(Progress(page.last.position, in_use.position))
+    async with aclosing(scan.pages(in_use.position)) as pages:
+        async for page in pages:
+            if not scan.tally.findings:
+                sealed = await to_thread.run_sync(reseal, control, would, 0, page, {})
+                copied += len(sealed.events)
+                purged += sealed.purged
+                size += sum(len(e.sealed) + len(e.metadata) for e in sealed.events)
+            if on_progress is not None:
+                on_progress(Progress(page.last.position, in_use.position))
     scan.tally.report("full", 0).raise_if_not_ok()
     changed = (
         moved_to is not None

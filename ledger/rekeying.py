@@ -1,28 +1,36 @@
 """Re-encrypting the heads: every secret's latest event under the active key.
 
-Online and resumable: the plan is the log itself, read in pages; each page goes through the
-writer like anybody's writes, decided under the lock against the heads as they are then. So a
-secret that is written meanwhile is left alone, and a run that is killed is run again.
+Online and resumable: the plan is the log itself. A page of heads is read and opened while the
+one before is written; each page is one transaction, which takes the head row's lock, leaves
+alone what was written since the page was read, and seals the rest behind it. So a run that is
+killed is run again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
 
-from ledger.append import Outcome
-from ledger.control import Control
-from ledger.decide import Rekey
-from ledger.errors import Incomplete, LedgerError, SecretNotFound, VersionConflict
+from anyio import to_thread
+
+from ledger.ahead import ahead
+from ledger.append import Attempt, InlineProjection, check_not_behind, enter, place
+from ledger.authority import read_event
+from ledger.batch import check_not_exhausted
+from ledger.committing import commit
+from ledger.control_log import lock_control
+from ledger.decide import Draft, rekeyed
+from ledger.errors import Incomplete, LedgerError
 from ledger.events import CONTROL_STREAM, Event
 from ledger.findings import Finding, Progress, Tally, Tell, finding_of
 from ledger.following import Follower
-from ledger.format import printable
+from ledger.format import check_hash
+from ledger.gate import Standing
+from ledger.secret import Secret
+from ledger.store.connection import Connection
 from ledger.store.reads import head_in_use, heads_page
-from ledger.writer import Writer
 
 __all__ = ["RekeyReport", "rekey"]
 
@@ -65,18 +73,38 @@ class RekeyReport:
 
 
 @dataclass(slots=True)
+class _Page:
+    """Heads, judged and opened before the lock is taken."""
+
+    read_at: int
+    """The position at which the log ended then."""
+    drafts: list[Draft] = field(default_factory=list)
+    """What seals them again."""
+    under: int = 0
+    """How many lie under the active key."""
+    lost: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class _Pass:
     """What one pass over the heads found and did."""
 
     rekeyed: int = 0
     under: int = 0
-    """Heads that this pass over them found under the active key."""
     lost: int = 0
     skipped: Tally = field(default_factory=Tally)
+    moved_on: bool = False
+    """Some were written meanwhile, and must be looked at again."""
 
 
 async def rekey(
-    follower: Follower, writer: Writer, *, actor: str | None, on_progress: Tell | None
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    *,
+    actor: str | None,
+    on_progress: Tell | None,
+    patience: float,
 ) -> RekeyReport:
     """Seal every head again that is not under the active key. Nothing else is changed.
 
@@ -84,22 +112,23 @@ async def rekey(
     that comes in between. Raises LedgerUnavailable, StaleKey.
     """
     began = time.monotonic()
-    rekeyed = 0
+    before = 0
     while True:
         standing = await follower.follow()
-        done, moved_on = await _pass(follower, writer, standing.control, actor, on_progress)
+        rekeyer = _Rekeyer(follower, projections, standing, actor, patience)
+        done = await rekeyer.run(on_progress)
         now = (await follower.follow()).control
-        if not moved_on and (now.generation, now.active) == (
+        if not done.moved_on and (now.generation, now.active) == (
             standing.control.generation,
             standing.control.active,
         ):
             break
-        rekeyed += done.rekeyed
+        before += done.rekeyed
     return RekeyReport(
         key_id=now.active.id,
         key_fingerprint=now.active.fingerprint,
-        rekeyed=rekeyed + done.rekeyed,
-        already=done.under - rekeyed,
+        rekeyed=before + done.rekeyed,
+        already=done.under - before,
         lost=done.lost,
         skipped=len(done.skipped.findings) + done.skipped.omitted,
         findings=tuple(done.skipped.findings),
@@ -107,70 +136,96 @@ async def rekey(
     )
 
 
-async def _pass(
-    follower: Follower,
-    writer: Writer,
-    control: Control,
-    actor: str | None,
-    on_progress: Tell | None,
-) -> tuple[_Pass, bool]:
-    """Once over all heads; whether some moved on meanwhile and must be looked at again."""
-    database = follower.database
-    head = await database.run(lambda c: head_in_use(c, database), "statement")
-    total = head.position if head else 0
-    done = _Pass()
-    moved_on = False
-    after: str | None = None
-    while True:
-        page = await database.run(
-            partial(heads_page, database=database, generation=control.generation, after=after),
-            "statement",
-        )
-        if not page or page[-1].stream == after:  # no text at all sorts behind all text
-            return done, moved_on
-        after = page[-1].stream
-        moved_on = await _page(done, control, writer, page, actor) or moved_on
-        if on_progress is not None:
-            on_progress(Progress(min(done.rekeyed + done.under, total), total))
+@dataclass(frozen=True, slots=True)
+class _Rekeyer:
+    """One pass over all heads."""
 
+    follower: Follower
+    projections: Sequence[InlineProjection]
+    standing: Standing
+    actor: str | None
+    patience: float
 
-async def _page(
-    done: _Pass, control: Control, writer: Writer, page: Sequence[Event], actor: str | None
-) -> bool:
-    """Re-encrypt one page's heads; whether some have moved on and must be looked at again."""
-    behind: list[Event] = []
-    for event in page:
-        key = control.key(event.key_fingerprint)
-        if event.stream == CONTROL_STREAM:
-            continue
-        if key == control.active:
-            done.under += 1
-        elif key is not None and key.lost is not None and control.may_be_under(event):
-            done.lost += 1
-        else:
-            behind.append(event)
-    moved_on = False
-    for event, outcome in zip(behind, await _seal_again(writer, behind, actor), strict=True):
-        if not isinstance(outcome, LedgerError):
-            done.rekeyed += 1
-        elif isinstance(outcome, VersionConflict | SecretNotFound):
-            moved_on = True
-        else:
-            done.skipped.add(finding_of(event, outcome))
-    return moved_on
+    async def run(self, on_progress: Tell | None) -> _Pass:
+        done = _Pass()
+        async with aclosing(ahead(self._pages())) as pages:
+            async for page in pages:
+                written = await self._write(page) if page.drafts else 0
+                done.rekeyed += written
+                done.moved_on |= written < len(page.drafts)
+                done.under += page.under
+                done.lost += page.lost
+                for finding in page.findings:
+                    done.skipped.add(finding)
+                if on_progress is not None:
+                    total = max(page.read_at, 1)
+                    on_progress(Progress(min(done.rekeyed + done.under, total), total))
+        return done
 
+    async def _pages(self) -> AsyncGenerator[_Page]:
+        database, generation = self.follower.database, self.standing.control.generation
+        after: str | None = None
 
-async def _seal_again(
-    writer: Writer, behind: Sequence[Event], actor: str | None
-) -> Sequence[Outcome]:
-    async def one(event: Event) -> Outcome:
-        try:
-            return await writer.submit([Rekey(event.stream, event.version, actor)])
-        except (VersionConflict, SecretNotFound) as error:
-            return error
-        except LedgerError as error:
-            if error.details.get("stream") != printable(event.stream):
-                raise  # not this secret's fault: the database's, or the key's
-            return error
+        def read(connection: Connection) -> tuple[int, Sequence[Event]]:
+            head = head_in_use(connection, database)
+            return head.position if head else 0, heads_page(connection, database, generation, after)
 
-    return await asyncio.gather(*map(one, behind))
+        while True:
+            read_at, heads = await database.run(read, "snapshot")
+            if not heads or heads[-1].stream == after:  # no text at all sorts behind all text
+                return
+            after = heads[-1].stream
+            yield await to_thread.run_sync(self._judge, read_at, heads)
+
+    def _judge(self, read_at: int, heads: Sequence[Event]) -> _Page:
+        page, control = _Page(read_at), self.standing.control
+        for event in heads:
+            key = control.key(event.key_fingerprint)
+            if event.stream == CONTROL_STREAM:
+                continue
+            if key is control.active:
+                page.under += 1
+            elif key is not None and key.lost is not None and control.may_be_under(event):
+                page.lost += 1
+            else:
+                try:
+                    page.drafts.append(rekeyed(event, self._opened(event), self.actor))
+                except LedgerError as error:
+                    page.findings.append(finding_of(event, error))
+        return page
+
+    def _opened(self, event: Event) -> Secret:
+        context = check_hash(self.standing.control.ledger_id, event)
+        control, keys = self.standing.control, self.standing.keys
+        return Secret(read_event(control, keys, event, context=context))
+
+    async def _write(self, page: _Page) -> int:
+        """How many of a page's heads were sealed again: the others have moved on."""
+        follower, database, control = self.follower, self.follower.database, self.standing.control
+
+        def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+            if standing.control != control or standing.held is None:
+                return ()  # it was rotated, or lies in another generation by now
+            locked = lock_control(connection, database, control)
+            if locked is None:
+                return None
+            head, key = locked.head, standing.held.active
+            check_not_behind(head, follower.seen)
+            check_not_exhausted(control, head.position + len(page.drafts))
+            since = {"generation": head.generation, "after": page.read_at, "bound": head.position}
+            rows = connection.execute(database.statements.streams_between, since)
+            moved_on = {row[0] for row in rows}
+            drafts = [draft for draft in page.drafts if draft.stream not in moved_on]
+            events = [
+                place(
+                    control.ledger_id, control.generation, draft, position, locked.now, key,
+                    standing.held.active_id,
+                )
+                for position, draft in enumerate(drafts, head.position + 1)
+            ]  # fmt: skip
+            if not events:
+                return ()
+            return enter(connection, database, locked, events, self.projections)
+
+        done = await commit(follower, write, patience=self.patience)
+        return done.head.position - done.first.position + 1 if isinstance(done, Attempt) else 0

@@ -24,7 +24,7 @@ from ledger.append import InlineProjection
 from ledger.authority import bind
 from ledger.boot import Booted, check_not_ephemeral
 from ledger.census import Census, census
-from ledger.decide import Change, Delete, Destroy, Put, Restore
+from ledger.decide import Delete, Destroy, Intent, Put, Restore
 from ledger.errors import (
     InvalidKey,
     InvalidName,
@@ -257,7 +257,7 @@ class SecretLedger:
             raise InvalidValue("a reason is needed to destroy a secret; it is kept in the log")
         return (await self._write([Destroy(normalise_name(name), reason, actor)]))[0]
 
-    async def _write(self, intents: Sequence[Change]) -> Sequence[SecretInfo]:
+    async def _write(self, intents: Sequence[Intent]) -> Sequence[SecretInfo]:
         self._check_writable()
         # All intents of a call have one actor, and only a single one has metadata.
         return await self._writer.submit([_noted(intents[0]), *intents[1:]])
@@ -306,7 +306,13 @@ class SecretLedger:
         """
         self._check_writable()
         encode_metadata(actor=actor)
-        return await rekey(self._follower, self._writer, actor=actor, on_progress=on_progress)
+        return await rekey(
+            self._follower,
+            self._projections,
+            actor=actor,
+            on_progress=on_progress,
+            patience=self._patience,
+        )
 
     async def retire(self, key_id: str, *, actor: str | None = None) -> KeyEnd:
         """Certify that nothing needs a key any more, so that it can be dropped.
@@ -623,7 +629,7 @@ class SecretLedger:
                 await self._presence.close()
 
 
-def _noted(intent: Change) -> Change:
+def _noted(intent: Intent) -> Intent:
     """`intent` with a copy of its metadata, which the caller may change while it waits.
 
     A bad actor, reason or metadata is raised here: it is its caller's own error.

@@ -4,19 +4,22 @@
 the rows, `full` opens every event and checks every chain, every position and the projections.
 A library function with a progress callback and a report; the command is a thin shell.
 The scan pages in short transactions up to a bound fixed at its start, in bounded memory, and
-checks each page in a worker thread, so that the event loop stays free.
+checks each page in a worker thread, so that the event loop stays free; the database is at work
+on the next page meanwhile.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from anyio import to_thread
 
+from ledger.ahead import ahead
 from ledger.checking import CheckedPage, Rules, missing_positions
 from ledger.control import fold_control
 from ledger.errors import TamperedEvent
@@ -183,6 +186,22 @@ class Scan:
 
     async def heads(self, head: Head) -> None:
         """Open the newest event of every secret."""
+        async with aclosing(ahead(self._head_rows())) as pages:
+            async for page in pages:
+                # A head beyond the bound was written meanwhile, over one that had to open.
+                rows = [
+                    CheckedRow(event, None, None, None)
+                    for event in page
+                    if event.position <= head.position and event.stream != CONTROL_STREAM
+                ]
+                for _, finding in (await to_thread.run_sync(self.rules.open, rows)).suspects:
+                    self.tally.add(finding)
+                self.tally.heads += len(rows)
+                self.tally.events += len(rows)
+                self.tally.by_key.update([row.event.key_id for row in rows])
+                self._tell(self.tally.heads, head.position)
+
+    async def _head_rows(self) -> AsyncGenerator[Sequence[Event]]:
         after: str | None = None
         while True:
             page = await patiently(
@@ -195,18 +214,7 @@ class Scan:
             if not page or page[-1].stream == after:  # no text at all sorts behind all text
                 return
             after = page[-1].stream
-            # A head beyond the bound was written meanwhile, over one that had to open.
-            rows = [
-                CheckedRow(event, None, None, None)
-                for event in page
-                if event.position <= head.position and event.stream != CONTROL_STREAM
-            ]
-            for _, finding in (await to_thread.run_sync(self.rules.open, rows)).suspects:
-                self.tally.add(finding)
-            self.tally.heads += len(rows)
-            self.tally.events += len(rows)
-            self.tally.by_key.update([row.event.key_id for row in rows])
-            self._tell(self.tally.heads, head.position)
+            yield page
 
     async def every_event(self, head: Head) -> int:
         """Open every event and check every chain, position and time up to the head row's.
@@ -214,12 +222,14 @@ class Scan:
         Returns how many secrets have begun by then.
         """
         secrets = after = time_before = 0
-        async for page in self.pages(head.position):
-            after, time_before = page.last.position, page.last.recorded_at
-            secrets += sum(
-                row.event.version == 1 and row.event.stream != CONTROL_STREAM for row in page.rows
-            )
-            self._tell(after, head.position)
+        async with aclosing(self.pages(head.position)) as pages:
+            async for page in pages:
+                after, time_before = page.last.position, page.last.recorded_at
+                secrets += sum(
+                    row.event.version == 1 and row.event.stream != CONTROL_STREAM
+                    for row in page.rows
+                )
+                self._tell(after, head.position)
         if after != head.position:
             self.tally.add(missing_positions(self.generation, after + 1, head.position))
         elif time_before != head.recorded_at:
@@ -234,9 +244,21 @@ class Scan:
 
     async def pages(
         self, bound: int, *, after: int = 0, time_before: int = 0
-    ) -> AsyncIterator[CheckedPage]:
+    ) -> AsyncGenerator[CheckedPage]:
         """The events above position `after` up to `bound`, page by page, each checked."""
-        while True:
+        async with aclosing(ahead(self._rows(after, bound))) as pages:
+            async for rows in pages:
+                page = await to_thread.run_sync(self.rules.check, rows, after, time_before)
+                for row, finding in page.suspects:
+                    if row is None or not await self._accounted_for(row):
+                        self.tally.add(finding)
+                after, time_before = page.last.position, page.last.recorded_at
+                self.tally.events += len(rows)
+                self.tally.by_key.update([row.event.key_id for row in rows])
+                yield page
+
+    async def _rows(self, after: int, bound: int) -> AsyncGenerator[Sequence[CheckedRow]]:
+        while after < bound:
             rows = await patiently(
                 self.database,
                 partial(
@@ -250,14 +272,8 @@ class Scan:
             )
             if not rows or rows[-1].event.position <= after:
                 return
-            page = await to_thread.run_sync(self.rules.check, rows, after, time_before)
-            for row, finding in page.suspects:
-                if row is None or not await self._accounted_for(row):
-                    self.tally.add(finding)
-            after, time_before = rows[-1].event.position, rows[-1].event.recorded_at
-            self.tally.events += len(rows)
-            self.tally.by_key.update([row.event.key_id for row in rows])
-            yield page
+            after = rows[-1].event.position
+            yield rows
 
     async def _accounted_for(self, row: CheckedRow) -> bool:
         """Whether the log itself says, under a seal, that this damage was ended.

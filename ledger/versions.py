@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -73,28 +73,30 @@ def base_version(event: Event) -> int:
 
 def info_of(event: Event, *, key_lost: bool = False) -> SecretInfo:
     """The metadata view of an event. Never raises: a damaged row is still listed."""
+    return SecretInfo(**_facts(event, key_lost=key_lost))
+
+
+def version_of(event: Event, value: Secret) -> SecretVersion:
+    """The event with its opened value."""
+    return SecretVersion(**_facts(event), value=value)
+
+
+def _facts(event: Event, *, key_lost: bool = False) -> dict[str, Any]:
     metadata = parse_metadata(event.metadata)
     recorded_at = event.recorded_at
     if event.event_type == EventType.REKEYED:
         at = metadata.ledger.get("at")
         recorded_at = at if isinstance(at, int) else recorded_at
-    return SecretInfo(
-        name=event.stream,
-        version=event.version,
-        event_type=event.event_type,
-        state="destroyed" if key_lost else state_of(event, metadata),
-        recorded_at=from_microseconds(recorded_at),
-        actor=metadata.actor,
-        metadata=metadata.user,
-        reason=metadata.reason,
-        key_id=event.key_id,
-        key_fingerprint=event.key_fingerprint,
-        position=event.position,
-    )
-
-
-def version_of(event: Event, value: Secret) -> SecretVersion:
-    """The event with its opened value."""
-    info = info_of(event)
-    known = {field.name: getattr(info, field.name) for field in fields(SecretInfo)}
-    return SecretVersion(**known, value=value)
+    return {
+        "name": event.stream,
+        "version": event.version,
+        "event_type": event.event_type,
+        "state": "destroyed" if key_lost else state_of(event, metadata),
+        "recorded_at": from_microseconds(recorded_at),
+        "actor": metadata.actor,
+        "metadata": metadata.user,
+        "reason": metadata.reason,
+        "key_id": event.key_id,
+        "key_fingerprint": event.key_fingerprint,
+        "position": event.position,
+    }

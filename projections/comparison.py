@@ -3,7 +3,8 @@
 A page is one short snapshot: the checkpoint, some events and the rows they fold to are of
 one moment, so that nothing written meanwhile is taken for a difference. First the log is
 read stream by stream, the fold of a stream that goes on carried over the edge of the page;
-then the table is, for rows of names that the log does not have. Memory is that of a page.
+then, where there were more rows than names of the log between the first of a page and the
+last, the table is, for rows of names that the log does not have. Memory is that of a page.
 """
 
 from __future__ import annotations
@@ -98,6 +99,10 @@ class _Cursor:
     stream: str = ""
     version: int = 0
     row: RowValues | None = None
+    compared: str | None = None
+    """The last stream whose row was."""
+    surplus: bool = False
+    """Whether there are rows that the log has no name for."""
     ended: bool = False
 
 
@@ -126,7 +131,7 @@ async def compare(database: Database, table: ProjectionTable) -> AsyncIterator[C
         page, cursor = await database.run(log_page, "snapshot")
         yield page
     after: str | None = None
-    names = [""]
+    names = [""] if cursor.surplus else []
     while names:
         page, names = await database.run(table_page, "snapshot")
         yield page
@@ -145,10 +150,11 @@ def _log_page(
     events = pages.by_stream(connection, database, generation, cursor.stream, cursor.version, bound)
     folded: dict[str, RowValues | None] = {}
     stream, version, row = cursor.stream, cursor.version, cursor.row
+    compared = cursor.compared
     for event in events:
         if event.stream != stream:
             folded[stream] = row
-            row = None
+            row, compared = None, stream
         stream, version = event.stream, event.version
         if table.has_row(stream):
             row = table.fold(row, event)
@@ -157,6 +163,7 @@ def _log_page(
         folded[stream] = row
     folded = {name: row for name, row in folded.items() if table.has_row(name)}
     actual = table.load(connection, generation, folded)
+    rows = table.count(connection, generation, cursor.compared, None if ended else compared)
     differing = {
         name: row
         for name, row in folded.items()
@@ -170,7 +177,8 @@ def _log_page(
         actual={name: actual[name] for name in differing if name in actual},
         scanned=len(events),
     )
-    return page, _Cursor(bound, stream, version, row, ended)
+    surplus = cursor.surplus or rows != len(actual)
+    return page, _Cursor(bound, stream, version, row, compared, surplus, ended)
 
 
 def _table_page(

@@ -74,10 +74,10 @@ def begun(
 
 
 def _events(rows: Iterable[Sequence[Any]]) -> list[Event]:
-    events = [Event._make((*list(row)[:10], b"", row[-1])) for row in rows]
+    events = [Event._make((*row[:10], b"", row[-1])) for row in rows]
     for event in events:
         # A column that lost its type can hold anything, which no fold should have to expect.
-        if not all(map(isinstance, event, _KINDS)):
+        if tuple(map(type, event)) != _KINDS:
             raise TamperedEvent(
                 f"a row of the log, at position {event.position!r:.100}, holds values of types"
                 " that were never written",

@@ -15,6 +15,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     delete,
+    func,
     literal,
     select,
     text,
@@ -60,6 +61,7 @@ class ProjectionTable:
             given if given.schema else given.to_metadata(MetaData(schema=database.schema))
         )
         self.columns: Final = tuple(c.name for c in self.table.columns if c.name not in KEY)
+        self._known: Final = frozenset(self.columns)
         columns = self.table.c
         one_generation = columns.generation == bindparam("in_generation")
         own = [columns[name] for name in self.columns]
@@ -72,6 +74,7 @@ class ProjectionTable:
             .order_by(columns.name)
             .limit(bindparam("page"))
         )
+        self._count = select(func.count(columns.name)).where(one_generation)
         self._delete = delete(self.table).where(one_generation)
         self._upsert: Statement = compiled(
             self._make_upsert(), database.dialect, [*KEY, *self.columns]
@@ -107,8 +110,8 @@ class ProjectionTable:
         folded = self.projection.fold(row if event.version > 1 else None, event)
         if folded is None:
             return None
-        unknown = folded.keys() - set(self.columns)
-        if unknown:
+        if not folded.keys() <= self._known:
+            unknown = folded.keys() - self._known
             raise ValueError(
                 f"projection {self.projection.name} folds to {', '.join(sorted(unknown))},"
                 f" which its table has no column for"
@@ -125,7 +128,7 @@ class ProjectionTable:
                 row = after[event.stream] if event.stream in after else rows.get(event.stream)
                 if row is UNREADABLE:
                     row = None
-                after[event.stream] = self.fold(row, event._replace(sealed=b""))
+                after[event.stream] = self.fold(row, event.with_seal(b"", event.event_hash))
         return after
 
     def apply(self, connection: Connection, generation: int, events: Sequence[Event]) -> None:
@@ -212,6 +215,18 @@ class ProjectionTable:
         rows = connection.execute(statement, {"in_generation": generation, "page": pages.PAGE})
         return [row[0] for row in rows]
 
+    def count(
+        self, connection: Connection, generation: int, after: str | None, last: str | None
+    ) -> int:
+        """How many rows have a name above `after`, up to `last`; None stands for no bound."""
+        statement = self._count
+        if after is not None:
+            statement = statement.where(self.table.c.name > self._text(after))
+        if last is not None:
+            statement = statement.where(self.table.c.name <= self._text(last))
+        (count,) = connection.execute(statement, {"in_generation": generation}).scalars()
+        return int(count)
+
     def _is(self, name: str) -> ColumnElement[bool]:
         return self.table.c.name == self._text(name)
 
@@ -245,10 +260,12 @@ def is_plain(text: str) -> bool:
 
 
 def _storable(value: Any) -> Any:
+    if value is None or type(value) is bytes:
+        return value
     if isinstance(value, str):
         if is_plain(value):
             return value
         return value.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and not -LARGEST <= value <= LARGEST:
         return max(-LARGEST - 1, min(value, LARGEST))
     return value

@@ -174,7 +174,7 @@ def test_the_bound_of_4_kib_is_on_the_bytes_of_the_caller_s_parts() -> None:
     ids=lambda text: text[:12] or "empty",
 )
 def test_stored_text_that_is_no_metadata_reads_as_malformed_and_empty(text: str) -> None:
-    assert parse_metadata(text) == Metadata(malformed=True)
+    assert parse_metadata(text) == Metadata(None, None, {}, {}, malformed=True)
 
 
 @given(st.text() | st.binary() | st.integers() | st.none())

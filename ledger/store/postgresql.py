@@ -103,6 +103,14 @@ _MAY_CREATE: Final = Statement(
     " FROM pg_catalog.pg_namespace AS n WHERE n.nspname = :schema),"
     " pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'))"
 )
+# LATERAL: while there are no statistics the planner would join with the whole history instead.
+_NEWEST_OF_EACH: Final = """
+CROSS JOIN LATERAL (
+    SELECT * FROM {s}secret_event AS v
+    WHERE v.generation = :generation AND v.stream = names.stream
+    ORDER BY v.version DESC LIMIT 1
+) AS e
+"""
 _TYPES: Final = (
     "integer", "bigint", "text", "bigint", "text", "text", "bytea",
     "bigint", "text", "bytea", "bytea", "bytea",
@@ -211,7 +219,7 @@ class PostgresqlDatabase:
         self._engine = engine or self._make_engine(url)
         self._under_way: set[asyncio.Task[Any]] = set()
         prefix = f"{quoted(self.schema)}."
-        self.statements = Statements(prefix, _AMONG)
+        self.statements = Statements(prefix, _AMONG, newest=_NEWEST_OF_EACH)
         # The wait is bounded for this transaction only.
         wait = max(LEAST_WAIT, int(patience * 1000))
         self._lock = f"SET LOCAL lock_timeout = {wait}; SELECT 1 FROM {prefix}ledger_head WHERE "

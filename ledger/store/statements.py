@@ -83,8 +83,8 @@ _VERSION_AT: Final = """(
 )"""
 
 # Streams in order of their bytes, found by skipping through the index one stream at a
-# time: the cost is that of the streams, not of their history. (CROSS JOIN holds SQLite's
-# planner to that order.)
+# time: the cost is that of the streams, not of their history. How each one's newest event is
+# looked up differs, because it is what holds the two planners to that.
 _HEADS: Final = """
 WITH RECURSIVE names (stream, n) AS (
     SELECT (SELECT min(f.stream) FROM {s}secret_event AS f
@@ -95,12 +95,15 @@ WITH RECURSIVE names (stream, n) AS (
     FROM names WHERE names.stream IS NOT NULL AND n < :limit
 )
 SELECT {what}
-FROM names CROSS JOIN {s}secret_event AS e
+FROM names {newest}
+ORDER BY e.stream
+"""
+_NEWEST: Final = """
+CROSS JOIN {s}secret_event AS e
 WHERE e.generation = :generation AND e.stream = names.stream
  AND e.version = (SELECT max(v.version) FROM {s}secret_event AS v
                   WHERE v.generation = :generation AND v.stream = names.stream)
 """
-_HEADS_PAGE: Final = f"{_HEADS} ORDER BY e.stream"
 _HEAD_KEYS: Final = "e.stream, e.key_id, e.key_fingerprint"
 
 # With each event what it follows: the version before it in its stream, and whether a
@@ -148,8 +151,9 @@ def advancing(before: Head, after: Head) -> dict[str, int]:
 class Statements:
     """The named statements, each with its parameters written `:name`."""
 
-    def __init__(self, schema_prefix: str, among: str) -> None:
-        """`among`: what stands behind a column that is one of the texts of `:names`."""
+    def __init__(self, schema_prefix: str, among: str, newest: str = _NEWEST) -> None:
+        """`among`: what stands behind a column that is one of the texts of `:names`.
+        `newest`: how the newest event `e` of each of `names` is looked up."""
 
         def sql(template: str, **parts: str) -> Statement:
             filled = {name: part.replace("{s}", schema_prefix) for name, part in parts.items()}
@@ -248,24 +252,30 @@ class Statements:
             " WHERE generation = :generation AND position > :after AND position <= :bound"
             " ORDER BY position LIMIT :limit"
         )
+        # `position + 0`: or else PostgreSQL, while it has no statistics, goes by the positions
+        # and walks the whole log for each page.
         self.by_stream_page: Final = sql(
             f"SELECT {_F} FROM {{s}}secret_event AS e"
-            " WHERE generation = :generation AND position <= :bound"
+            " WHERE generation = :generation AND position + 0 <= :bound"
             " AND (stream, version) > (CAST(:stream AS TEXT), :version)"
             " ORDER BY stream, version LIMIT :limit"
         )
+        self.streams_between: Final = sql(
+            "SELECT stream FROM {s}secret_event"
+            " WHERE generation = :generation AND position > :after AND position <= :bound"
+        )
         self.begun_streams: Final = sql(
             f"SELECT stream FROM {{s}}secret_event WHERE generation = :generation"
-            f" AND stream {among} AND version = 1 AND position <= :bound"
+            f" AND stream {among} AND version = 1 AND position + 0 <= :bound"
         )
         self.any_of_stream: Final = sql(
             "SELECT 1 FROM {s}secret_event WHERE generation = :generation"
             " AND stream = CAST(:stream AS TEXT) AND position <= :bound LIMIT 1"
         )
-        self.heads_page_from: Final = sql(_HEADS_PAGE, after=">=", what=_P)
-        self.heads_page_after: Final = sql(_HEADS_PAGE, after=">", what=_P)
-        self.head_keys_from: Final = sql(_HEADS_PAGE, after=">=", what=_HEAD_KEYS)
-        self.head_keys_after: Final = sql(_HEADS_PAGE, after=">", what=_HEAD_KEYS)
+        self.heads_page_from: Final = sql(_HEADS, after=">=", what=_P, newest=newest)
+        self.heads_page_after: Final = sql(_HEADS, after=">", what=_P, newest=newest)
+        self.head_keys_from: Final = sql(_HEADS, after=">=", what=_HEAD_KEYS, newest=newest)
+        self.head_keys_after: Final = sql(_HEADS, after=">", what=_HEAD_KEYS, newest=newest)
         self.event_keys: Final = sql(
             "SELECT key_id, key_fingerprint, count(*),"
             " sum(CASE WHEN substr(sealed, 1, 1) = :purged THEN 1 ELSE 0 END), max(position),"
