@@ -21,15 +21,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from places import Place
-from rates import CALLERS, Spread, put_some, repeat
+from puts import put_some
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from turns import Spread, Turn, repeat
+from values import names
 
 from ledger import Key, Keyring, SecretLedger
 from ledger.nodes import HEARTBEAT
 
-__all__ = ["NODES", "SOONER", "FleetCost", "measure"]
+__all__ = ["COST_LIMIT", "NODES", "SOONER", "FleetCost", "measure"]
 
+COST_LIMIT: Final = 0.02
+"""The part of the writes that a fleet's heartbeats and looks at the registry may take."""
 NODES: Final = 64
+CALLERS: Final = 64
 SOONER: Final = 20
 """How much more often than by default the nodes beat, and the registry is read."""
 LOOK: Final = 2.0
@@ -56,9 +61,6 @@ class FleetCost:
     """Seconds of a node's processor that one beat took: what no writer pays for where the node
     is another machine."""
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass
 class _Beats:
@@ -75,7 +77,7 @@ async def measure(place: Place, seconds: float, rounds: int) -> list[FleetCost]:
     key = Key.generate()
     url = place.empty("fleet")
     async with SecretLedger.open(url, Keyring.of(key)) as ledger, _fleet(url, key) as told:
-        put = put_some(ledger)
+        put = put_some(ledger, names(1000))
         return [
             await _in_turns(name, lambda c=callers: repeat(put, seconds, callers=c), told, rounds)  # type: ignore[misc]
             for name, callers in (("put, one writer", 1), (f"put, {CALLERS} callers", CALLERS))
@@ -86,14 +88,14 @@ Tell = Callable[[str], Awaitable[_Beats]]
 
 
 async def _in_turns(
-    name: str, run: Callable[[], Awaitable[float]], tell: Tell, rounds: int
+    name: str, run: Callable[[], Awaitable[Turn]], tell: Tell, rounds: int
 ) -> FleetCost:
     pairs: list[tuple[float, float]] = []
     turns: list[_Beats] = []
 
     async def beside() -> float:
         await tell("on")
-        rate = await run()
+        rate = (await run()).rate
         turns.append(await tell("off"))
         return rate
 
@@ -101,9 +103,9 @@ async def _in_turns(
     for number in range(rounds):
         if number % 2:  # whoever goes first may find the disk busy
             with_them = await beside()
-            alone = await run()
+            alone = (await run()).rate
         else:
-            alone = await run()
+            alone = (await run()).rate
             with_them = await beside()
         pairs.append((alone, with_them))
     took = sorted(t for turn in turns for t in turn.took) or [0.0]
