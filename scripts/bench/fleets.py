@@ -22,8 +22,9 @@ from typing import Any, Final
 
 from places import Place
 from puts import put_some
+from runs import repeating
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from turns import Spread, Turn, repeat
+from turns import Run, Spread
 from values import names
 
 from ledger import Key, Keyring, SecretLedger
@@ -79,7 +80,7 @@ async def measure(place: Place, seconds: float, rounds: int) -> list[FleetCost]:
     async with SecretLedger.open(url, Keyring.of(key)) as ledger, _fleet(url, key) as told:
         put = put_some(ledger, names(1000))
         return [
-            await _in_turns(name, lambda c=callers: repeat(put, seconds, callers=c), told, rounds)  # type: ignore[misc]
+            await _in_turns(name, repeating(put, seconds, callers=callers), told, rounds)
             for name, callers in (("put, one writer", 1), (f"put, {CALLERS} callers", CALLERS))
         ]
 
@@ -87,9 +88,7 @@ async def measure(place: Place, seconds: float, rounds: int) -> list[FleetCost]:
 Tell = Callable[[str], Awaitable[_Beats]]
 
 
-async def _in_turns(
-    name: str, run: Callable[[], Awaitable[Turn]], tell: Tell, rounds: int
-) -> FleetCost:
+async def _in_turns(name: str, run: Run, tell: Tell, rounds: int) -> FleetCost:
     pairs: list[tuple[float, float]] = []
     turns: list[_Beats] = []
 

@@ -14,19 +14,22 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import boots
+import chart
 import fleets
+import gets
 import keys
 import machine
 import puts
+import replays
 import scans
 import table
+from apart import Job
 from fleets import NODES, SOONER
-from jobs import Job
 from places import DATABASES, Place, places
 from seeds import Seeds
 from targets import judge
@@ -49,7 +52,7 @@ class Size:
     """Secrets in the ledgers that are booted."""
 
 
-_FULL: Final = Size(seconds=1.5, secrets=20_000, events=200_000, boots=(10_000, 100_000, 1_000_000))
+_FULL: Final = Size(seconds=1.5, secrets=10_000, events=200_000, boots=(10_000, 100_000, 1_000_000))
 _QUICK: Final = Size(seconds=0.2, secrets=1_000, events=4_000, boots=(1_000, 4_000))
 
 
@@ -67,14 +70,21 @@ async def _puts(given: Given) -> list[Outcome]:
     return await puts.measure(given.place, given.size.seconds, given.size.secrets, given.rounds)
 
 
+async def _gets(given: Given) -> list[Outcome]:
+    return await gets.measure(given.place, given.size.seconds, given.size.secrets, given.rounds)
+
+
+async def _replays(given: Given) -> list[Outcome]:
+    size = given.size
+    return await replays.measure(given.place, given.seeds, size.secrets, size.events, given.rounds)
+
+
+async def _boots(given: Given) -> list[Outcome]:
+    return await boots.measure(given.place, given.seeds, given.size.boots, min(given.rounds, 3))
+
+
 async def _keys(given: Given) -> list[Outcome]:
     return await keys.measure(given.place, given.seeds, given.size.events, min(given.rounds, 3))
-
-
-_GROUPS: Final[dict[str, tuple[str, Callable[[Given], Coroutine[Any, Any, list[Outcome]]]]]] = {
-    "puts": ("writes, one at a time, by many callers, by several processes", _puts),
-    "keys": ("the heads, and the whole history, sealed anew under another key", _keys),
-}
 
 
 async def _scans(given: Given) -> list[dict[str, Any]]:
@@ -96,16 +106,23 @@ async def _nodes(given: Given) -> list[dict[str, Any]]:
     return [asdict(cost) for cost in costs]
 
 
-_OTHERS: Final = {
-    "scans": (
-        "long jobs, their peak memory, and how long they hold up the event loop",
-        _scans,
-    ),
-    "nodes": (
-        f"writes beside {NODES} nodes that beat {SOONER} times as often as they would",
-        _nodes,
-    ),
+_PARTS: Final = {
+    "puts": "writes, one at a time, by many callers, by several processes",
+    "gets": "reads from the database and from memory, by version, and the list",
+    "replays": "every event read and opened; the projection made anew",
+    "boots": "a process opens a ledger, for the first time and again",
+    "keys": "the heads, and the whole history, sealed anew under another key",
+    "scans": "long jobs, their peak memory, and how long they hold up the event loop",
+    "nodes": f"writes beside {NODES} nodes that beat {SOONER} times as often as they would",
 }
+_COMPARISONS: Final = {
+    "puts": _puts,
+    "gets": _gets,
+    "replays": _replays,
+    "boots": _boots,
+    "keys": _keys,
+}
+_OTHERS: Final = {"scans": _scans, "nodes": _nodes}
 
 
 def main() -> int:
@@ -120,48 +137,53 @@ def main() -> int:
             results["machine"][place.database] = asyncio.run(machine.version(place))
         table.print_machine(results["machine"])
         for place in opened:
-            _measure(Given(place, Seeds(place), size, options.rounds), options.only, results)
+            given = Given(place, Seeds(place), size, options.rounds)
+            for part in options.only:
+                _measure(part, given, results)
+                _write(results, options)
+    table.print_variants(results["outcomes"])
     table.print_targets(results["outcomes"])
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     return 0
 
 
-def _measure(given: Given, only: list[str], results: dict[str, Any]) -> None:
+def _measure(part: str, given: Given, results: dict[str, Any]) -> None:
     database = given.place.database
-    for part, (title, measure) in _GROUPS.items():
-        if part in only:
-            table.print_title(database, title)
-            outcomes = asyncio.run(measure(given))
-            table.print_outcomes(outcomes)
-            results["outcomes"] += [
-                {
-                    "database": database,
-                    "group": part,
-                    **asdict(outcome),
-                    "targets": [asdict(verdict) for verdict in judge(database, outcome)],
-                }
-                for outcome in outcomes
-            ]
-    for part, (title, look) in _OTHERS.items():
-        if part in only:
-            table.print_title(database, title)
-            found = asyncio.run(look(given))
-            results.setdefault(part, []).extend({"database": database, **each} for each in found)
+    table.print_title(database, _PARTS[part])
+    if part in _OTHERS:
+        found = asyncio.run(_OTHERS[part](given))
+        results.setdefault(part, []).extend({"database": database, **each} for each in found)
+        return
+    outcomes = asyncio.run(_COMPARISONS[part](given))
+    table.print_outcomes(outcomes)
+    results["outcomes"] += [
+        {
+            "database": database,
+            "part": part,
+            **asdict(outcome),
+            "targets": [asdict(verdict) for verdict in judge(database, outcome)],
+        }
+        for outcome in outcomes
+    ]
+
+
+def _write(results: dict[str, Any], options: argparse.Namespace) -> None:
+    """After each part: a long run may be ended before its end."""
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    if options.chart:
+        options.chart.write_text(chart.draw(results), "utf-8")
 
 
 def _options() -> argparse.Namespace:
-    parts = [*_GROUPS, *_OTHERS]
     parser = argparse.ArgumentParser(
         prog="scripts/bench/run",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="parts:\n"
-        + "\n".join(f"  {part:<8}{title}" for part, (title, _) in {**_GROUPS, **_OTHERS}.items()),
+        epilog="parts:\n" + "\n".join(f"  {part:<9}{title}" for part, title in _PARTS.items()),
     )
     parser.add_argument(
         "--only",
-        choices=parts,
+        choices=list(_PARTS),
         action="append",
         metavar="PART",
         help="only this part (may be given several times); default: all of them",
@@ -177,10 +199,13 @@ def _options() -> argparse.Namespace:
         "--quick", action="store_true", help="small and short: whether it runs, not a figure"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE", help="draw the ratios to the peer there, as SVG"
+    )
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
-    options.only = options.only or parts
+    options.only = options.only or list(_PARTS)
     return options
 
 

@@ -20,30 +20,34 @@ from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteFactory
 from eventsourcing.utils import get_topic
 from sqlalchemy import make_url
+from turns import PEER
 
-__all__ = ["CACHED", "KINDS", "QUICK_CIPHER", "STALE", "Peer", "PeerKind", "new_key", "open_peer"]
+__all__ = ["CACHED", "MEANINGS", "STALE", "TUNED", "Peer", "PeerKind", "new_key", "open_peer"]
 
 PeerKind = str
 
-QUICK_CIPHER: Final = "peer: its other cipher"
+TUNED: Final = "peer: tuned"
 CACHED: Final = "peer: cached"
 STALE: Final = "peer: cached, stale"
 
-_CIPHER: Final = "eventsourcing.cipher:AESCipher"
-_OTHER_CIPHER: Final = "eventsourcing.cryptography:AESCipher"
-KINDS: Final[dict[PeerKind, dict[str, str]]] = {
-    # As it comes: no cache, and the cipher of its extra `crypto` (PyCryptodome).
-    "peer": {"CIPHER_TOPIC": _CIPHER},
-    # The cipher of its extra `cryptography`, which is much quicker for small messages.
-    QUICK_CIPHER: {"CIPHER_TOPIC": _OTHER_CIPHER},
-    # Its cache of aggregates, in clear; it still asks the database for newer events.
-    CACHED: {"CIPHER_TOPIC": _OTHER_CIPHER, "AGGREGATE_CACHE_MAXSIZE": "1000000"},
-    # The same without asking: a put loads nothing, and what other processes write is not seen.
-    STALE: {
-        "CIPHER_TOPIC": _OTHER_CIPHER,
-        "AGGREGATE_CACHE_MAXSIZE": "1000000",
-        "AGGREGATE_CACHE_FASTFORWARD": "n",
-    },
+MEANINGS: Final = {
+    TUNED: "with its quicker cipher (extra `cryptography`), on PostgreSQL with its database"
+    " functions",
+    CACHED: "tuned, and aggregates cached in clear; it asks the database for newer events",
+    STALE: "likewise, without asking: a put loads nothing, what other processes write is not seen",
+}
+
+_AS_IT_COMES: Final = {"CIPHER_TOPIC": "eventsourcing.cipher:AESCipher"}
+_TUNED: Final = {
+    "CIPHER_TOPIC": "eventsourcing.cryptography:AESCipher",
+    "POSTGRES_ENABLE_DB_FUNCTIONS": "y",
+}
+_CACHED: Final = {**_TUNED, "AGGREGATE_CACHE_MAXSIZE": "1000000"}
+_KINDS: Final[dict[PeerKind, dict[str, str]]] = {
+    PEER: _AS_IT_COMES,
+    TUNED: _TUNED,
+    CACHED: _CACHED,
+    STALE: {**_CACHED, "AGGREGATE_CACHE_FASTFORWARD": "n"},
 }
 _PAGE: Final = 1000
 _POOL_SECONDS: Final = 60
@@ -163,10 +167,10 @@ class Peer:
         return secret
 
 
-def open_peer(url: str, kind: PeerKind = "peer", key: str | None = None) -> Peer:
+def open_peer(url: str, kind: PeerKind = PEER, key: str | None = None) -> Peer:
     """Open it on the database that a ledger's URL names. Refuses to run less durably."""
     address = make_url(url)
-    env = {"CIPHER_KEY": key or new_key(), **KINDS[kind]}
+    env = {"CIPHER_KEY": key or new_key(), **_KINDS[kind]}
     if address.get_backend_name() == "sqlite":
         env |= {
             "PERSISTENCE_MODULE": "eventsourcing.sqlite",

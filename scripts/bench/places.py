@@ -20,8 +20,8 @@ __all__ = ["DATABASES", "DatabaseName", "Place", "places"]
 DatabaseName = Literal["sqlite", "postgresql"]
 DATABASES: Final[tuple[DatabaseName, ...]] = get_args(DatabaseName)
 
-_SETTINGS: Final = {"shared_buffers": "256MB", "max_wal_size": "2GB"}
-"""The tests' own are too small for a million rows: everyone would wait for checkpoints."""
+_SETTINGS: Final = {"shared_buffers": "256MB", "max_wal_size": "2GB", "max_connections": "300"}
+"""The tests' own are too small for a million rows, and for the pools of many processes."""
 
 
 @dataclass

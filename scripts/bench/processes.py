@@ -11,20 +11,22 @@ import json
 import os
 import random
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final
 
 from floors import open_floor
-from peer import new_key, open_peer
+from peer import TUNED, new_key, open_peer
 from places import Place
-from turns import FLOOR, OURS, PEER, Turn, repeat, repeat_in_threads
+from runs import repeating, repeating_in_threads
+from seeds import fill
+from turns import FLOOR, OURS, PEER, Run, Turn
 from values import some_value
 
 from ledger import Key, Keyring, SecretLedger
 
-__all__ = ["CALLERS", "PROCESSES", "Ask", "workers"]
+__all__ = ["CALLERS", "PROCESSES", "workers"]
 
 PROCESSES: Final = 4
 CALLERS: Final = 16
@@ -32,24 +34,24 @@ CALLERS: Final = 16
 _APART: Final = 1_000_000
 """Rows that one process of the floor may write."""
 
-Ask = Callable[[float], Awaitable[Turn]]
-"""All processes of a contender write for so many seconds: what they did together."""
-
 
 @asynccontextmanager
-async def workers(place: Place, known: Sequence[str]) -> AsyncIterator[Mapping[str, Ask]]:
-    """The processes of each contender, ready to write the next versions of these secrets."""
+async def workers(
+    place: Place, known: Sequence[str], seconds: float
+) -> AsyncIterator[Mapping[str, Run]]:
+    """A turn of each contender, whose processes are ready to write the next versions of these
+    secrets for so many seconds."""
     key, cipher_key, value = Key.generate(), new_key(), some_value()
-    urls = {kind: place.empty("processes") for kind in (OURS, FLOOR, PEER)}
+    urls = {kind: place.empty("processes") for kind in (OURS, FLOOR, PEER, TUNED)}
     async with SecretLedger.open(urls[OURS], Keyring.of(key)) as ledger:
-        for start in range(0, len(known), 1000):
-            await ledger.put_many(dict.fromkeys(known[start : start + 1000], value))
-    peer = open_peer(urls[PEER], key=cipher_key)
-    peer.fill(known, value)
-    peer.close()
+        await fill(ledger, known)
+    for kind in (PEER, TUNED):
+        peer = open_peer(urls[kind], kind, cipher_key)
+        peer.fill(known, value)
+        peer.close()
     given = {"key": key.text().reveal_text(), "cipher_key": cipher_key}
     async with AsyncExitStack() as stack:
-        found: dict[str, Ask] = {}
+        found: dict[str, Run] = {}
         for kind, url in urls.items():
             children = [
                 await stack.enter_async_context(
@@ -63,16 +65,16 @@ async def workers(place: Place, known: Sequence[str]) -> AsyncIterator[Mapping[s
                 )
                 for number in range(PROCESSES)
             ]  # fmt: skip
-            found[kind] = _asking(children)
+            found[kind] = _asking(children, seconds)
         yield found
 
 
-def _asking(children: Sequence[_Child]) -> Ask:
-    async def ask(seconds: float) -> Turn:
+def _asking(children: Sequence[_Child], seconds: float) -> Run:
+    async def run() -> Turn:
         turns = await asyncio.gather(*(child.ask(seconds) for child in children))
         return Turn(sum(turn.done for turn in turns), max(turn.seconds for turn in turns))
 
-    return ask
+    return run
 
 
 class _Child:
@@ -119,13 +121,17 @@ async def _child(given: Mapping[str, Any]) -> AsyncIterator[_Child]:
 async def _serve() -> None:
     given = json.loads(await _line())
     async with AsyncExitStack() as stack:
-        write = await _OPENED[given["kind"]](given, stack)
+        writing = await _OPENED[given["kind"]](given, stack)
         _answer("ready")
         while line := await _line():
-            _answer(asdict(await write(json.loads(line))))
+            _answer(asdict(await writing(json.loads(line))()))
 
 
-async def _ours(given: Mapping[str, Any], stack: AsyncExitStack) -> Callable[[float], Any]:
+Writing = Callable[[float], Run]
+"""A turn of so many seconds."""
+
+
+async def _ours(given: Mapping[str, Any], stack: AsyncExitStack) -> Writing:
     keyring = Keyring.of(Key.parse(given["key"]))
     ledger = await stack.enter_async_context(
         SecretLedger.open(given["url"], keyring, node=f"writer-{given['number']}")
@@ -135,26 +141,23 @@ async def _ours(given: Mapping[str, Any], stack: AsyncExitStack) -> Callable[[fl
     async def put() -> None:
         await ledger.put(random.choice(known), value)  # noqa: S311  # guards nothing
 
-    return lambda seconds: repeat(put, seconds, callers=CALLERS)
+    return lambda seconds: repeating(put, seconds, callers=CALLERS)
 
 
-async def _floor(given: Mapping[str, Any], stack: AsyncExitStack) -> Callable[[float], Any]:
+async def _floor(given: Mapping[str, Any], stack: AsyncExitStack) -> Writing:
     floor = await open_floor(given["url"], first=given["number"] * _APART)
     stack.push_async_callback(floor.close)
-    return lambda seconds: repeat(lambda: floor.put_batch(CALLERS), seconds, each=CALLERS)
+    return lambda seconds: repeating(lambda: floor.put_batch(CALLERS), seconds, each=CALLERS)
 
 
-async def _peer(given: Mapping[str, Any], stack: AsyncExitStack) -> Callable[[float], Any]:
-    peer = open_peer(given["url"], key=given["cipher_key"])
+async def _peer(given: Mapping[str, Any], stack: AsyncExitStack) -> Writing:
+    peer = open_peer(given["url"], given["kind"], given["cipher_key"])
     stack.callback(peer.close)
-
-    async def run(seconds: float) -> Turn:
-        return repeat_in_threads(peer.putters(given["names"], some_value(), CALLERS), seconds)
-
-    return run
+    putters = peer.putters(given["names"], some_value(), CALLERS)
+    return lambda seconds: repeating_in_threads(putters, seconds)
 
 
-_OPENED: Final = {OURS: _ours, FLOOR: _floor, PEER: _peer}
+_OPENED: Final = {OURS: _ours, FLOOR: _floor, PEER: _peer, TUNED: _peer}
 
 
 async def _line() -> str:

@@ -1,7 +1,7 @@
-"""The floor of what opens events: the raw driver, and AES-256-GCM of the same library as ours.
+"""The floor of what goes through all events: the raw driver, and AES-256-GCM of the same library.
 
-Rows of our size in pages, each opened, sealed again under another key, and written into a
-second table, a page a transaction. No history, no chain, no checks.
+Rows of our size are read in pages; what is made of them is written into a second table, a page
+a transaction. No history, no chain, no checks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from floors import BODY, driver_url, open_sqlite
 from sqlalchemy import make_url
 from values import name_of
 
-__all__ = ["SealedFloor", "open_sealed_floor"]
+__all__ = ["SealedFloor", "filled", "open_sealed_floor"]
 
 _PAGE: Final = 1000
 _PLAIN: Final = 256
@@ -80,6 +80,15 @@ class SealedFloor:
             done += len(page)
         return done
 
+    async def fold(self, after: int) -> int:
+        """Read every row, and write the names of those after that position; how many."""
+        done = 0
+        async for page in self._driver.pages(0):
+            heads = [(at, name, b"") for at, name, _ in page if at > after]
+            await self._driver.write("target", heads)
+            done += len(heads)
+        return done
+
 
 def _sealed(key: AESGCM, plain: bytes) -> bytes:
     """What an event of ours takes: nonce, ciphertext and tag, and as much of clear columns."""
@@ -104,6 +113,14 @@ async def open_sealed_floor(url: str) -> AsyncIterator[SealedFloor]:
             connected = await asyncpg.connect(driver_url(url))
             stack.push_async_callback(connected.close)
             yield SealedFloor(_Postgresql(connected), "bytea")
+
+
+@asynccontextmanager
+async def filled(url: str, rows: int) -> AsyncIterator[SealedFloor]:
+    """The floor with so many rows, in an empty database."""
+    async with open_sealed_floor(url) as floor:
+        await floor.fill(rows)
+        yield floor
 
 
 _SELECT: Final = "SELECT position, name, body FROM source WHERE position > {} ORDER BY position"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from places import Place
@@ -45,8 +46,13 @@ class Seeds:
             self._made[secrets, versions] = seed
         return self._made[secrets, versions]
 
+    def drop(self, seed: Seed) -> None:
+        """Make room: nobody will ask for it again."""
+        del self._made[seed.secrets, seed.versions]
+        self._place.drop(seed.url)
 
-async def fill(ledger: SecretLedger, known: list[str], versions: int = 1) -> None:
+
+async def fill(ledger: SecretLedger, known: Sequence[str], versions: int = 1) -> None:
     """Write so many versions of each of these secrets."""
     value = some_value()
     for _ in range(versions):

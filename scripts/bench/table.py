@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from apart import Job
 from fleets import COST_LIMIT, FleetCost
-from jobs import Job
+from peer import MEANINGS
 from scans import GAP_LIMIT
 from targets import MEMORY_LIMIT
 from turns import FLOOR, OURS, PEER, Figures, Outcome, Spread
@@ -19,12 +20,14 @@ __all__ = [
     "print_scans_head",
     "print_targets",
     "print_title",
+    "print_variants",
 ]
 
 _NAME: Final = 27
 _DETAILS: Final = (
     ("p50, ms", "p50", 1e-3, 3),
     ("p99, ms", "p99", 1e-3, 3),
+    ("took, s", "took", 1, 3),
     ("peak memory, MB", "peak_mb", 1, 0),
 )
 
@@ -85,6 +88,15 @@ def _ratio(spread: Spread | None) -> str:
 
 def _short(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
+
+
+def print_variants(records: Sequence[dict[str, Any]]) -> None:
+    """What the names of the peer's variants mean, of those that were measured."""
+    measured = {name for record in records for name in record["figures"]}
+    print()
+    for name, meaning in MEANINGS.items():
+        if name in measured:
+            print(f"{name}: {meaning}")
 
 
 def print_targets(records: Sequence[dict[str, Any]]) -> None:

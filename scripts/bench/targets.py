@@ -44,10 +44,10 @@ def judge(database: DatabaseName, outcome: Outcome) -> list[Verdict]:
         rate = ours.rate.median
         text = f"{rate:,.0f} {outcome.unit} a second; wanted: {pace:,} or more"
         found.append(Verdict(text, rate >= pace))
-    if ours.peak_mb is not None:
-        text = f"{ours.peak_mb:.0f} MB at its peak; wanted: under {MEMORY_LIMIT}"
-        found.append(Verdict(text, ours.peak_mb < MEMORY_LIMIT))
-    if (within := _SECONDS.get(outcome.name)) and ours.p50 is not None:
-        text = f"ready after {ours.p50:.2f} s; wanted: under {within}"
-        found.append(Verdict(text, ours.p50 < within))
+        if ours.peak_mb is not None:
+            text = f"{ours.peak_mb:.0f} MB at its peak; wanted: under {MEMORY_LIMIT}"
+            found.append(Verdict(text, ours.peak_mb < MEMORY_LIMIT))
+    if (within := _SECONDS.get(outcome.name)) and ours.took is not None:
+        text = f"ready after {ours.took:.2f} s; wanted: under {within}"
+        found.append(Verdict(text, ours.took < within))
     return found

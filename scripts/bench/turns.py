@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Final
 
 __all__ = [
@@ -26,13 +24,14 @@ __all__ = [
     "Spread",
     "Turn",
     "compete",
-    "repeat",
-    "repeat_in_threads",
 ]
 
 OURS: Final = "ours"
 FLOOR: Final = "floor"
 PEER: Final = "peer"
+
+_PAUSE: Final = 0.05
+"""Seconds before each turn, for what waits on the event loop while a contender blocks it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,8 @@ class Turn:
     p50: float | None = None
     """Seconds that an operation took, where they were timed one by one."""
     p99: float | None = None
+    took: float | None = None
+    """Seconds that one waited for the whole, where it was one long operation."""
     peak_mb: float | None = None
     """The memory of the process that did it, where it had one of its own."""
 
@@ -82,11 +83,12 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a contender's turns come to. Latencies are the median of each turn's own."""
+    """What a contender's turns come to. Times are the medians of the turns' own."""
 
     rate: Spread
     p50: float | None
     p99: float | None
+    took: float | None
     peak_mb: float | None
 
 
@@ -111,6 +113,7 @@ async def compete(scenarios: Iterable[Scenario], rounds: int) -> list[Outcome]:
             if number < 0 and not scenario.warm_up:
                 continue
             for name in _in_turn(list(scenario.contenders), number):
+                await asyncio.sleep(_PAUSE)
                 turn = await scenario.contenders[name]()
                 if number >= 0:
                     taken[name].append(turn)
@@ -139,6 +142,7 @@ def _figures(turns: Sequence[Turn]) -> Figures:
         Spread.of([turn.rate for turn in turns]),
         _over([turn.p50 for turn in turns], statistics.median),
         _over([turn.p99 for turn in turns], statistics.median),
+        _over([turn.took for turn in turns], statistics.median),
         _over([turn.peak_mb for turn in turns], max),
     )
 
@@ -146,55 +150,3 @@ def _figures(turns: Sequence[Turn]) -> Figures:
 def _over(figures: Iterable[float | None], fold: Callable[[list[float]], float]) -> float | None:
     known = [figure for figure in figures if figure is not None]
     return fold(known) if known else None
-
-
-async def repeat(
-    operation: Callable[[], Awaitable[object]], seconds: float, *, callers: int = 1, each: int = 1
-) -> Turn:
-    """Call it for so long, by so many tasks at once; each call does `each` operations."""
-    took: list[float] = []
-    began = perf_counter()
-
-    async def caller() -> None:
-        before = perf_counter()
-        while before - began < seconds:
-            await operation()
-            after = perf_counter()
-            took.append(after - before)
-            before = after
-
-    if callers == 1:
-        await caller()
-    else:
-        await asyncio.gather(*(caller() for _ in range(callers)))
-    return _turn(took, perf_counter() - began, alone=callers * each == 1, each=each)
-
-
-def repeat_in_threads(operations: Sequence[Callable[[], object]], seconds: float) -> Turn:
-    """The same of a library that blocks: a thread for each operation, or none for a single one."""
-    took: list[float] = []
-    began = perf_counter()
-
-    def caller(operation: Callable[[], object]) -> None:
-        before = perf_counter()
-        while before - began < seconds:
-            operation()
-            after = perf_counter()
-            took.append(after - before)
-            before = after
-
-    if len(operations) == 1:
-        caller(operations[0])
-    else:
-        with ThreadPoolExecutor(len(operations)) as threads:
-            for done in [threads.submit(caller, operation) for operation in operations]:
-                done.result()
-    return _turn(took, perf_counter() - began, alone=len(operations) == 1)
-
-
-def _turn(took: list[float], seconds: float, *, alone: bool, each: int = 1) -> Turn:
-    done = len(took) * each
-    if not alone:  # how long one waited for others is no latency of an operation
-        return Turn(done, seconds)
-    took.sort()
-    return Turn(done, seconds, p50=took[len(took) // 2], p99=took[len(took) * 99 // 100])
