@@ -6,28 +6,27 @@ starts without a look at what is stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import apart
+from given import Given
 from places import Place
 from sealed_floors import filled
-from seeds import Seed, Seeds
+from seeds import Seed
 from turns import FLOOR, OURS, Outcome, Scenario, Turn, compete
 
 __all__ = ["measure"]
 
 
-async def measure(place: Place, seeds: Seeds, sizes: Sequence[int], rounds: int) -> list[Outcome]:
-    """A cold boot, and then another one, of each of these numbers of secrets."""
-    outcomes: list[Outcome] = []
-    for secrets in sizes:
-        seed = await seeds.ledger(secrets, 1)
+async def measure(given: Given) -> list[Outcome]:
+    """A cold boot, and then another one, of each number of secrets."""
+    place, outcomes = given.place, list[Outcome]()
+    for secrets in given.size.boots:
+        seed = await given.seeds.ledger(secrets, 1)
         url = place.empty("boot_floor")
         async with filled(url, secrets):
             pass
-        outcomes += await compete(_scenarios(place, seed, url), rounds)
+        outcomes += await compete(_scenarios(place, seed, url), given.few)
         place.drop(url)
-        seeds.drop(seed)
+        given.seeds.drop(seed)
     return outcomes
 
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from floors import Floor, open_floor
-from peer import Peer, open_peer
+from peer import CACHED, STALE, Peer, open_peer
 from places import Place
 from seeds import fill
 from values import names, some_value
@@ -52,6 +52,7 @@ async def contenders(
             peer.fill(known, value)
             if versions > 1:
                 peer.rewrite(known, value)
-            for name in known:
-                peer.get(name)
+            if kind in (CACHED, STALE):
+                for name in known:
+                    peer.get(name)
         yield Contenders(known, url, keyring, ledger, floor, peers)

@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from places import Place
+from given import Given
 from puts import put_some
 from runs import repeating
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -73,14 +73,14 @@ class _Beats:
     own: float = 0.0
 
 
-async def measure(place: Place, seconds: float, rounds: int) -> list[FleetCost]:
+async def measure(given: Given) -> list[FleetCost]:
     """One writer, then many callers, each with and without the fleet in turns."""
     key = Key.generate()
-    url = place.empty("fleet")
+    url, seconds = given.place.empty("fleet"), given.size.seconds
     async with SecretLedger.open(url, Keyring.of(key)) as ledger, _fleet(url, key) as told:
         put = put_some(ledger, names(1000))
         return [
-            await _in_turns(name, repeating(put, seconds, callers=callers), told, rounds)
+            await _in_turns(name, repeating(put, seconds, callers=callers), told, given.rounds)
             for name, callers in (("put, one writer", 1), (f"put, {CALLERS} callers", CALLERS))
         ]
 

@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from contenders import Contenders, contenders
-from peer import CACHED, STALE, TUNED, Peer
-from places import Place
+from given import Given
+from peer import CACHED, NOT_CACHED, STALE, TUNED, Peer
 from runs import once, once_blocking, repeating, repeating_in_threads
 from turns import FLOOR, OURS, PEER, Outcome, Run, Scenario, compete
 
@@ -23,14 +23,17 @@ _STALENESS: Final = 1.0
 _FRESH: Final = f"{OURS}: always fresh"
 
 
-async def measure(place: Place, seconds: float, secrets: int, rounds: int) -> list[Outcome]:
-    """Everybody reads some of so many secrets, which have two versions each."""
-    kinds = (PEER, TUNED, CACHED, STALE)
-    async with contenders(place, secrets, 2, kinds) as some, AsyncExitStack() as stack:
+async def measure(given: Given) -> list[Outcome]:
+    """Everybody reads the same secrets, which have two versions each."""
+    seconds, kinds = given.size.seconds, (PEER, TUNED, CACHED, STALE)
+    async with (
+        contenders(given.place, given.size.secrets, 2, kinds) as some,
+        AsyncExitStack() as stack,
+    ):
         scenarios = [_latest(some, seconds), _by_version(some, seconds), _list(some)]
         if "max_staleness" in inspect.signature(SecretLedger.open).parameters:
             scenarios.insert(1, await _in_memory(some, seconds, stack))
-        return await compete(scenarios, rounds)
+        return await compete(scenarios, given.rounds)
 
 
 def _latest(some: Contenders, seconds: float) -> Scenario:
@@ -55,12 +58,15 @@ async def _in_memory(some: Contenders, seconds: float, stack: AsyncExitStack) ->
         ledger = await stack.enter_async_context(
             SecretLedger.open(some.url, some.keyring, **opening)
         )
+        for each in some.names:
+            await ledger.get(each)
         ours[name] = _ours(ledger, some.names, seconds)
     return Scenario(
         "get, in memory",
         {
             **ours,
             PEER: _peer(some.peers[CACHED], some.names, seconds),
+            NOT_CACHED: _peer(some.peers[PEER], some.names, seconds),
             STALE: _peer(some.peers[STALE], some.names, seconds),
         },
     )

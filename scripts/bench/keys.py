@@ -6,17 +6,16 @@ Ours beside the floor that reads, opens, seals and writes the same number of row
 from __future__ import annotations
 
 from apart import on_a_copy, over_the_floor
-from places import Place
+from given import Given
 from sealed_floors import filled
-from seeds import Seeds
 from turns import FLOOR, OURS, Outcome, Scenario, compete
 
 __all__ = ["measure"]
 
 
-async def measure(place: Place, seeds: Seeds, events: int, rounds: int) -> list[Outcome]:
-    """`rekey` and `migrate` over so many events, two versions a secret."""
-    seed = await seeds.ledger(events // 2, 2)
+async def measure(given: Given) -> list[Outcome]:
+    """`rekey` and `migrate`."""
+    place, seed = given.place, await given.seeds.ledger(given.size.events // 2, 2)
     url = place.empty("keys_floor")
     async with filled(url, seed.events):
         pass
@@ -33,6 +32,6 @@ async def measure(place: Place, seeds: Seeds, events: int, rounds: int) -> list[
         # The heads are the second half of the log.
         for name, unit, after in (("rekey", "heads", seed.secrets), ("migrate", "events", 0))
     ]
-    outcomes = await compete(scenarios, rounds)
+    outcomes = await compete(scenarios, given.few)
     place.drop(url)
     return outcomes

@@ -14,7 +14,7 @@ import argparse
 import asyncio
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,82 +30,38 @@ import scans
 import table
 from apart import Job
 from fleets import NODES, SOONER
-from places import DATABASES, Place, places
+from given import FULL, QUICK, Given
+from places import DATABASES, places
 from seeds import Seeds
 from targets import judge
-from turns import Outcome
 
 __all__ = ["main"]
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much is measured."""
-
-    seconds: float
-    """Of each turn."""
-    secrets: int
-    """That are written and read one by one."""
-    events: int
-    """In the log of the long jobs."""
-    boots: tuple[int, ...]
-    """Secrets in the ledgers that are booted."""
-
-
-_FULL: Final = Size(seconds=1.5, secrets=10_000, events=200_000, boots=(10_000, 100_000, 1_000_000))
-_QUICK: Final = Size(seconds=0.2, secrets=1_000, events=4_000, boots=(1_000, 4_000))
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a group measures on, and how much."""
-
-    place: Place
-    seeds: Seeds
-    size: Size
-    rounds: int
-
-
-async def _puts(given: Given) -> list[Outcome]:
-    return await puts.measure(given.place, given.size.seconds, given.size.secrets, given.rounds)
-
-
-async def _gets(given: Given) -> list[Outcome]:
-    return await gets.measure(given.place, given.size.seconds, given.size.secrets, given.rounds)
-
-
-async def _replays(given: Given) -> list[Outcome]:
-    size = given.size
-    return await replays.measure(given.place, given.seeds, size.secrets, size.events, given.rounds)
-
-
-async def _boots(given: Given) -> list[Outcome]:
-    return await boots.measure(given.place, given.seeds, given.size.boots, min(given.rounds, 3))
-
-
-async def _keys(given: Given) -> list[Outcome]:
-    return await keys.measure(given.place, given.seeds, given.size.events, min(given.rounds, 3))
-
-
 async def _scans(given: Given) -> list[dict[str, Any]]:
-    """Compares nothing: the memory and the gaps of long jobs."""
     table.print_scans_head()
     found: list[Job] = []
-    async for runs in scans.measure(
-        given.place, given.seeds, given.size.events, min(given.rounds, 3)
-    ):
+    async for runs in scans.measure(given):
         table.print_scan(runs)
         found += runs
     return [asdict(job) for job in found]
 
 
 async def _nodes(given: Given) -> list[dict[str, Any]]:
-    """Compares ours with itself, beside a fleet."""
-    costs = await fleets.measure(given.place, given.size.seconds, given.rounds)
+    costs = await fleets.measure(given)
     table.print_fleets(costs)
     return [asdict(cost) for cost in costs]
 
 
+_COMPARISONS: Final = {
+    "puts": puts.measure,
+    "gets": gets.measure,
+    "replays": replays.measure,
+    "boots": boots.measure,
+    "keys": keys.measure,
+}
+_OTHERS: Final = {"scans": _scans, "nodes": _nodes}
+"""They measure ours alone."""
 _PARTS: Final = {
     "puts": "writes, one at a time, by many callers, by several processes",
     "gets": "reads from the database and from memory, by version, and the list",
@@ -115,20 +71,12 @@ _PARTS: Final = {
     "scans": "long jobs, their peak memory, and how long they hold up the event loop",
     "nodes": f"writes beside {NODES} nodes that beat {SOONER} times as often as they would",
 }
-_COMPARISONS: Final = {
-    "puts": _puts,
-    "gets": _gets,
-    "replays": _replays,
-    "boots": _boots,
-    "keys": _keys,
-}
-_OTHERS: Final = {"scans": _scans, "nodes": _nodes}
 
 
 def main() -> int:
     options = _options()
     wanted = [options.database] if options.database else list(DATABASES)
-    size = _QUICK if options.quick else _FULL
+    size = QUICK if options.quick else FULL
     if options.large:
         size = replace(size, events=1_000_000)
     results: dict[str, Any] = {"machine": machine.describe(), "outcomes": []}

@@ -22,19 +22,30 @@ from eventsourcing.utils import get_topic
 from sqlalchemy import make_url
 from turns import PEER
 
-__all__ = ["CACHED", "MEANINGS", "STALE", "TUNED", "Peer", "PeerKind", "new_key", "open_peer"]
+__all__ = [
+    "CACHED",
+    "MEANINGS",
+    "NOT_CACHED",
+    "STALE",
+    "TUNED",
+    "Peer",
+    "PeerKind",
+    "new_key",
+    "open_peer",
+]
 
 PeerKind = str
 
 TUNED: Final = "peer: tuned"
 CACHED: Final = "peer: cached"
 STALE: Final = "peer: cached, stale"
+NOT_CACHED: Final = "peer: not cached"
 
 MEANINGS: Final = {
-    TUNED: "with its quicker cipher (extra `cryptography`), on PostgreSQL with its database"
-    " functions",
+    TUNED: "with its quicker cipher (extra `cryptography`), on PostgreSQL its database functions",
     CACHED: "tuned, and aggregates cached in clear; it asks the database for newer events",
-    STALE: "likewise, without asking: a put loads nothing, what other processes write is not seen",
+    STALE: "cached, without asking: a put loads nothing, and what others write is not seen",
+    NOT_CACHED: "as it comes, where its cache is what is compared",
 }
 
 _AS_IT_COMES: Final = {"CIPHER_TOPIC": "eventsourcing.cipher:AESCipher"}

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import processes
 from contenders import Contenders, contenders
+from given import Given
 from peer import STALE, TUNED
-from places import Place
 from runs import repeating, repeating_in_threads
 from turns import FLOOR, OURS, PEER, Outcome, Scenario, compete
 from values import some_value
@@ -20,10 +20,11 @@ __all__ = ["measure", "put_some"]
 _CALLERS = (64, 256)
 
 
-async def measure(place: Place, seconds: float, secrets: int, rounds: int) -> list[Outcome]:
-    """Everybody writes next versions of so many secrets."""
+async def measure(given: Given) -> list[Outcome]:
+    """Everybody writes next versions of the same secrets."""
+    place, seconds = given.place, given.size.seconds
     async with (
-        contenders(place, secrets, 1, (PEER, TUNED, STALE)) as some,
+        contenders(place, given.size.secrets, 1, (PEER, TUNED, STALE)) as some,
         processes.workers(place, some.names, seconds) as writing,
     ):
         scenarios = [
@@ -31,7 +32,7 @@ async def measure(place: Place, seconds: float, secrets: int, rounds: int) -> li
             *(_many(some, seconds, callers) for callers in _CALLERS),
             Scenario(f"put, {processes.PROCESSES} processes", writing),
         ]
-        return await compete(scenarios, rounds)
+        return await compete(scenarios, given.rounds)
 
 
 def _one_at_a_time(some: Contenders, seconds: float) -> Scenario:

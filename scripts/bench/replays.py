@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from apart import on_a_copy, over_the_floor
 from contenders import contenders
+from given import Given
 from peer import TUNED
-from places import Place
 from runs import once, once_blocking
 from sealed_floors import filled
-from seeds import Seeds
 from turns import FLOOR, OURS, PEER, Outcome, Scenario, compete
 
 __all__ = ["measure"]
 
 
-async def measure(
-    place: Place, seeds: Seeds, secrets: int, events: int, rounds: int
-) -> list[Outcome]:
-    """The replay of two versions of so many secrets; the rebuild from so many events."""
-    return [
-        *await _replay(place, secrets, rounds),
-        *await _rebuild(place, seeds, events, min(rounds, 3)),
-    ]
+async def measure(given: Given) -> list[Outcome]:
+    """The replay by everybody, the rebuild by us and the floor."""
+    return [*await _replay(given), *await _rebuild(given)]
 
 
-async def _replay(place: Place, secrets: int, rounds: int) -> list[Outcome]:
+async def _replay(given: Given) -> list[Outcome]:
+    place, secrets = given.place, given.size.secrets
     async with (
         contenders(place, secrets, 2, (PEER, TUNED)) as some,
         filled(place.empty("replay_floor"), secrets * 2) as floor,
@@ -44,14 +39,14 @@ async def _replay(place: Place, secrets: int, rounds: int) -> list[Outcome]:
             },
             unit="events",
         )
-        return await compete([scenario], rounds)
+        return await compete([scenario], given.rounds)
 
 
-async def _rebuild(place: Place, seeds: Seeds, events: int, rounds: int) -> list[Outcome]:
+async def _rebuild(given: Given) -> list[Outcome]:
     """Without the peer: its runner commits once an event, and not on SQLite."""
-    seed = await seeds.ledger(events // 2, 2)
+    place, seed = given.place, await given.seeds.ledger(given.size.events // 2, 2)
     url = place.empty("rebuild_floor")
-    async with filled(url, events):
+    async with filled(url, seed.events):
         pass
     scenario = Scenario(
         "projection rebuild",
@@ -62,4 +57,4 @@ async def _rebuild(place: Place, seeds: Seeds, events: int, rounds: int) -> list
         unit="secrets",
         warm_up=False,
     )
-    return await compete([scenario], rounds)
+    return await compete([scenario], given.few)

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from apart import Job, do
-from places import Place
-from seeds import Seeds
+from given import Given
+from progress import clear, say
 
 __all__ = ["GAP_LIMIT", "measure"]
 
@@ -28,13 +28,15 @@ _JOBS: Final = (
 )
 
 
-async def measure(place: Place, seeds: Seeds, events: int, times: int) -> AsyncIterator[list[Job]]:
-    """Each job over a copy of a ledger of that size, that often; the run that counts first."""
-    seed = await seeds.ledger(events // 2, 2)
+async def measure(given: Given) -> AsyncIterator[list[Job]]:
+    """Each job a few times, each time over a copy of the ledger; the run that counts first."""
+    place, seed = given.place, await given.seeds.ledger(given.size.events // 2, 2)
     for name in _JOBS:
         runs: list[Job] = []
-        for _ in range(times):
+        for number in range(given.few):
+            say(f"run {number + 1} of {given.few}: {name}")
             url = place.copy(seed.url)
             runs.append(await do(name, url, key=seed.key, gaps=True))
             place.drop(url)
+        clear()
         yield sorted(runs, key=lambda job: job.gap_max_ms or 0.0)

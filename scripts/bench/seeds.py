@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from places import Place
+from progress import say
 from values import names, some_value
 
 from ledger import Key, Keyring, SecretLedger
@@ -40,6 +41,7 @@ class Seeds:
     async def ledger(self, secrets: int, versions: int) -> Seed:
         """One of that size; the same one each time, so copy it before you change it."""
         if (secrets, versions) not in self._made:
+            say(f"writing {versions} versions of {secrets:,} secrets")
             seed = Seed(self._place.empty("seed"), Key.generate(), secrets, versions)
             async with SecretLedger.open(seed.url, Keyring.of(seed.key)) as ledger:
                 await fill(ledger, names(secrets), versions)

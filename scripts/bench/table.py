@@ -36,6 +36,8 @@ def print_machine(described: dict[str, Any]) -> None:
     """What was measured on."""
     parts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in described.items())
     print(parts, flush=True)
+    if described["load_before"] > described["cpus"] / 2:
+        print("the machine is busy with something else: these figures will be rough", flush=True)
 
 
 def print_title(database: str, title: str) -> None:
@@ -59,12 +61,11 @@ def _print_scenario(outcome: Outcome) -> None:
     for label, cells in _details(three):
         _print_line(f"  {label}", cells, ["", ""])
     for name, figures in outcome.figures.items():
-        if name not in (OURS, FLOOR, PEER):
-            # A variant of ours stands in our column, one of the peer in the peer's.
-            mine = name.startswith(OURS)
-            rate = f"{figures.rate.median:,.0f}"
-            cells = [rate, "", ""] if mine else ["", "", rate]
-            _print_line(f"  {name}", cells, ["", _ratio(outcome.ratios.get(name))])
+        rate = f"{figures.rate.median:,.0f}"
+        if name.startswith(f"{OURS}: "):
+            _print_line(f"  {name}", [rate, "", ""], ["", ""])
+        elif name.startswith(f"{PEER}: "):
+            _print_line(f"  {name}", ["", "", rate], ["", _ratio(outcome.ratios[name])])
 
 
 def _print_line(name: str, cells: Sequence[str], ratios: Sequence[str]) -> None:

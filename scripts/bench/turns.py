@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import Final
 
+from progress import clear, say
+
 __all__ = [
     "FLOOR",
     "OURS",
@@ -113,10 +115,13 @@ async def compete(scenarios: Iterable[Scenario], rounds: int) -> list[Outcome]:
             if number < 0 and not scenario.warm_up:
                 continue
             for name in _in_turn(list(scenario.contenders), number):
+                turn_of = f"round {number + 1} of {rounds}" if number >= 0 else "warm-up"
+                say(f"{turn_of}: {scenario.name}: {name}")
                 await asyncio.sleep(_PAUSE)
                 turn = await scenario.contenders[name]()
                 if number >= 0:
                     taken[name].append(turn)
+    clear()
     return [_outcome(scenario, taken) for scenario, taken in turns]
 
 
