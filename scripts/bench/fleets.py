@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import sys
 import time
@@ -222,5 +221,4 @@ def _answer(done: _Beats) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.pop("OS_SECRET_LEDGER_ID", None)
     asyncio.run(_serve())

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 import sys
 import time
@@ -191,5 +190,4 @@ def _peak() -> float:
 
 
 if __name__ == "__main__":
-    os.environ.pop("OS_SECRET_LEDGER_ID", None)
     print(json.dumps(asyncio.run(_do(json.load(sys.stdin)))))

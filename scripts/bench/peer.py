@@ -51,6 +51,7 @@ MEANINGS: Final = {
 _AS_IT_COMES: Final = {"CIPHER_TOPIC": "eventsourcing.cipher:AESCipher"}
 _TUNED: Final = {
     "CIPHER_TOPIC": "eventsourcing.cryptography:AESCipher",
+    # One trip instead of several, and no lock on the table, which keeps its log in order.
     "POSTGRES_ENABLE_DB_FUNCTIONS": "y",
 }
 _CACHED: Final = {**_TUNED, "AGGREGATE_CACHE_MAXSIZE": "1000000"}
@@ -61,8 +62,8 @@ _KINDS: Final[dict[PeerKind, dict[str, str]]] = {
     STALE: {**_CACHED, "AGGREGATE_CACHE_FASTFORWARD": "n"},
 }
 _PAGE: Final = 1000
-_POOL_SECONDS: Final = 60
-"""Its default of 5 s would turn away callers on a busy machine."""
+_PATIENCE: Final = 60
+"""Seconds for a connection or a lock: its 5 would turn away callers on a busy machine."""
 
 
 class Secret(Aggregate):
@@ -105,8 +106,10 @@ class Secrets(Application[UUID]):
         factory = super().construct_factory(env)
         if isinstance(factory, SQLiteFactory):
             pool = factory.datastore.pool
-            factory.datastore.pool = _DurablePool(db_name=pool.db_name, pool_timeout=_POOL_SECONDS)
             pool.close()
+            factory.datastore.pool = _DurablePool(
+                db_name=pool.db_name, lock_timeout=_PATIENCE, pool_timeout=_PATIENCE
+            )
         return factory
 
 
@@ -186,7 +189,6 @@ def open_peer(url: str, kind: PeerKind = PEER, key: str | None = None) -> Peer:
         env |= {
             "PERSISTENCE_MODULE": "eventsourcing.sqlite",
             "SQLITE_DBNAME": address.database or "",
-            "SQLITE_LOCK_TIMEOUT": str(_POOL_SECONDS),
         }
         return Peer(Secrets(env=env))
     env |= {
@@ -196,7 +198,7 @@ def open_peer(url: str, kind: PeerKind = PEER, key: str | None = None) -> Peer:
         "POSTGRES_PORT": str(address.port or 5432),
         "POSTGRES_USER": address.username or "",
         "POSTGRES_PASSWORD": address.password or "",
-        "POSTGRES_CONNECT_TIMEOUT": str(_POOL_SECONDS),
+        "POSTGRES_CONNECT_TIMEOUT": str(_PATIENCE),
     }
     peer = Peer(Secrets(env=env))
     with peer.application.factory.datastore.transaction(commit=False) as cursor:

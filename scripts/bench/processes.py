@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -170,5 +169,4 @@ def _answer(word: Any) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.pop("OS_SECRET_LEDGER_ID", None)
     asyncio.run(_serve())
