@@ -44,7 +44,7 @@ async def contenders(
         await fill(ledger, known, versions)
         floor = await open_floor(place.empty("floor"))
         stack.push_async_callback(floor.close)
-        await floor.fill(secrets * versions)
+        await floor.fill(secrets)
         peers = {}
         for kind in kinds:
             peers[kind] = peer = open_peer(place.empty("peer"), kind)

@@ -49,10 +49,6 @@ class Floor(Protocol):
         """Read every name in their order; how many there were."""
         ...
 
-    async def scan(self) -> int:
-        """Read every row in order of position; how many there were."""
-        ...
-
     async def close(self) -> None:
         """Close the connection."""
         ...
@@ -131,13 +127,6 @@ class SqliteFloor:
         names = self._connection.execute("SELECT name, position FROM floor ORDER BY name")
         return sum(1 for _ in names)
 
-    async def scan(self) -> int:
-        cursor = self._connection.execute("SELECT * FROM floor ORDER BY position")
-        done = 0
-        while rows := cursor.fetchmany(_PAGE):
-            done += len(rows)
-        return done
-
     async def close(self) -> None:
         self._connection.close()
 
@@ -177,15 +166,6 @@ class PostgresqlFloor:
 
     async def list(self) -> int:
         return len(await self._connection.fetch("SELECT name, position FROM floor ORDER BY name"))
-
-    async def scan(self) -> int:
-        done = after = 0
-        while rows := await self._connection.fetch(
-            "SELECT * FROM floor WHERE position > $1 ORDER BY position LIMIT $2", after, _PAGE
-        ):
-            done += len(rows)
-            after = rows[-1]["position"]
-        return done
 
     async def close(self) -> None:
         await self._connection.close()
