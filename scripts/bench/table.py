@@ -94,10 +94,9 @@ def _short(ratio: float) -> str:
 def print_variants(records: Sequence[dict[str, Any]]) -> None:
     """What the names of the peer's variants mean, of those that were measured."""
     measured = {name for record in records for name in record["figures"]}
-    print()
-    for name, meaning in MEANINGS.items():
-        if name in measured:
-            print(f"{name}: {meaning}")
+    lines = [f"{name}: {meaning}" for name, meaning in MEANINGS.items() if name in measured]
+    if lines:
+        print("", *lines, sep="\n")
 
 
 def print_targets(records: Sequence[dict[str, Any]]) -> None:
