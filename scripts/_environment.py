@@ -1,6 +1,6 @@
 """Make the virtual environment that a script needs, then become that script.
 
-    python scripts/_environment.py {cli,test,minimums} scripts/some_script.py [argument ...]
+    python scripts/_environment.py {cli,test,minimums,bench} scripts/some_script.py [argument ...]
 
 Environments live in .venv/, one for each Python version and purpose. One is whole only when its
 stamp says so, and the stamp is written last: what a killed run left is made anew. It is made under
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = {"cli": "cli", "test": "test", "minimums": "test"}
+EXTRAS = {"cli": "cli", "test": "test", "minimums": "test", "bench": "bench"}
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import sys
 import time
@@ -20,16 +19,22 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from places import Place
-from rates import CALLERS, Spread, put_some, repeat
+from given import Given
+from puts import put_some
+from runs import repeating
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from turns import Run, Spread
+from values import names
 
 from ledger import Key, Keyring, SecretLedger
 from ledger.nodes import HEARTBEAT
 
-__all__ = ["NODES", "SOONER", "FleetCost", "measure"]
+__all__ = ["COST_LIMIT", "NODES", "SOONER", "FleetCost", "measure"]
 
+COST_LIMIT: Final = 0.02
+"""The part of the writes that a fleet's heartbeats and looks at the registry may take."""
 NODES: Final = 64
+CALLERS: Final = 64
 SOONER: Final = 20
 """How much more often than by default the nodes beat, and the registry is read."""
 LOOK: Final = 2.0
@@ -56,9 +61,6 @@ class FleetCost:
     """Seconds of a node's processor that one beat took: what no writer pays for where the node
     is another machine."""
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass
 class _Beats:
@@ -70,14 +72,14 @@ class _Beats:
     own: float = 0.0
 
 
-async def measure(place: Place, seconds: float, rounds: int) -> list[FleetCost]:
+async def measure(given: Given) -> list[FleetCost]:
     """One writer, then many callers, each with and without the fleet in turns."""
     key = Key.generate()
-    url = place.empty("fleet")
+    url, seconds = given.place.empty("fleet"), given.size.seconds
     async with SecretLedger.open(url, Keyring.of(key)) as ledger, _fleet(url, key) as told:
-        put = put_some(ledger)
+        put = put_some(ledger, names(1000))
         return [
-            await _in_turns(name, lambda c=callers: repeat(put, seconds, callers=c), told, rounds)  # type: ignore[misc]
+            await _in_turns(name, repeating(put, seconds, callers=callers), told, given.rounds)
             for name, callers in (("put, one writer", 1), (f"put, {CALLERS} callers", CALLERS))
         ]
 
@@ -85,15 +87,13 @@ async def measure(place: Place, seconds: float, rounds: int) -> list[FleetCost]:
 Tell = Callable[[str], Awaitable[_Beats]]
 
 
-async def _in_turns(
-    name: str, run: Callable[[], Awaitable[float]], tell: Tell, rounds: int
-) -> FleetCost:
+async def _in_turns(name: str, run: Run, tell: Tell, rounds: int) -> FleetCost:
     pairs: list[tuple[float, float]] = []
     turns: list[_Beats] = []
 
     async def beside() -> float:
         await tell("on")
-        rate = await run()
+        rate = (await run()).rate
         turns.append(await tell("off"))
         return rate
 
@@ -101,9 +101,9 @@ async def _in_turns(
     for number in range(rounds):
         if number % 2:  # whoever goes first may find the disk busy
             with_them = await beside()
-            alone = await run()
+            alone = (await run()).rate
         else:
-            alone = await run()
+            alone = (await run()).rate
             with_them = await beside()
         pairs.append((alone, with_them))
     took = sorted(t for turn in turns for t in turn.took) or [0.0]
@@ -221,5 +221,4 @@ def _answer(done: _Beats) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.pop("OS_SECRET_LEDGER_ID", None)
     asyncio.run(_serve())

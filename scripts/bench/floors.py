@@ -15,13 +15,15 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 from sqlalchemy import make_url
+from values import name_of
 
-__all__ = ["BODY", "Floor", "driver_url", "open_floor"]
+__all__ = ["BODY", "Floor", "driver_url", "open_floor", "open_sqlite"]
 
 BODY: Final = 440
 """Bytes of a row beside its name: what an event of a 200-byte value takes."""
 _PAGE: Final = 5_000
 _INSERT: Final = "INSERT INTO floor (name, body) VALUES"
+_DURABLE: Final = {"journal_mode": "wal", "synchronous": 2}
 
 
 class Floor(Protocol):
@@ -43,8 +45,8 @@ class Floor(Protocol):
         """Read one row by its name."""
         ...
 
-    async def scan(self) -> int:
-        """Read every row in order of position; how many there were."""
+    async def list(self) -> int:
+        """Read every name in their order; how many there were."""
         ...
 
     async def close(self) -> None:
@@ -52,51 +54,58 @@ class Floor(Protocol):
         ...
 
 
-async def open_floor(url: str) -> Floor:
-    """The floor of the kind that a ledger's URL names, in an empty database."""
+async def open_floor(url: str, first: int = 0) -> Floor:
+    """The floor of the kind that a ledger's URL names. Its rows are numbered from `first`, so
+    that several of them can share a table."""
     if make_url(url).get_backend_name() == "sqlite":
-        return SqliteFloor(make_url(url).database or "")
+        return SqliteFloor(make_url(url).database or "", first)
     connection = await asyncpg.connect(driver_url(url))
-    floor = PostgresqlFloor(connection)
+    floor = PostgresqlFloor(connection, first)
     await floor.prepare()
     return floor
 
 
 def driver_url(url: str) -> str:
     """A ledger's URL as asyncpg takes it."""
-    return url.replace("postgresql+asyncpg:", "postgresql:")
+    return url.replace("postgresql+asyncpg:", "postgresql:", 1)
+
+
+def open_sqlite(path: str) -> sqlite3.Connection:
+    """A connection that is as durable as a ledger's. Refuses to run less durably."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=60)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    found = [connection.execute(f"PRAGMA {each}").fetchone()[0] for each in _DURABLE]
+    if found != list(_DURABLE.values()):
+        raise RuntimeError(f"the SQLite connection is not durable: {found}")
+    return connection
 
 
 class _Rows:
     """Names in order, none twice, and bodies that don't compress."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, first: int) -> None:
+        self._first = self.count = first
         self._body = random.randbytes(BODY)
 
     def make(self, rows: int) -> list[tuple[str, bytes]]:
         first = self.count
         self.count += rows
-        return [(self.name(n), self._body) for n in range(first, first + rows)]
-
-    def name(self, number: int) -> str:
-        return f"tenant-{number % 50:02}/source-{number:07}/key"
+        return [(name_of(n), self._body) for n in range(first, first + rows)]
 
     def some_name(self) -> str:
-        return self.name(random.randrange(self.count))
+        return name_of(random.randrange(self._first, self.count))
 
 
 class SqliteFloor:
     """The sqlite3 module, in WAL mode with synchronous=FULL."""
 
-    def __init__(self, path: str) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        self._rows = _Rows()
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
+    def __init__(self, path: str, first: int) -> None:
+        self._connection = open_sqlite(path)
+        self._rows = _Rows(first)
         self._connection.execute(
-            "CREATE TABLE floor (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,"
-            " body BLOB NOT NULL)"
+            "CREATE TABLE IF NOT EXISTS floor (position INTEGER PRIMARY KEY,"
+            " name TEXT NOT NULL UNIQUE, body BLOB NOT NULL)"
         )
 
     async def fill(self, rows: int) -> None:
@@ -114,12 +123,9 @@ class SqliteFloor:
         name = self._rows.some_name()
         self._connection.execute("SELECT * FROM floor WHERE name = ?", (name,)).fetchone()
 
-    async def scan(self) -> int:
-        cursor = self._connection.execute("SELECT * FROM floor ORDER BY position")
-        done = 0
-        while rows := cursor.fetchmany(_PAGE):
-            done += len(rows)
-        return done
+    async def list(self) -> int:
+        names = self._connection.execute("SELECT name, position FROM floor ORDER BY name")
+        return sum(1 for _ in names)
 
     async def close(self) -> None:
         self._connection.close()
@@ -128,13 +134,14 @@ class SqliteFloor:
 class PostgresqlFloor:
     """One asyncpg connection, as it comes."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, first: int) -> None:
         self._connection = connection
-        self._rows = _Rows()
+        self._rows = _Rows(first)
 
     async def prepare(self) -> None:
         await self._connection.execute(
-            "CREATE TABLE floor (position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+            "CREATE TABLE IF NOT EXISTS floor ("
+            "position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
             ' name text COLLATE "C" NOT NULL UNIQUE, body bytea NOT NULL)'
         )
 
@@ -157,14 +164,8 @@ class PostgresqlFloor:
         name = self._rows.some_name()
         await self._connection.fetchrow("SELECT * FROM floor WHERE name = $1", name)
 
-    async def scan(self) -> int:
-        done = after = 0
-        while rows := await self._connection.fetch(
-            "SELECT * FROM floor WHERE position > $1 ORDER BY position LIMIT $2", after, _PAGE
-        ):
-            done += len(rows)
-            after = rows[-1]["position"]
-        return done
+    async def list(self) -> int:
+        return len(await self._connection.fetch("SELECT name, position FROM floor ORDER BY name"))
 
     async def close(self) -> None:
         await self._connection.close()

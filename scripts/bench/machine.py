@@ -8,6 +8,7 @@ import sqlite3
 import statistics
 import tempfile
 import time
+from importlib import metadata
 from typing import Any
 
 import asyncpg
@@ -21,9 +22,12 @@ def describe() -> dict[str, Any]:
     """The machine: its flush is what bounds every durable write."""
     return {
         "cpus": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 1),
+        "flush_microseconds": round(_flush()),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "flush_microseconds": round(_flush()),
+        "cryptography": metadata.version("cryptography"),
+        "eventsourcing": metadata.version("eventsourcing"),
     }
 
 

@@ -1,7 +1,11 @@
-"""Measure the ledger and say what was measured: a table, and JSON for those who compare runs.
+"""Measure ours, the floor and the peer in one run, and say what was measured.
 
-Rates stand beside a floor: the raw driver doing the same rows with the same durability, in
-the same run, in turns. The ratio is the figure to keep; the absolute ones are this machine's.
+Ours is the ledger. The floor is the raw driver with the same durability (sqlite3 in WAL mode
+with synchronous=FULL; asyncpg): what the machine gives at best. The peer is what a user would
+take instead: the eventsourcing library with its AES cipher, flushed to disk alike. All write
+values of 200 bytes, and take turns, so that a busy machine strikes all of them; the median of
+the rounds is told, with the lowest and the highest. The ratios are the figures to keep, the
+absolute ones are this machine's.
 """
 
 from __future__ import annotations
@@ -10,122 +14,147 @@ import argparse
 import asyncio
 import json
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import boots
+import chart
 import fleets
+import gets
+import keys
 import machine
-import rates
+import puts
+import replays
 import scans
-from places import DATABASES, Place, places
+import table
+from apart import Job
+from fleets import NODES, SOONER
+from given import FULL, QUICK, Given
+from places import DATABASES, places
+from seeds import Seeds
+from targets import judge
 
-MEMORY_LIMIT = 150
-"""Megabytes that verify, list and rebuild may take at their peak."""
-COST_LIMIT = 0.02
-"""The part of the writes that a fleet's heartbeats and looks at the registry may take."""
-GAP_LIMIT = 20
-"""Milliseconds that the event loop may be held up while verify runs."""
+__all__ = ["main"]
+
+
+async def _scans(given: Given) -> list[dict[str, Any]]:
+    table.print_scans_head()
+    found: list[Job] = []
+    async for runs in scans.measure(given):
+        table.print_scan(runs)
+        found += runs
+    return [asdict(job) for job in found]
+
+
+async def _nodes(given: Given) -> list[dict[str, Any]]:
+    costs = await fleets.measure(given)
+    table.print_fleets(costs)
+    return [asdict(cost) for cost in costs]
+
+
+_COMPARISONS: Final = {
+    "puts": puts.measure,
+    "gets": gets.measure,
+    "replays": replays.measure,
+    "boots": boots.measure,
+    "keys": keys.measure,
+}
+_OTHERS: Final = {"scans": _scans, "nodes": _nodes}
+"""They measure ours alone."""
+_PARTS: Final = {
+    "puts": "writes, one at a time, by many callers, by several processes",
+    "gets": "reads from the database and from memory, by version, and the list",
+    "replays": "every event read and opened; the projection made anew",
+    "boots": "a process opens a ledger, for the first time and again",
+    "keys": "the heads, and the whole history, sealed anew under another key",
+    "scans": "long jobs, their peak memory, and how long they hold up the event loop",
+    "nodes": f"writes beside {NODES} nodes that beat {SOONER} times as often as they would",
+}
 
 
 def main() -> int:
     options = _options()
-    names = [options.database] if options.database else list(DATABASES)
-    results: dict[str, Any] = {"machine": machine.describe(), "rates": [], "scans": [], "nodes": []}
-    with places(names) as opened:
+    wanted = [options.database] if options.database else list(DATABASES)
+    size = QUICK if options.quick else FULL
+    if options.large:
+        size = replace(size, events=1_000_000)
+    results: dict[str, Any] = {"machine": machine.describe(), "outcomes": []}
+    with places(wanted) as opened:
         for place in opened:
             results["machine"][place.database] = asyncio.run(machine.version(place))
-        _print_machine(results["machine"])
-        for part, run in {"rates": _rates, "scans": _scans, "nodes": _nodes}.items():
-            if options.only in (None, part):
-                for place in opened:
-                    results[part] += run(place, options)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+        table.print_machine(results["machine"])
+        for place in opened:
+            given = Given(place, Seeds(place), size, options.rounds)
+            for part in options.only:
+                _measure(part, given, results)
+                _write(results, options)
+    table.print_variants(results["outcomes"])
+    table.print_targets(results["outcomes"])
     return 0
 
 
+def _measure(part: str, given: Given, results: dict[str, Any]) -> None:
+    database = given.place.database
+    table.print_title(database, _PARTS[part])
+    if part in _OTHERS:
+        found = asyncio.run(_OTHERS[part](given))
+        results.setdefault(part, []).extend({"database": database, **each} for each in found)
+        return
+    outcomes = asyncio.run(_COMPARISONS[part](given))
+    table.print_outcomes(outcomes)
+    results["outcomes"] += [
+        {
+            "database": database,
+            "part": part,
+            **asdict(outcome),
+            "targets": [asdict(verdict) for verdict in judge(database, outcome)],
+        }
+        for outcome in outcomes
+    ]
+
+
+def _write(results: dict[str, Any], options: argparse.Namespace) -> None:
+    """After each part: a long run may be ended before its end."""
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    if options.chart:
+        options.chart.write_text(chart.draw(results), "utf-8")
+
+
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench/run", description=__doc__)
-    parser.add_argument("--database", choices=DATABASES, help="only this one")
-    parser.add_argument("--only", choices=["rates", "scans", "nodes"], help="only this part")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each rate (default 5)")
-    parser.add_argument("--quick", action="store_true", help="small and short")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench/run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="parts:\n" + "\n".join(f"  {part:<9}{title}" for part, title in _PARTS.items()),
+    )
+    parser.add_argument(
+        "--only",
+        choices=list(_PARTS),
+        action="append",
+        metavar="PART",
+        help="only this part (may be given several times); default: all of them",
+    )
+    parser.add_argument("--database", choices=DATABASES, help="only this one; default: both")
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="turns of each contender (default 5)"
+    )
+    parser.add_argument(
+        "--large", action="store_true", help="a million events for the long jobs, not 200,000"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small and short: whether it runs, not a figure"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE", help="draw the ratios to the peer there, as SVG"
+    )
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
+    options.only = options.only or list(_PARTS)
     return options
-
-
-def _print_machine(described: dict[str, Any]) -> None:
-    print(", ".join(f"{name} {value}" for name, value in described.items()), flush=True)
-
-
-def _rates(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
-    size = rates.QUICK if options.quick else rates.FULL
-    print(f"\n{place.database}: rates, {options.rounds} rounds in turns", flush=True)
-    print(f"  {'':<24}{'ours/s':>10}{'floor/s':>10}{'ratio':>8}   min to max of ours, of the ratio")
-    found = []
-    for rate in asyncio.run(rates.measure(place, size, options.rounds)):
-        ours, floor, ratio = rate.ours, rate.floor, rate.ratio
-        print(
-            f"  {rate.name:<24}{ours.median:>10,.0f}{floor.median:>10,.0f}{ratio.median:>8.3f}"
-            f"   {ours.low:,.0f} to {ours.high:,.0f}, {ratio.low:.3f} to {ratio.high:.3f}",
-            flush=True,
-        )
-        found.append({"database": place.database, **rate.as_json()})
-    return found
-
-
-def _scans(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
-    events = 20_000 if options.quick else 200_000
-    print(f"\n{place.database}: over {events:,} events, in processes of their own", flush=True)
-    print(f"  {'':<24}{'events/s':>10}{'peak MB':>10}   event loop's gaps in ms")
-    found = []
-    for scan, *others in scans.measure(place, events, min(3, options.rounds)):
-        peak = max(run.peak_mb for run in (scan, *others))
-        speed = f"{events / scan.seconds:,.0f}" if scan.job != "idle" else ""
-        over = [f"over {MEMORY_LIMIT} MB"] if peak >= MEMORY_LIMIT else []
-        if scan.job == "verify full" and scan.gap_max_ms > GAP_LIMIT:
-            # Where the machine is busy, the part that is ours tells.
-            ours = scan.own_max_ms > GAP_LIMIT
-            over.append(f"over {GAP_LIMIT} ms" + ("" if ours else ", the machine's doing"))
-        print(
-            f"  {scan.job:<24}{speed:>10}{peak:>10.0f}   p99 {scan.gap_p99_ms:.1f},"
-            f" longest {scan.gap_max_ms:.1f}, our own work {scan.own_max_ms:.1f}"
-            + "".join(f"; {text}" for text in over),
-            flush=True,
-        )
-        found += [
-            {"database": place.database, "events": events, **run.as_json()}
-            for run in (scan, *others)
-        ]
-    return found
-
-
-def _nodes(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
-    rounds = options.rounds
-    seconds = 0.5 if options.quick else 2.0
-    print(
-        f"\n{place.database}: writes beside {fleets.NODES} nodes that beat {fleets.SOONER} times as"
-        f" often as by default, {rounds} rounds in turns",
-        flush=True,
-    )
-    print(f"  {'':<24}{'alone/s':>10}{'beside/s':>10}{'cost':>8}   min to max of the cost")
-    found = []
-    for fleet in asyncio.run(fleets.measure(place, seconds, rounds)):
-        cost = fleet.cost
-        over = f"; over {COST_LIMIT:.0%}" if cost.median > COST_LIMIT else ""
-        print(
-            f"  {fleet.name:<24}{fleet.alone.median:>10,.0f}{fleet.beside.median:>10,.0f}"
-            f"{cost.median:>8.2%}   {cost.low:.2%} to {cost.high:.2%} (all at the default"
-            f" interval); a beat took {fleet.late * 1e3:.0f} ms at its p95"
-            f" ({fleet.own * 1e3:.1f} of the node's own processor), {fleet.failed} failed"
-            f"{over}",
-            flush=True,
-        )
-        found.append({"database": place.database, **fleet.as_json()})
-    return found
 
 
 if __name__ == "__main__":
