@@ -23,10 +23,18 @@ class Size:
     """In the log that long jobs work on, two versions a secret."""
     boots: tuple[int, ...]
     """Secrets in the ledgers that are booted."""
+    longest: int
+    """Events at which the ledger that grows has grown."""
 
 
-FULL: Final = Size(seconds=1.5, secrets=10_000, events=200_000, boots=(10_000, 100_000, 1_000_000))
-QUICK: Final = Size(seconds=0.2, secrets=1_000, events=4_000, boots=(1_000, 4_000))
+FULL: Final = Size(
+    seconds=1.5,
+    secrets=10_000,
+    events=200_000,
+    boots=(10_000, 100_000, 1_000_000),
+    longest=1_000_000,
+)
+QUICK: Final = Size(seconds=0.2, secrets=1_000, events=4_000, boots=(1_000, 4_000), longest=10_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ import boots
 import chart
 import fleets
 import gets
+import growth
 import keys
 import machine
 import puts
@@ -53,6 +54,15 @@ async def _nodes(given: Given) -> list[dict[str, Any]]:
     return [asdict(cost) for cost in costs]
 
 
+async def _growth(given: Given) -> list[dict[str, Any]]:
+    table.print_stages_head()
+    found = []
+    async for stage in growth.measure(given):
+        table.print_stage(stage)
+        found.append(asdict(stage))
+    return found
+
+
 _COMPARISONS: Final = {
     "puts": puts.measure,
     "gets": gets.measure,
@@ -60,7 +70,7 @@ _COMPARISONS: Final = {
     "boots": boots.measure,
     "keys": keys.measure,
 }
-_OTHERS: Final = {"scans": _scans, "nodes": _nodes}
+_OTHERS: Final = {"scans": _scans, "nodes": _nodes, "growth": _growth}
 """They measure ours alone."""
 _PARTS: Final = {
     "puts": "writes, one at a time, by many callers, by several processes",
@@ -69,6 +79,7 @@ _PARTS: Final = {
     "boots": "a process opens a ledger, for the first time and again",
     "keys": "the heads, and the whole history, sealed anew under another key",
     "scans": "long jobs, their peak memory, and how long they hold up the event loop",
+    "growth": "one ledger that gets longer: what stays as it was, and what does not",
     "nodes": f"writes beside {NODES} nodes that beat {SOONER} times as often as they would",
 }
 
@@ -78,7 +89,7 @@ def main() -> int:
     wanted = [options.database] if options.database else list(DATABASES)
     size = QUICK if options.quick else FULL
     if options.large:
-        size = replace(size, events=1_000_000)
+        size = replace(size, events=1_000_000, longest=10_000_000)
     results: dict[str, Any] = {"machine": machine.describe(), "outcomes": []}
     with places(wanted) as opened:
         for place in opened:
@@ -141,7 +152,9 @@ def _options() -> argparse.Namespace:
         "--rounds", type=int, default=5, metavar="N", help="turns of each contender (default 5)"
     )
     parser.add_argument(
-        "--large", action="store_true", help="a million events for the long jobs, not 200,000"
+        "--large",
+        action="store_true",
+        help="a million events for the long jobs, not 200,000; growth to ten million, not one",
     )
     parser.add_argument(
         "--quick", action="store_true", help="small and short: whether it runs, not a figure"

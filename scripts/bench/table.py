@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from apart import Job
 from fleets import COST_LIMIT, FleetCost
+from growth import Stage
 from peer import MEANINGS
 from scans import GAP_LIMIT
 from targets import MEMORY_LIMIT
@@ -18,6 +19,8 @@ __all__ = [
     "print_outcomes",
     "print_scan",
     "print_scans_head",
+    "print_stage",
+    "print_stages_head",
     "print_targets",
     "print_title",
     "print_variants",
@@ -128,6 +131,26 @@ def print_scan(runs: Sequence[Job]) -> None:
     gaps = f"p99 {job.gap_p99_ms:.1f}, longest {longest:.1f}, our own work {own:.1f}"
     text = "; ".join((gaps, *over))
     print(f"  {job.name:<{_NAME}}{rate:>10}{peak:>10.0f}   {text}", flush=True)
+
+
+_STAGE: Final = ("append", "get", "get old", "list 100", "audit")
+
+
+def print_stages_head() -> None:
+    """The columns of a ledger's growth."""
+    columns = "".join(f"{name:>10}" for name in (*_STAGE, "boot", "boot all", "bytes"))
+    print(f"  {'events':<{_NAME}}{columns}   in ms; bytes an event")
+
+
+def print_stage(stage: Stage) -> None:
+    """One length of it."""
+    boots = stage.boot_ms
+    times = (
+        stage.append_ms, stage.get_ms, stage.get_old_ms, stage.list_ms, stage.audit_ms,
+        boots["incremental"], boots["latest"],
+    )  # fmt: skip
+    columns = "".join(f"{taken:>10,.2f}" for taken in times)
+    print(f"  {stage.events:<{_NAME},}{columns}{stage.bytes_an_event:>10,.0f}", flush=True)
 
 
 def print_fleets(costs: Sequence[FleetCost]) -> None:
