@@ -102,6 +102,7 @@ class Builder:
         self._projections = projections
         self._on_progress = on_progress
         self._patience = patience
+        self._kept: Sequence[InlineProjection] | None = None
         self._bound = 0
         """Where the copy ends that is being made."""
         self._proven = 0
@@ -242,7 +243,9 @@ class Builder:
         """Write events behind `before`, the head row, which moves on in the same transaction;
         the projections are kept."""
         self._target.insert_events(connection, events)
-        for projection in kept_in(connection, self._target, self._projections):
+        if self._kept is None:
+            self._kept = kept_in(connection, self._target, self._projections)
+        for projection in self._kept:
             projection.apply(connection, self._target, before, events)
 
     # --- prove -----------------------------------------------------------------------
