@@ -246,6 +246,7 @@ class PostgresqlDatabase:
             " SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM entered)"
         )
         self._heads_of = Statement(_newest(prefix))
+        self._hashes_of = Statement(_newest(prefix, "n.stream, n.event_hash"))
 
     def _make_engine(self, url: URL) -> AsyncEngine:
         dialling = read_url(url, self.place)
@@ -476,6 +477,12 @@ class PostgresqlDatabase:
         ).all()
         return map(Event.of_row, whole(connection, self.statements, rows))
 
+    def hashes_of(
+        self, connection: Connection, generation: int, streams: Sequence[str]
+    ) -> dict[str, bytes]:
+        place = {"names": self.names(streams), "generation": generation}
+        return dict(connection.execute(self._hashes_of, place))
+
     def names(self, values: Sequence[str]) -> list[str]:
         return list(values)
 
@@ -484,10 +491,10 @@ class PostgresqlDatabase:
         return value.encode("utf-8", "replace").decode()
 
 
-def _newest(prefix: str) -> str:
+def _newest(prefix: str, columns: str = paged("n")) -> str:
     """The newest event of each of the streams `:names`."""
     return (
-        f"SELECT {paged('n')} FROM unnest(CAST(:names AS text[])) AS s (stream)"
+        f"SELECT {columns} FROM unnest(CAST(:names AS text[])) AS s (stream)"
         f" CROSS JOIN LATERAL (SELECT {EVENT_COLUMNS} FROM {prefix}secret_event AS v"
         f" WHERE v.generation = {_GENERATION} AND v.stream = s.stream"
         " ORDER BY v.version DESC LIMIT 1) AS n"
