@@ -102,6 +102,7 @@ class Builder:
         self._projections = projections
         self._on_progress = on_progress
         self._patience = patience
+        self._kept: Sequence[InlineProjection] | None = None
         self._bound = 0
         """Where the copy ends that is being made."""
         self._proven = 0
@@ -179,7 +180,7 @@ class Builder:
     async def _newest(self, generation: int, rows: Sequence[CheckedRow]) -> dict[str, bytes]:
         streams = _continued(rows)
         database = self._target
-        return await database.run(lambda c: _hashes(c, database, generation, streams), "statement")
+        return await database.run(lambda c: database.hashes_of(c, generation, streams), "statement")
 
     # --- append ----------------------------------------------------------------------
 
@@ -242,7 +243,9 @@ class Builder:
         """Write events behind `before`, the head row, which moves on in the same transaction;
         the projections are kept."""
         self._target.insert_events(connection, events)
-        for projection in kept_in(connection, self._target, self._projections):
+        if self._kept is None:
+            self._kept = kept_in(connection, self._target, self._projections)
+        for projection in self._kept:
             projection.apply(connection, self._target, before, events)
 
     # --- prove -----------------------------------------------------------------------
@@ -322,7 +325,7 @@ class Builder:
             return None
         newest: dict[str, bytes] = {}
         if self._target is database:
-            newest = _hashes(connection, database, building.generation, _continued(rows))
+            newest = database.hashes_of(connection, building.generation, _continued(rows))
         copied = reseal(control, sealing_keys(standing), building.generation, page, newest)
         rules = Rules(_as_opened(control, building, head.position), standing.keys)
         copies = rules.open(
@@ -337,13 +340,6 @@ class Builder:
 
 def _continued(rows: Sequence[CheckedRow]) -> Sequence[str]:
     return sorted({row.event.stream for row in rows if row.event.version > 1})
-
-
-def _hashes(
-    connection: Connection, database: Database, generation: int, streams: Sequence[str]
-) -> dict[str, bytes]:
-    found = database.heads_of(connection, generation, streams)
-    return {event.stream: event.event_hash for event in found}
 
 
 def _as_opened(control: Control, building: Head, bound: int) -> Control:

@@ -158,6 +158,12 @@ class Database(Protocol):
         fetched as they are reached."""
         ...
 
+    def hashes_of(
+        self, connection: Connection, generation: int, streams: Sequence[str]
+    ) -> dict[str, bytes]:
+        """The hash of the newest event of each of these streams, those that have one."""
+        ...
+
     def names(self, values: Sequence[str]) -> Any:
         """The parameter of a statement that asks for one of these texts (`Statements.among`)."""
         ...

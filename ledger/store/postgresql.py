@@ -111,6 +111,9 @@ CROSS JOIN LATERAL (
     ORDER BY v.version DESC LIMIT 1
 ) AS e
 """
+# The planner is not to know which one is meant: of a generation that is new its statistics say
+# that it is all but empty, so that any index will do, and it walks all of it for each secret.
+_GENERATION: Final = "(SELECT CAST(:generation AS integer))"
 _TYPES: Final = (
     "integer", "bigint", "text", "bigint", "text", "text", "bytea",
     "bigint", "text", "bytea", "bytea", "bytea",
@@ -219,7 +222,7 @@ class PostgresqlDatabase:
         self._engine = engine or self._make_engine(url)
         self._under_way: set[asyncio.Task[Any]] = set()
         prefix = f"{quoted(self.schema)}."
-        self.statements = Statements(prefix, _AMONG, newest=_NEWEST_OF_EACH)
+        self.statements = Statements(prefix, _AMONG, newest=_NEWEST_OF_EACH, generation=_GENERATION)
         # The wait is bounded for this transaction only.
         wait = max(LEAST_WAIT, int(patience * 1000))
         self._lock = f"SET LOCAL lock_timeout = {wait}; SELECT 1 FROM {prefix}ledger_head WHERE "
@@ -243,6 +246,7 @@ class PostgresqlDatabase:
             " SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM entered)"
         )
         self._heads_of = Statement(_newest(prefix))
+        self._hashes_of = Statement(_newest(prefix, "n.stream, n.event_hash"))
 
     def _make_engine(self, url: URL) -> AsyncEngine:
         dialling = read_url(url, self.place)
@@ -473,6 +477,12 @@ class PostgresqlDatabase:
         ).all()
         return map(Event.of_row, whole(connection, self.statements, rows))
 
+    def hashes_of(
+        self, connection: Connection, generation: int, streams: Sequence[str]
+    ) -> dict[str, bytes]:
+        place = {"names": self.names(streams), "generation": generation}
+        return dict(connection.execute(self._hashes_of, place))
+
     def names(self, values: Sequence[str]) -> list[str]:
         return list(values)
 
@@ -481,12 +491,12 @@ class PostgresqlDatabase:
         return value.encode("utf-8", "replace").decode()
 
 
-def _newest(prefix: str) -> str:
+def _newest(prefix: str, columns: str = paged("n")) -> str:
     """The newest event of each of the streams `:names`."""
     return (
-        f"SELECT {paged('n')} FROM unnest(CAST(:names AS text[])) AS s (stream)"
+        f"SELECT {columns} FROM unnest(CAST(:names AS text[])) AS s (stream)"
         f" CROSS JOIN LATERAL (SELECT {EVENT_COLUMNS} FROM {prefix}secret_event AS v"
-        " WHERE v.generation = :generation AND v.stream = s.stream"
+        f" WHERE v.generation = {_GENERATION} AND v.stream = s.stream"
         " ORDER BY v.version DESC LIMIT 1) AS n"
     )
 

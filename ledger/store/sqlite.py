@@ -53,12 +53,14 @@ _INSERT: Final = Statement(
     f"INSERT INTO secret_event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # CROSS JOIN holds the order: the planner would walk the whole log and look for each stream.
-_HEADS_OF: Final = Statement(
-    f"SELECT {paged('e')} FROM json_each(:names) AS s CROSS JOIN secret_event AS e"
+_NEWEST: Final = (
+    "FROM json_each(:names) AS s CROSS JOIN secret_event AS e"
     " WHERE e.generation = :generation AND e.stream = s.value AND e.version ="
     " (SELECT max(v.version) FROM secret_event AS v"
     "  WHERE v.generation = :generation AND v.stream = s.value)"
 )
+_HEADS_OF: Final = Statement(f"SELECT {paged('e')} {_NEWEST}")
+_HASHES_OF: Final = Statement(f"SELECT e.stream, e.event_hash {_NEWEST}")
 _ACTIVE_HEAD: Final = Statement(
     f"SELECT {HEAD_COLUMNS} FROM ledger_head"
     " WHERE generation = :generation AND state = 'active' AND key_epoch = :epoch"
@@ -371,6 +373,12 @@ class SqliteDatabase:
             _HEADS_OF, {"names": self.names(streams), "generation": generation}
         ).all()
         return map(Event.of_row, whole(connection, self.statements, rows))
+
+    def hashes_of(
+        self, connection: Connection, generation: int, streams: Sequence[str]
+    ) -> dict[str, bytes]:
+        place = {"names": self.names(streams), "generation": generation}
+        return dict(connection.execute(_HASHES_OF, place))
 
     def names(self, values: Sequence[str]) -> str:
         return json.dumps(values)

@@ -151,13 +151,24 @@ def advancing(before: Head, after: Head) -> dict[str, int]:
 class Statements:
     """The named statements, each with its parameters written `:name`."""
 
-    def __init__(self, schema_prefix: str, among: str, newest: str = _NEWEST) -> None:
+    def __init__(
+        self,
+        schema_prefix: str,
+        among: str,
+        *,
+        newest: str = _NEWEST,
+        generation: str = ":generation",
+    ) -> None:
         """`among`: what stands behind a column that is one of the texts of `:names`.
-        `newest`: how the newest event `e` of each of `names` is looked up."""
+        `newest`: how the newest event `e` of each of `names` is looked up. `generation`: what
+        stands for `:generation` where events are looked for."""
 
         def sql(template: str, **parts: str) -> Statement:
             filled = {name: part.replace("{s}", schema_prefix) for name, part in parts.items()}
-            return Statement(template.format(s=schema_prefix, **filled))
+            text = template.format(s=schema_prefix, **filled)
+            if "secret_event" in text:
+                text = text.replace("= :generation", f"= {generation}")
+            return Statement(text)
 
         self.prefix: Final = schema_prefix
         self.among: Final = among
