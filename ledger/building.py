@@ -228,12 +228,14 @@ class Builder:
 
     async def _prove(self, building: Head) -> None:
         """Read both generations back and compare them. Raises TamperedEvent that names the
-        first position where they differ."""
+        first position where they differ; MissingKey, with the list, where an earlier run has
+        copied what this one can't open."""
         after, bound = self._proven, building.position
         standing = self._follower.standing
         old, new = standing.control, _as_opened(standing.control, building, bound)
         rules = Rules(old, standing.keys)
         scan = self._scan(self._target, new)
+        unread = Tally()
         async for copies in scan.pages(bound, after=after, time_before=0):
             last = copies.last.position
             originals = await self._originals(old.generation, after, last)
@@ -243,10 +245,12 @@ class Builder:
                 originals: Sequence[CheckedRow] = originals,
                 after: int = after,
             ) -> list[Finding]:
-                return differences(rules.check(originals, after, 0), copies)
+                page = rules.check(originals, after, 0)
+                missing = [found for _, found in page.suspects if found.kind == "missing_key"]
+                return missing or differences(page, copies)
 
             for finding in await to_thread.run_sync(compare):
-                scan.tally.add(finding)
+                (unread if finding.kind == "missing_key" else scan.tally).add(finding)
             if scan.tally.findings:
                 break
             after = last
@@ -258,6 +262,7 @@ class Builder:
             if await self._target.run(lambda c: self._is_elsewhere(c, building), "statement"):
                 raise another_builder(building.generation)
             raise not_the_same(building, finding)
+        unread.report("full", 0).raise_if_not_ok()
 
     async def _originals(self, generation: int, after: int, last: int) -> Sequence[CheckedRow]:
         database = self._source
