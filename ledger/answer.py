@@ -14,7 +14,7 @@ from ledger.authority import read_event
 from ledger.control import Control
 from ledger.errors import MissingKey, SecretDestroyed
 from ledger.events import Event, EventType
-from ledger.format import check_hash, tampered
+from ledger.format import check_hash, is_purged, tampered
 from ledger.keys import LedgerKey
 
 __all__ = ["check_answer", "check_end", "check_next"]
@@ -53,17 +53,23 @@ def check_next(
     stream: str,
     version: int,
     at: int,
+    end: Event | None,
 ) -> None:
     """Raises TamperedEvent where the version that follows the answer for the time `at` is no
-    authentic one, or was recorded by then."""
+    authentic one, or was recorded by then. Its data may be gone where `end` destroyed it."""
     check_answer(following, stream, version, None)
     if following.recorded_at <= at:
         raise tampered(following, "the database passes over it for a time that it covers")
-    _check_sealed(control, held, following)
+    ended = end is not None and is_purged(following.sealed)
+    if ended:
+        check_end(control, held, end, following)
+    _check_sealed(control, held, following, ended=ended)
 
 
-def _check_sealed(control: Control, held: Mapping[bytes, LedgerKey], event: Event) -> None:
+def _check_sealed(
+    control: Control, held: Mapping[bytes, LedgerKey], event: Event, *, ended: bool = False
+) -> None:
     context = check_hash(control.ledger_id, event)
     # Its own value is not asked for: that its key is not in hand, or lost, is no matter.
     with contextlib.suppress(MissingKey, SecretDestroyed):
-        read_event(control, held, event, context=context)
+        read_event(control, held, event, context=context, destroyed_later=ended)

@@ -256,11 +256,13 @@ class Builder:
         """Read what lies above position `after` up to `bound` back, and compare it with what it
         was made of: `page`, or, where that is None, what is read at the source.
 
-        Raises TamperedEvent that names the first position where they differ.
+        Raises TamperedEvent that names the first position where they differ; MissingKey, with
+        the list, where an earlier run has copied what this one can't open.
         """
         standing = self._follower.standing
         new = _as_opened(standing.control, building, bound)
         scan = self._scan(self._target, new)
+        unread = Tally()
         async with aclosing(scan.pages(bound, after=after)) as pages:
             async for copies in pages:
                 last = copies.last.position
@@ -268,8 +270,9 @@ class Builder:
                     originals = page.part(after, last)
                 else:
                     originals = await self._originals(standing, after, last)
-                for finding in await to_thread.run_sync(differences, originals, copies):
-                    scan.tally.add(finding)
+                missing = [found for _, found in originals.suspects if found.kind == "missing_key"]
+                for finding in missing or await to_thread.run_sync(differences, originals, copies):
+                    (unread if finding.kind == "missing_key" else scan.tally).add(finding)
                 if scan.tally.findings:
                     break
                 self._proven += last - after
@@ -282,6 +285,7 @@ class Builder:
             if not await self._target.run(lambda c: self._is_building(c, building), "statement"):
                 raise another_builder(building.generation)
             raise not_the_same(building, finding)
+        unread.report("full", 0).raise_if_not_ok()
 
     async def _originals(self, standing: Standing, after: int, last: int) -> CheckedPage:
         database, generation = self._source, standing.control.generation

@@ -115,7 +115,7 @@ def _verdict(
     ended = event is not None and (found.destroyed or 0) > event.version
     if found.following is not None and time is not None and not ended:
         number = event.version + 1 if event else 1
-        check_next(control, held, found.following, stream, number, time)
+        check_next(control, held, found.following, stream, number, time, found.end)
     if event is None:
         if version is not None:
             raise SecretNotFound(f"{stream} has no version {version}", stream=stream)

@@ -69,6 +69,7 @@ async def rotate(
     """
     database = follower.database
     unready: list[str] = []
+    await follower.follow()  # that a key is active is never said on old knowledge
 
     def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
         control, held = standing.control, standing.held

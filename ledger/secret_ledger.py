@@ -284,6 +284,7 @@ class SecretLedger:
         encode_metadata(actor=actor, reason=force_reason)
         if new_key is not None:
             await self._follower.adopt(Keyring.of(new_key, self.keyring.keys))
+            await self._announce()  # it can read that key from now on, rotated or not
         report = await rotate(
             self._follower,
             self._projections,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, TypeVar
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -51,6 +53,19 @@ async def rows(url: str, *without: str) -> dict[str, list[tuple[Any, ...]]]:
         return await database.run(unit, "snapshot")
     finally:
         await database.close()
+
+
+async def emptied(url: str) -> None:
+    """Take a ledger out of its database."""
+    if url.startswith("sqlite"):
+        for end in ("", "-wal", "-shm"):
+            Path(file_of(url) + end).unlink(missing_ok=True)
+        return
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        await connection.execute("DROP SCHEMA IF EXISTS secret_ledger CASCADE")
+    finally:
+        await connection.close()
 
 
 async def has_tables(url: str) -> bool:

@@ -9,23 +9,20 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
-import asyncpg
 import pytest
 from doomed import Errand, Moment, do, run
 from fleet import FORKS
-from independent_fold import fold_log, read_each, read_rows
-from ledgers import NEW, OLD, file_of, opened
+from independent_fold import fold_log, read_rows
+from key_needs import outcome, rows_of
+from ledgers import NEW, OLD, emptied, opened
 from victim import Truth, ending, told
 
 from ledger import (
     Key,
     KeyFingerprintMismatch,
     KeyInUse,
-    LedgerError,
     MissingKey,
     SecretDestroyed,
     SecretLedger,
@@ -57,19 +54,6 @@ async def sent(
     return said
 
 
-async def emptied(url: str) -> None:
-    """Take a ledger out of its database."""
-    if url.startswith("sqlite"):
-        for end in ("", "-wal", "-shm"):
-            Path(file_of(url) + end).unlink(missing_ok=True)
-        return
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-    try:
-        await connection.execute("DROP SCHEMA IF EXISTS secret_ledger CASCADE")
-    finally:
-        await connection.close()
-
-
 async def fill(url: str) -> Truth:
     """A new ledger with each kind of event under the old key, and what reads of it must give
     for ever."""
@@ -93,45 +77,6 @@ async def fill(url: str) -> Truth:
         return await told(ledger, names)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What lies under which key, as the rows say it."""
-
-    active: str
-    heads: set[str]
-    """Keys of the newest event of each secret in use."""
-    in_use: set[str]
-    """Keys of the events of the generation in use that hold something."""
-    anywhere: set[str]
-    """The same of all generations that are not purged."""
-    half_purged: bool
-
-
-async def rows_of(url: str) -> Rows:
-    heads, events = await read_each(
-        url,
-        "SELECT generation, state FROM ledger_head",
-        "SELECT generation, position, stream, event_type, key_id, sealed FROM secret_event"
-        " ORDER BY generation, position",
-    )
-    states = dict(heads)
-    (generation,) = (g for g, state in heads if state == "active")
-    own = [e for e in events if e[0] == generation]
-    activated = [e[1] for e in own if e[3] == "key.activated"]
-    sealed = [e for e in events if e[5][:1] != b"\0"]
-    newest = {e[2]: e[4] for e in own if e[2] != "$ledger"}
-    # What a key was activated with lies under it, unless all was sealed again since.
-    opened_at = max((e[1] for e in own if e[3] == "generation.opened"), default=0)
-    at = max([*activated, opened_at])
-    return Rows(
-        active=next(e[4] for e in own if e[1] == at),
-        heads=set(newest.values()),
-        in_use={e[4] for e in sealed if e[0] == generation and e[2] != "$ledger"},
-        anywhere={e[4] for e in sealed if states[e[0]] != "purged"},
-        half_purged="purging" in states.values(),
-    )
-
-
 async def check_values(ledger: SecretLedger, truth: Truth, without: set[str]) -> None:
     """Every read gives what it gave, but for values under the keys that are not held."""
     for (name, version), end in truth.versions.items():
@@ -141,15 +86,6 @@ async def check_values(ledger: SecretLedger, truth: Truth, without: set[str]) ->
         assert await ending(ledger, name, version) == (MissingKey if sealed_away else end)
     for name, end in truth.latest.items():
         assert await ending(ledger, name) == end
-
-
-async def outcome(url: str, *keys: Key) -> type[LedgerError] | None:
-    """How opening ends."""
-    try:
-        async with opened(url, *keys, create=False):
-            return None
-    except LedgerError as error:
-        return type(error)
 
 
 async def check(url: str, truth: Truth) -> None:

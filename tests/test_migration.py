@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from attacker import attacking
+from doomed import Enough
 from histories import facts, fill
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
@@ -14,6 +15,7 @@ from ledger import (
     KeyInUse,
     KeyReused,
     MigrationInProgress,
+    MissingKey,
     NodeNotReady,
     SecretDeleted,
     SecretDestroyed,
@@ -219,13 +221,11 @@ async def test_no_rotation_and_no_second_migrator_while_one_is_under_way(
         assert (await two.verify("full")).ok
 
 
+def stop(_: object) -> None:
+    raise Enough
+
+
 async def test_a_half_built_generation_is_gone_on_with_or_thrown_away(database_url: str) -> None:
-    class Enough(Exception):
-        pass
-
-    def stop(_: object) -> None:
-        raise Enough
-
     async with opened(database_url, OLD) as ledger:
         await fill(ledger)
         await ledger.put_many({f"bulk/{n:04}": "x" for n in range(1200)})
@@ -249,6 +249,25 @@ async def test_a_half_built_generation_is_gone_on_with_or_thrown_away(database_u
         assert [g.state for g in await ledger.generations()] == ["closed", "purged", "active"]
 
 
+async def test_what_an_earlier_run_copied_under_a_key_that_is_dropped_by_now_is_no_tampering(
+    database_url: str,
+) -> None:
+    async with opened(database_url, OLD) as ledger:
+        await ledger.put("a", "1")
+        await ledger.rotate(NEW)
+        await ledger.rekey()
+        with pytest.raises(Enough):
+            await ledger.migrate(on_progress=stop)
+    async with opened(database_url, NEW) as ledger:
+        with pytest.raises(MissingKey) as caught:
+            await ledger.migrate()
+        assert caught.value.details["key_ids"] == ["k-old"]
+    async with opened(database_url, NEW, OLD) as ledger:
+        assert (await ledger.migrate()).changed
+    async with opened(database_url, NEW, verify="full") as ledger:
+        assert (await ledger.get("a", version=1)).value.reveal() == b"1"
+
+
 async def test_an_edit_of_the_new_generation_is_found_before_it_is_put_in_use(
     database_url: str,
 ) -> None:
@@ -263,12 +282,6 @@ async def test_an_edit_of_the_new_generation_is_found_before_it_is_put_in_use(
         def edit(_: object) -> None:
             nonlocal told
             told += 1
-
-        class Enough(Exception):
-            pass
-
-        def stop(_: object) -> None:
-            raise Enough
 
         with pytest.raises(Enough):
             await ledger.migrate(on_progress=stop)

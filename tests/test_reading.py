@@ -218,6 +218,19 @@ async def test_an_event_under_a_key_of_another_time_is_tampered(database_url: st
         assert (finding.stream, finding.kind) == ("a", "tampered")
 
 
+async def test_before_a_secret_began_it_is_not_found_also_once_its_data_was_taken_out(
+    database_url: str,
+) -> None:
+    async with opened(database_url, OLD) as ledger:
+        earlier = await ledger.put("a", "1")
+        await ledger.put("ended", "1")
+        await ledger.destroy("ended", reason="leaked")
+        await ledger.rotate(NEW)
+        await ledger.migrate()
+        with pytest.raises(SecretNotFound):
+            await ledger.get("ended", at=earlier.recorded_at)
+
+
 async def test_a_migrated_ledger_reads_the_same_under_the_new_key_alone(
     database_url: str,
 ) -> None:

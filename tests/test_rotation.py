@@ -171,6 +171,27 @@ async def test_a_stale_node_and_a_read_only_one_rotate_nothing(database_url: str
             await reader.rotate(THIRD)
 
 
+async def test_a_node_that_missed_a_rotation_is_not_told_that_its_old_key_is_active(
+    database_url: str,
+) -> None:
+    async with opened(database_url, OLD) as stale, building(database_url, OLD) as log:
+        await log.rotate(NEW)
+        with pytest.raises(StaleKey):
+            await stale.rotate()
+
+
+async def test_a_key_that_a_refused_rotation_was_given_is_announced_all_the_same(
+    database_url: str,
+) -> None:
+    async with (
+        opened(database_url, OLD, node="one") as one,
+        opened(database_url, OLD, node="two") as two,
+    ):
+        with pytest.raises(NodeNotReady, match="two"):
+            await one.rotate(NEW)
+        assert (await two.rotate(NEW)).changed  # for `one` can read it by now
+
+
 async def test_of_two_rotations_at_once_one_is_told_that_it_is_done(database_url: str) -> None:
     async with opened(database_url, OLD):
         pass

@@ -8,6 +8,8 @@ wire, each sent before anything else is done; and it hears words on the same wir
 `rotate`  rotate to its current key; what follows the word is the reason to force it with
 `rekey`   re-encrypt the heads
 `move`    move the ledger to the URL that follows the word
+`write`   put so many secrets more, one at a time
+`do`      run the command that follows the word, see `doomed`; says that it begins, and how it ended
 `die`     kill itself just before the commit of that number, of those that are still to come
 `stop`    end the work, close the ledger, exit
 
@@ -25,13 +27,14 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import Any, Final
 
 import history_client
 from commits import before_commit
+from doomed import do
 
 from ledger import Key, Keyring, LedgerError, SecretLedger, SecretVersion
 
@@ -129,8 +132,9 @@ async def _written(
     return list(await ledger.put_many(items))
 
 
-async def obey(ledger: SecretLedger, wire: Wire) -> None:
+async def obey(ledger: SecretLedger, part: Part, wire: Wire) -> None:
     """Do as told, one word after the other."""
+    tasks = count(part.tasks)
     while True:
         word, _, rest = (await wire.words.get()).partition(" ")
         try:
@@ -143,12 +147,24 @@ async def obey(ledger: SecretLedger, wire: Wire) -> None:
             elif word == "move":
                 moved = await ledger.migrate(rest)
                 wire.say("moved", changed=moved.changed)
+            elif word == "write":
+                await write(ledger, replace(part, style="each", count=int(rest)), wire, next(tasks))
+            elif word == "do":
+                wire.say("began", command=rest)
+                wire.say("did", command=rest, **await _did(ledger, rest))
             elif word == "die":
                 _ARMED.enter_context(
                     before_commit(int(rest), partial(os.kill, os.getpid(), signal.SIGKILL))
                 )
         except LedgerError as error:
             wire.say("refused", code=error.code, unique=word)
+
+
+async def _did(ledger: SecretLedger, command: str) -> Mapping[str, Any]:
+    try:
+        return {"changed": await do(ledger, command)}
+    except LedgerError as error:
+        return {"changed": None, "code": error.code}
 
 
 async def work(ledger: SecretLedger, part: Part, wire: Wire) -> None:
@@ -183,7 +199,7 @@ async def serve(part: Part, connection: socket.socket) -> int:
         ) as ledger:
             wire.say("opened", ledger_id=ledger.ledger_id, created=ledger.created)
             if part.style != "open":
-                listener = asyncio.create_task(obey(ledger, wire))
+                listener = asyncio.create_task(obey(ledger, part, wire))
                 await work(ledger, part, wire)
                 listener.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
