@@ -25,7 +25,7 @@ from anyio import to_thread
 from ledger.ahead import ahead
 from ledger.append import InlineProjection
 from ledger.authority import HeldKeys, choose_keys
-from ledger.checking import CheckedPage, Rules
+from ledger.checking import CheckedPage, Rules, missing_positions
 from ledger.control import Control
 from ledger.errors import LedgerError, MigrationInProgress, TamperedEvent
 from ledger.events import Event
@@ -128,9 +128,9 @@ class Builder:
         self._bound = await self._end()
         async with aclosing(ahead(self._copy(building))) as pages:
             async for before, building, page in pages:
-                await self._prove(building, before.position, building.position, page)
+                await self._prove(building, before.position, page)
         if self._earlier:
-            await self._prove(building, 0, self._earlier, None)
+            await self._prove_earlier(building, self._earlier)
             self._earlier = 0
         return building
 
@@ -149,7 +149,7 @@ class Builder:
         """Each page that was appended, with the building head row before and after it."""
         standing = await self._follower.follow()
         held = sealing_keys(standing)
-        scan = self._scan(self._source, standing.control)
+        scan = self._scan(self._source, Rules(standing.control, standing.keys))
         pages = scan.pages(self._bound, after=building.position, time_before=building.recorded_at)
         async with aclosing(ahead(pages)) as read:
             async for page in read:
@@ -165,8 +165,8 @@ class Builder:
                 yield before, building, page
         scan.tally.report("full", 0).raise_if_not_ok()
 
-    def _scan(self, database: Database, control: Control) -> Scan:
-        return Scan(database, Rules(control, self._follower.standing.keys), Tally(), None)
+    def _scan(self, database: Database, rules: Rules) -> Scan:
+        return Scan(database, rules, Tally(), None)
 
     def _count(self, copied: Copied) -> None:
         self.copied += len(copied.events)
@@ -250,29 +250,34 @@ class Builder:
 
     # --- prove -----------------------------------------------------------------------
 
-    async def _prove(
-        self, building: Head, after: int, bound: int, page: CheckedPage | None
-    ) -> None:
-        """Read what lies above position `after` up to `bound` back, and compare it with what it
-        was made of: `page`, or, where that is None, what is read at the source.
+    async def _prove_earlier(self, building: Head, bound: int) -> None:
+        """What earlier runs have copied up to `bound`: here both sides are read and opened."""
+        control, after = self._follower.standing.control, 0
+        scan = self._scan(self._source, Rules(control, self._follower.standing.keys))
+        async with aclosing(ahead(scan.pages(bound))) as pages:
+            async for page in pages:
+                if not scan.tally.findings:
+                    await self._prove(building, after, page)
+                after = page.last.position
+        if after != bound:
+            scan.tally.add(missing_positions(control.generation, after + 1, bound))
+        scan.tally.report("full", 0).raise_if_not_ok()
 
-        Raises TamperedEvent that names the first position where they differ; MissingKey, with
-        the list, where an earlier run has copied what this one can't open.
+    async def _prove(self, building: Head, after: int, originals: CheckedPage) -> None:
+        """Read what `originals`, which lie above position `after`, were copied to, and compare.
+
+        Raises TamperedEvent that names the first position where they differ.
         """
-        standing = self._follower.standing
-        new = _as_opened(standing.control, building, bound)
-        scan = self._scan(self._target, new)
-        unread = Tally()
+        standing, bound = self._follower.standing, originals.last.position
+        opened = _as_opened(standing.control, building, bound)
+        # What ends them may not have been copied yet.
+        scan = self._scan(self._target, Rules(opened, standing.keys, known_ends=originals.ends))
         async with aclosing(scan.pages(bound, after=after)) as pages:
             async for copies in pages:
                 last = copies.last.position
-                if page is not None:
-                    originals = page.part(after, last)
-                else:
-                    originals = await self._originals(standing, after, last)
-                missing = [found for _, found in originals.suspects if found.kind == "missing_key"]
-                for finding in missing or await to_thread.run_sync(differences, originals, copies):
-                    (unread if finding.kind == "missing_key" else scan.tally).add(finding)
+                part = originals.part(after, last)
+                for finding in await to_thread.run_sync(differences, part, copies):
+                    scan.tally.add(finding)
                 if scan.tally.findings:
                     break
                 self._proven += last - after
@@ -285,24 +290,6 @@ class Builder:
             if not await self._target.run(lambda c: self._is_building(c, building), "statement"):
                 raise another_builder(building.generation)
             raise not_the_same(building, finding)
-        unread.report("full", 0).raise_if_not_ok()
-
-    async def _originals(self, standing: Standing, after: int, last: int) -> CheckedPage:
-        database, generation = self._source, standing.control.generation
-        rules = Rules(standing.control, standing.keys)
-        originals: list[CheckedRow] = []
-        start = after
-        while start < last:
-
-            def page(connection: Connection, start: int = start) -> list[CheckedRow]:
-                return check_page(connection, database, generation, start, last)
-
-            more = await database.run(page, "snapshot")
-            if not more:
-                break
-            originals += more
-            start = more[-1].event.position
-        return await to_thread.run_sync(rules.check, originals, after, 0)
 
     # --- the last stretch ------------------------------------------------------------
 

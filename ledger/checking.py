@@ -8,7 +8,7 @@ way is kept with the page, so that nobody has to open it again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ledger.authority import read_event
 from ledger.control import Control
@@ -40,6 +40,11 @@ class CheckedPage:
         """The newest of them."""
         return self.rows[-1].event
 
+    @property
+    def ends(self) -> dict[str, int]:
+        """The streams that were ended, and the version of the `secret.destroyed`."""
+        return {row.event.stream: row.destroyed for row in self.rows if row.destroyed}
+
     def part(self, after: int, last: int) -> CheckedPage:
         """What lies above position `after` up to `last`, of a page without suspects."""
         first = self.rows[0].event.position
@@ -54,6 +59,8 @@ class Rules:
     control: Control
     keys: Mapping[bytes, LedgerKey]
     missing_keys_matter: bool = True
+    known_ends: Mapping[str, int] = field(default_factory=dict)
+    """Streams that were ended at a version, which may lie above what the rows are read of."""
 
     def check(self, rows: Sequence[CheckedRow], after: int, time_before: int) -> CheckedPage:
         """Check rows that follow position `after`, whose event was recorded at `time_before`."""
@@ -90,7 +97,8 @@ class Rules:
 
     def _open(self, row: CheckedRow) -> tuple[str | LedgerError | None, Secret | None]:
         """What is wrong with a row's hash, seal or key; else its data, if there is any."""
-        event, ended = row.event, (row.destroyed or 0) > row.event.version
+        event = row.event
+        ended = max(row.destroyed or 0, self.known_ends.get(event.stream, 0)) > event.version
         try:
             context = check_hash(self.control.ledger_id, event)
             return None, Secret(
