@@ -20,6 +20,7 @@ from ledger.append import Attempt, InlineProjection, check_not_behind, enter, pl
 from ledger.authority import read_event
 from ledger.batch import check_not_exhausted
 from ledger.committing import commit
+from ledger.control import Control
 from ledger.control_log import lock_control
 from ledger.decide import Draft, rekeyed
 from ledger.errors import Incomplete, LedgerError
@@ -94,8 +95,6 @@ class _Pass:
     under: int = 0
     lost: int = 0
     skipped: Tally = field(default_factory=Tally)
-    moved_on: bool = False
-    """Some were written meanwhile, and must be looked at again."""
 
 
 async def rekey(
@@ -118,10 +117,7 @@ async def rekey(
         rekeyer = _Rekeyer(follower, projections, standing, actor, patience)
         done = await rekeyer.run(on_progress)
         now = (await follower.follow()).control
-        if not done.moved_on and (now.generation, now.active) == (
-            standing.control.generation,
-            standing.control.active,
-        ):
+        if _place(now) == _place(standing.control):
             break
         before += done.rekeyed
     return RekeyReport(
@@ -152,8 +148,8 @@ class _Rekeyer:
             async for page in pages:
                 written = await self._write(page) if page.drafts else 0
                 done.rekeyed += written
-                done.moved_on |= written < len(page.drafts)
-                done.under += page.under
+                # Those that were written meanwhile lie under it too.
+                done.under += page.under + len(page.drafts) - written
                 done.lost += page.lost
                 for finding in page.findings:
                     done.skipped.add(finding)
@@ -201,11 +197,13 @@ class _Rekeyer:
 
     async def _write(self, page: _Page) -> int:
         """How many of a page's heads were sealed again: the others have moved on."""
-        follower, database, control = self.follower, self.follower.database, self.standing.control
+        follower, database = self.follower, self.follower.database
+        generation = self.standing.control.generation
 
         def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
-            if standing.control != control or standing.held is None:
-                return ()  # it was rotated, or lies in another generation by now
+            if standing.control.generation != generation or standing.held is None:
+                return ()  # its heads are others
+            control = standing.control
             locked = lock_control(connection, database, control)
             if locked is None:
                 return None
@@ -218,7 +216,7 @@ class _Rekeyer:
             drafts = [draft for draft in page.drafts if draft.stream not in moved_on]
             events = [
                 place(
-                    control.ledger_id, control.generation, draft, position, locked.now, key,
+                    control.ledger_id, generation, draft, position, locked.now, key,
                     standing.held.active_id,
                 )
                 for position, draft in enumerate(drafts, head.position + 1)
@@ -229,3 +227,8 @@ class _Rekeyer:
 
         done = await commit(follower, write, patience=self.patience)
         return done.head.position - done.first.position + 1 if isinstance(done, Attempt) else 0
+
+
+def _place(control: Control) -> tuple[int, bytes]:
+    """Which generation the heads are in, and under which key they are to be."""
+    return control.generation, control.active.fingerprint

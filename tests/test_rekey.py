@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from attacker import attacking
+from between import interrupted
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
 
 from ledger import (
     Incomplete,
+    Key,
     MissingKey,
     Progress,
     SecretDeleted,
@@ -165,6 +168,63 @@ async def test_writers_go_on_while_heads_are_sealed_again(database_url: str) -> 
             expected = f"new {n}" if name in written else f"old {n}"
             assert (await ledger.get(name)).value.reveal_text() == expected
         assert (await ledger.verify("full")).ok
+
+
+async def test_a_head_that_is_written_at_any_step_is_left_alone_and_not_passed_over(
+    database_url: str, more_databases: Callable[[], str]
+) -> None:
+    step, wrote = 0, True
+    while wrote:
+        step, wrote = step + 1, False
+        async with opened(more_databases(), OLD) as ledger:
+            await ledger.put_many({f"s/{n}": "old" for n in range(6)})
+            await ledger.rotate(NEW)
+
+            async def write(ledger: SecretLedger = ledger) -> None:
+                nonlocal wrote
+                wrote = True
+                await ledger.delete("s/1")
+                await ledger.put_many({"s/4": "new", "s/9": "new"})
+
+            with interrupted(ledger, step, write):
+                done = await ledger.rekey()
+            assert done.ok
+            assert done.rekeyed + done.already >= 6
+            assert {key for key, _ in (await heads(ledger)).values()} == {"k-new"}
+            if wrote:
+                with pytest.raises(SecretDeleted):
+                    await ledger.get("s/1")
+                assert (await ledger.get("s/4")).value.reveal() == b"new"
+            assert (await ledger.get("s/5")).value.reveal() == b"old"
+            assert (await ledger.verify("full")).ok
+    assert step > 4
+
+
+@pytest.mark.parametrize(("active", "key_id"), [(THIRD, "k-third"), (NEW, "k-new")])
+async def test_a_rotation_or_a_migration_at_any_step_is_followed(
+    more_databases: Callable[[], str], active: Key, key_id: str
+) -> None:
+    step, happened = 0, True
+    while happened:
+        step, happened, url = step + 1, False, more_databases()
+        async with opened(url, OLD) as ledger:
+            await ledger.put_many({f"s/{n}": "old" for n in range(6)})
+            await ledger.rotate(NEW)
+
+        async def meanwhile(url: str = url) -> None:
+            nonlocal happened
+            happened = True
+            async with opened(url, active, NEW, OLD, node="another") as other:
+                await (other.rotate() if active is THIRD else other.migrate())
+
+        async with opened(url, NEW, OLD, THIRD) as ledger:
+            with interrupted(ledger, step, meanwhile):
+                done = await ledger.rekey()
+            assert (done.key_id, done.ok) == (key_id if happened else "k-new", True)
+            assert {key for key, _ in (await heads(ledger)).values()} == {done.key_id}
+            assert (await ledger.get("s/5")).value.reveal() == b"old"
+            assert (await ledger.verify("full")).ok
+    assert step > 4
 
 
 async def test_a_stale_node_seals_nothing_again(database_url: str) -> None:

@@ -1,0 +1,32 @@
+"""A checked page, and the part of it that lies between two positions."""
+
+from __future__ import annotations
+
+import pytest
+
+from ledger.checking import CheckedPage
+from ledger.events import NO_HASH, Event, EventType
+from ledger.secret import Secret
+from ledger.state import CheckedRow
+
+POSITIONS = range(11, 16)
+
+
+def row(position: int) -> CheckedRow:
+    event = Event(
+        0, position, "a", position, EventType.WRITTEN, "k", bytes(32), 0, "{}", NO_HASH, b"", b""
+    )  # fmt: skip
+    return CheckedRow(event, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("after", "last", "positions"),
+    [(10, 15, [11, 12, 13, 14, 15]), (10, 12, [11, 12]), (12, 14, [13, 14]), (14, 15, [15])],
+)
+def test_a_part_of_a_page_has_the_rows_and_their_data(
+    after: int, last: int, positions: list[int]
+) -> None:
+    page = CheckedPage([row(n) for n in POSITIONS], [Secret(str(n)) for n in POSITIONS], ())
+    part = page.part(after, last)
+    assert [r.event.position for r in part.rows] == positions
+    assert [s and s.reveal_text() for s in part.opened] == [str(n) for n in positions]
