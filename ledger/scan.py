@@ -7,10 +7,11 @@ meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from secrets import SystemRandom
 from typing import Any
 
 from anyio import to_thread
@@ -25,8 +26,15 @@ from ledger.format import printable
 from ledger.state import CheckedRow, Head, Meta
 from ledger.store.connection import Connection
 from ledger.store.database import Database
-from ledger.store.patience import patiently
-from ledger.store.reads import check_page, heads_of_generations, heads_page, read_state
+from ledger.store.patience import Read, patiently
+from ledger.store.reads import (
+    DRAWN,
+    check_page,
+    heads_at,
+    heads_of_generations,
+    heads_page,
+    read_state,
+)
 
 __all__ = ["Scan"]
 
@@ -38,7 +46,8 @@ class Scan:
     database: Database
     rules: Rules
     tally: Tally
-    on_progress: Tell | None
+    on_progress: Tell | None = None
+    read: Read = patiently
 
     @property
     def generation(self) -> int:
@@ -48,7 +57,7 @@ class Scan:
         if self.on_progress is not None:
             self.on_progress(Progress(done, total))
 
-    async def count_rows(self) -> None:
+    async def count_rows(self) -> list[Finding]:
         """As many rows as the head row says by now, and each stream's versions are 1 to n.
 
         So no row lies behind the end of the log or outside of its stream: a head that was
@@ -57,23 +66,27 @@ class Scan:
 
         def unit(
             connection: Connection,
-        ) -> tuple[Head | None, Sequence[Any], int, list[Sequence[Any]]]:
+        ) -> tuple[Head | None, Sequence[Any], int, Sequence[Sequence[Any]]]:
             sql = self.database.statements
             place = {"generation": self.generation}
             heads = heads_of_generations(connection, self.database)
             head = next((h for h in heads if h.generation == self.generation), None)
             counts = connection.execute(sql.count, place).one()
-            in_streams = connection.execute(sql.count_by_stream, place).scalar_one()
-            broken = connection.execute(sql.broken_streams, {**place, "limit": MAX_FINDINGS})
-            return head, counts, in_streams, list(broken)
+            in_streams, not_whole = connection.execute(sql.count_by_stream, place).one()
+            broken: Sequence[Sequence[Any]] = ()
+            if not_whole:  # rare: to count them all at once is cheaper than to list them
+                listed = connection.execute(sql.broken_streams, {**place, "limit": MAX_FINDINGS})
+                broken = [tuple(row) for row in listed]
+            return head, counts, in_streams, broken
 
-        head, (count, first, last), in_streams, broken = await patiently(
+        head, (count, first, last), in_streams, broken = await self.read(
             self.database, unit, "snapshot"
         )
         if head is None or head.state in ("purging", "purged"):
-            return
+            return []
+        found: list[Finding] = []
         if (count, first, last) != (head.position, 1, head.position):
-            self.tally.add(
+            found.append(
                 Finding(
                     "tampered",
                     f"the log has {count} rows at positions {first} to {last}; its head row"
@@ -83,7 +96,7 @@ class Scan:
                 )
             )
         if in_streams != count:
-            self.tally.add(
+            found.append(
                 Finding(
                     "tampered",
                     f"the log has {count} rows, and {in_streams} are found by their streams:"
@@ -91,38 +104,29 @@ class Scan:
                     generation=self.generation,
                 )
             )
-        for stream, rows, lowest, highest in broken:
-            self.tally.add(
-                Finding(
-                    "tampered",
-                    f"it has {rows} rows, of versions {lowest} to {highest}",
-                    stream=printable(stream),
-                    version=highest if isinstance(highest, int) else None,
-                    generation=self.generation,
-                )
+        found += [
+            Finding(
+                "tampered",
+                f"it has {rows} rows, of versions {lowest} to {highest}",
+                stream=printable(stream),
+                version=highest if isinstance(highest, int) else None,
+                generation=self.generation,
             )
+            for stream, rows, lowest, highest in broken
+        ]
+        return found
 
     async def heads(self, head: Head) -> None:
         """Open the newest event of every secret."""
         async with aclosing(ahead(self._head_rows())) as pages:
             async for page in pages:
-                # A head beyond the bound was written meanwhile, over one that had to open.
-                rows = [
-                    CheckedRow(event, None, None, None)
-                    for event in page
-                    if event.position <= head.position and event.stream != CONTROL_STREAM
-                ]
-                for _, finding in (await to_thread.run_sync(self.rules.open, rows)).suspects:
-                    self.tally.add(finding)
-                self.tally.heads += len(rows)
-                self.tally.events += len(rows)
-                self.tally.by_key.update([row.event.key_id for row in rows])
+                await self._open_heads(page, head)
                 self._tell(self.tally.heads, head.position)
 
     async def _head_rows(self) -> AsyncGenerator[Sequence[Event]]:
         after: str | None = None
         while True:
-            page = await patiently(
+            page = await self.read(
                 self.database,
                 partial(
                     heads_page, database=self.database, generation=self.generation, after=after
@@ -134,13 +138,52 @@ class Scan:
             after = page[-1].stream
             yield page
 
-    async def every_event(self, head: Head) -> int:
-        """Open every event and check every chain, position and time up to the head row's.
-
-        Returns how many secrets have begun by then.
+    async def sample(self, head: Head, bound: int, size: int) -> None:
+        """Open the newest event of the secrets that have an event at one of `size` positions up
+        to `bound`, drawn so that nobody can tell them beforehand; at all where there are no more.
         """
-        secrets = after = time_before = 0
-        async with aclosing(self.pages(head.position)) as pages:
+        drawn = SystemRandom().sample(range(1, bound + 1), min(size, bound))
+        seen: set[str] = set()
+        for start in range(0, len(drawn), DRAWN):
+            asked = drawn[start : start + DRAWN]
+            found = await self.read(
+                self.database,
+                partial(
+                    heads_at, database=self.database, generation=self.generation, positions=asked
+                ),
+                "snapshot",
+            )
+            for position in sorted(set(asked) - {position for position, _ in found}):
+                why = "no event is found at this position, or none in its stream"
+                self.tally.add(
+                    Finding("tampered", why, position=position, generation=self.generation)
+                )
+            fresh = {event.stream: event for _, event in found if event.stream not in seen}
+            await self._open_heads(fresh.values(), head)
+            seen.update(fresh)
+
+    async def _open_heads(self, events: Iterable[Event], head: Head) -> None:
+        # A head beyond the bound was written meanwhile, over one that had to open.
+        rows = [
+            CheckedRow(event, None, None, None)
+            for event in events
+            if event.position <= head.position and event.stream != CONTROL_STREAM
+        ]
+        for _, finding in (await to_thread.run_sync(self.rules.open, rows)).suspects:
+            self.tally.add(finding)
+        self.tally.heads += len(rows)
+        self.tally.events += len(rows)
+        self.tally.by_key.update([row.event.key_id for row in rows])
+
+    async def every_event(self, head: Head, *, after: int = 0, time_before: int = 0) -> int:
+        """Open every event above position `after`, whose event was recorded at `time_before`,
+        and check every chain, position and time up to the head row's.
+
+        Returns how many secrets have begun there.
+        """
+        secrets = 0
+        newer = self.pages(head.position, after=after, time_before=time_before)
+        async with aclosing(newer) as pages:
             async for page in pages:
                 after, time_before = page.last.position, page.last.recorded_at
                 secrets += sum(
@@ -177,7 +220,7 @@ class Scan:
 
     async def _rows(self, after: int, bound: int) -> AsyncGenerator[Sequence[CheckedRow]]:
         while after < bound:
-            rows = await patiently(
+            rows = await self.read(
                 self.database,
                 partial(
                     check_page,
@@ -221,7 +264,7 @@ class Scan:
             ).first()
             return None if row is None else Event.of_row(row)
 
-        return await patiently(self.database, unit, "statement")
+        return await self.read(self.database, unit, "statement")
 
     async def other_generations(self, heads: Sequence[Head], meta: Meta) -> None:
         """Closed generations still chain; what no head row knows of is not ours."""
@@ -231,7 +274,7 @@ class Scan:
             sql = self.database.statements.generations_of_events
             return [(row[0], row[1], row[2], row[3]) for row in connection.execute(sql)]
 
-        found = await patiently(self.database, unit, "statement")
+        found = await self.read(self.database, unit, "statement")
         for generation, count, first, _ in found:
             head = states.get(generation)
             if head is None or head.state == "purged":
@@ -258,7 +301,7 @@ class Scan:
                 )
 
     async def _closed_generation(self, head: Head, meta: Meta) -> None:
-        state = await patiently(
+        state = await self.read(
             self.database, lambda c: read_state(c, self.database, meta, head.generation), "snapshot"
         )
         try:
@@ -267,5 +310,5 @@ class Scan:
             self.tally.add(Finding("tampered", error.message, generation=head.generation))
             return
         rules = Rules(control, self.rules.keys, missing_keys_matter=False)
-        scan = Scan(self.database, rules, self.tally, self.on_progress)
+        scan = Scan(self.database, rules, self.tally, self.on_progress, self.read)
         await scan.every_event(head)

@@ -7,21 +7,25 @@ A library function with a progress callback and a report; the command is a thin 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from ledger.attestation import Proof
 from ledger.checking import Rules
+from ledger.control import Control
 from ledger.errors import TamperedEvent
 from ledger.findings import Finding, Level, Tally, Tell, VerifyReport, check_level
 from ledger.gate import Standing
 from ledger.scan import Scan
-from ledger.state import Head, Meta
+from ledger.state import Head, Meta, State
 from ledger.store.database import Database
-from ledger.store.patience import patiently
+from ledger.store.patience import Read, patiently
 from ledger.store.reads import read_state
 
-__all__ = ["CheckedProjection", "check_projections", "verify_ledger"]
+__all__ = ["Checked", "CheckedProjection", "check_projections", "unchanged", "verify_ledger"]
 
 
 @runtime_checkable
@@ -35,6 +39,16 @@ class CheckedProjection(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of a verification."""
+
+    report: VerifyReport
+    proof: Proof | None = None
+    """What a later boot can build on; None where something was found, or too little looked at."""
+    warnings: Sequence[str] = ()
+
+
 async def verify_ledger(
     database: Database,
     meta: Meta,
@@ -43,7 +57,8 @@ async def verify_ledger(
     *,
     projections: Sequence[CheckedProjection] = (),
     on_progress: Tell | None = None,
-) -> VerifyReport | None:
+    read: Read = patiently,
+) -> Checked | None:
     """Check what lies in `database`, whose control stream `standing` has verified already.
 
     What is written while it runs is never a finding; so None where the control stream has
@@ -51,31 +66,62 @@ async def verify_ledger(
     for a level that there is not.
     """
     check_level(level)
-    began = time.monotonic()
+    began, verified_at = time.monotonic(), time.time_ns() // 1000
     tally = Tally()
     control = standing.control
     if level == "control":
         tally.events = len(control.events)
         tally.by_key.update(e.key_id for e in control.events)
-        return tally.report(level, time.monotonic() - began)
+        return Checked(tally.report(level, time.monotonic() - began))
 
-    state = await patiently(database, lambda c: read_state(c, database, meta), "snapshot")
+    state = await read(database, lambda c: read_state(c, database, meta), "snapshot")
+    head = unchanged(state, control)
+    if head is None:
+        return None
+    scan = Scan(database, Rules(control, standing.keys), tally, on_progress, read)
+    if level == "latest":
+        tally.add_all(await _open_heads_and_count(scan, head))
+    else:
+        tally.heads = await scan.every_event(head)
+        tally.add_all(await scan.count_rows())
+        await scan.other_generations(state.heads, meta)
+        await check_projections(database, head, projections, tally)
+    report = tally.report(level, time.monotonic() - began)
+    if not report.ok or state.last is None:
+        return Checked(report)
+    proof = Proof(
+        generation=head.generation,
+        position=head.position,
+        level=level,
+        heads=report.heads,
+        event_hash=state.last.event_hash,
+        control_hash=control.last.event_hash,
+        head_keys=tuple(key.fingerprint for key in control.keys if key.id in report.by_key),
+        verified_at=verified_at,
+    )
+    return Checked(report, proof)
+
+
+async def _open_heads_and_count(scan: Scan, head: Head) -> list[Finding]:
+    """At once: the database counts, and this process opens. What the count found."""
+    tasks = asyncio.create_task(scan.count_rows()), asyncio.create_task(scan.heads(head))
+    try:
+        found, _ = await asyncio.gather(*tasks)
+        return found
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def unchanged(state: State, control: Control) -> Head | None:
+    """The head row, where the control stream is the one that was verified; None where it has
+    grown. Raises TamperedEvent."""
     head = next((h for h in state.heads if h.generation == control.generation), None)
     if head is None:
         raise TamperedEvent(f"the head row of generation {control.generation} is gone")
     if [e.event_hash for e in state.control] != [e.event_hash for e in control.events]:
         return None
-    scan = Scan(database, Rules(control, standing.keys), tally, on_progress)
-    if level == "latest":
-        await scan.count_rows()
-        await scan.heads(head)
-        return tally.report(level, time.monotonic() - began)
-
-    tally.heads = await scan.every_event(head)
-    await scan.count_rows()
-    await scan.other_generations(state.heads, meta)
-    await check_projections(database, head, projections, tally)
-    return tally.report(level, time.monotonic() - began)
+    return head
 
 
 async def check_projections(
