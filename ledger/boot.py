@@ -22,10 +22,11 @@ from ledger.errors import (
     SchemaOutdated,
     WrongLedger,
 )
-from ledger.findings import Level, VerifyReport
+from ledger.findings import OpenLevel, VerifyReport
 from ledger.following import Follower, snapshot
 from ledger.format import tampered
 from ledger.gate import Standing, check_not_moved, check_pinned, check_state, judge, out_of_reach
+from ledger.incremental import keep_proof, verify_to_open
 from ledger.keys import Keyring
 from ledger.log import log
 from ledger.nodes import (
@@ -41,7 +42,6 @@ from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import first_under
 from ledger.store.translate import is_refusal, is_transient
-from ledger.verify import verify_ledger
 
 __all__ = ["BootOptions", "Booted", "boot", "check_not_ephemeral"]
 
@@ -54,7 +54,7 @@ class BootOptions:
     """How to open."""
 
     create: bool
-    verify: Level
+    verify: OpenLevel
     read_only: bool
     pinned: bytes | None
     beside_other_tables: bool = False
@@ -179,10 +179,10 @@ async def _pass(
         await _check_control_not_replaced(database, control, keyring)
         raise
     settings = await database.run(database.check_settings, "statement")
-    report = await verify_ledger(database, state.meta, standing, options.verify)
-    if report is None:
+    checked = await verify_to_open(database, state.meta, standing, options.verify)
+    if checked is None:
         return None
-    report.raise_if_not_ok()
+    checked.report.raise_if_not_ok()
     follower = Follower(database, keyring, standing)
     follower.saw(state.in_use[0])
     nodes: Sequence[NodeInfo] = ()
@@ -191,9 +191,12 @@ async def _pass(
         if announced is None:
             return None
         nodes = announced
+        if checked.proof is not None:
+            await keep_proof(database, standing, checked.proof, release=identity.release)
     active = control.active.fingerprint
     warnings = [
         *settings,
+        *checked.warnings,
         *_of_keys(standing, state.in_use[0].position),
         *(difference(node, active) for node in nodes),
     ]
@@ -202,7 +205,13 @@ async def _pass(
             "ledger_opened_with_warning", warning=warning, ledger_id=control.ledger_id.hex()
         )
     return Booted(
-        state.meta, follower, report, tuple(warnings), created, tuple(settings), tuple(nodes)
+        meta=state.meta,
+        follower=follower,
+        report=checked.report,
+        warnings=tuple(warnings),
+        created=created,
+        settings=tuple(settings),
+        differing=tuple(nodes),
     )
 
 

@@ -33,13 +33,13 @@ from ledger.findings import Finding, Progress, Tally, Tell
 from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.generation_copy import Copied, differences, reseal
+from ledger.scan import Scan
 from ledger.state import CheckedRow, Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import check_page, heads_of_generations
 from ledger.store.transitions import replace_head
 from ledger.store.translate import is_refusal, is_transient
-from ledger.verify import Scan
 
 __all__ = ["Builder", "another_builder", "kept_in", "not_the_same", "sealing_keys"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
@@ -15,22 +15,41 @@ __all__ = [
     "MAX_FINDINGS",
     "Finding",
     "Level",
+    "OpenLevel",
     "Progress",
     "Tally",
     "Tell",
     "VerifyReport",
     "check_level",
+    "check_open_level",
     "finding_of",
+    "report_of",
 ]
 
 Level = Literal["control", "latest", "full"]
+OpenLevel = Literal["control", "incremental", "latest", "full"]
+"""A ledger can also be opened on the strength of an earlier verification."""
 MAX_FINDINGS: Final = 1000
 
 
 def check_level(level: str) -> None:
     """Raises InvalidValue for a level that there is not: a slip must not change what is proven."""
-    if level not in get_args(Level):
-        raise InvalidValue(f"verify is one of {', '.join(get_args(Level))}, not {level!r}")
+    if level == "incremental":
+        raise InvalidValue(
+            "a ledger is opened at level incremental; verify proves what lies in it by itself",
+            hint='open(verify="incremental"), then verify("latest") or verify("full")',
+        )
+    _check(level, get_args(Level))
+
+
+def check_open_level(level: str) -> None:
+    """The same for the levels that a ledger can be opened at."""
+    _check(level, get_args(OpenLevel))
+
+
+def _check(level: str, levels: tuple[str, ...]) -> None:
+    if level not in levels:
+        raise InvalidValue(f"verify is one of {', '.join(levels)}, not {level!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +99,13 @@ Tell = Callable[[Progress], None]
 class VerifyReport:
     """What a verification found."""
 
-    level: Level
+    level: OpenLevel
+    """What was run: of `open(verify="incremental")`, `latest` where nothing could be built on."""
     events: int
     """Rows that were checked."""
     heads: int
-    """Secrets whose latest event was checked, deleted ones too; 0 at level `control`."""
+    """Secrets whose latest event was checked, deleted ones too; 0 at level `control`, those of
+    the sample at `incremental`."""
     by_key: Mapping[str, int]
     """How many of the checked rows lie under each key id."""
     findings: Sequence[Finding]
@@ -137,6 +158,19 @@ class VerifyReport:
             )
 
 
+def report_of(level: OpenLevel, error: LedgerError) -> VerifyReport:
+    """The report of a verification that ended in TamperedEvent: what all rests on is damaged."""
+    known = {
+        name: error.details.get(name)
+        for name in (
+            "position", "stream", "version", "generation",
+            "expected_fingerprint", "actual_fingerprint", "key_id",
+        )
+    }  # fmt: skip
+    reason = str(error.details.get("reason", error.message))
+    return VerifyReport(level, 0, 0, {}, (Finding("tampered", reason, **known),), 0, 0.0)
+
+
 def _place(finding: Finding) -> str:
     if finding.stream is None:
         return f"position {finding.position}" if finding.position else "the ledger"
@@ -162,7 +196,11 @@ class Tally:
         else:
             self.omitted += 1
 
-    def report(self, level: Level, seconds: float) -> VerifyReport:
+    def add_all(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            self.add(finding)
+
+    def report(self, level: OpenLevel, seconds: float) -> VerifyReport:
         """The report of all that."""
         return VerifyReport(
             level=level,

@@ -53,6 +53,7 @@ class Health:
     """Positions that the slowest inline projection is behind; None if unknown."""
     verified_seconds_ago: float
     verified_level: str
+    """What was verified last; `incremental` for as long as the scrub goes over the rest."""
     round_trip_seconds: float
     warnings: Sequence[str]
     differing: Sequence[str]

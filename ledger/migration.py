@@ -35,6 +35,7 @@ from ledger.following import Follower
 from ledger.gate import Standing, check_state, judge
 from ledger.generation_copy import reseal
 from ledger.log import log
+from ledger.scan import Scan
 from ledger.secret import Secret
 from ledger.state import Head
 from ledger.store.connection import Connection
@@ -43,7 +44,6 @@ from ledger.store.reads import heads_of_generations, read_state
 from ledger.store.schema import read_meta
 from ledger.store.transitions import replace_head
 from ledger.under_way import begin_building, moving, under_way
-from ledger.verify import Scan
 
 __all__ = ["MigrationReport", "check_current_key", "migrate", "rehearse"]
 

@@ -13,13 +13,14 @@ from ledger.append import InlineProjection
 from ledger.boot import BootOptions, boot
 from ledger.creation import upgrade
 from ledger.errors import InvalidKey, LedgerError, LedgerUnavailable, NotALedger, WrongLedger
-from ledger.findings import Level, Tally, check_level
+from ledger.findings import OpenLevel, Tally, check_open_level
 from ledger.following import snapshot
 from ledger.gate import check_not_moved, check_pinned, check_state, judge
 from ledger.health import Lagging
 from ledger.key_sources import ledger_schema, parse_ledger_id, pinned_ledger_id
 from ledger.keys import KeyProvider, Keyring
 from ledger.nodes import HEARTBEAT, Identity
+from ledger.scrub import SCRUB_RATE, check_rate
 from ledger.state import Head
 from ledger.store.closing import close
 from ledger.store.database import Database, address_of, connect, is_engine
@@ -52,7 +53,7 @@ async def open_ledger(
     keyring: Keyring | KeyProvider,
     *,
     create: bool = True,
-    verify: Level = "latest",
+    verify: OpenLevel = "latest",
     read_only: bool = False,
     ledger_id: str | bytes | None = None,
     schema: str | None = None,
@@ -61,6 +62,7 @@ async def open_ledger(
     watch_keys: float | None = None,
     heartbeat: float = HEARTBEAT,
     patience: float = 10.0,
+    scrub_rate: float = SCRUB_RATE,
 ) -> AsyncIterator[SecretLedger]:
     """Open a ledger; the boot gate runs here, before anything is written.
 
@@ -69,7 +71,9 @@ async def open_ledger(
     keyring: the keys, or a provider of them.
     create: make a ledger where the database holds nothing at all.
     verify: "control", "latest" (every secret's head opens) or "full" (every event, and the
-        projections).
+        projections). "incremental": what is new since a verification that was attested, and a
+        sample of the rest, which is gone over once the ledger is open, with the outcome in
+        `health`; "latest" where nothing is attested yet.
     read_only: announce and write nothing.
     ledger_id: the ledger that this must be; no other is opened, and none is made. The
         setting OS_SECRET_LEDGER_ID does the same.
@@ -80,6 +84,7 @@ async def open_ledger(
         what it gives if the gate lets it pass; see `SecretLedger.reload_keys`.
     heartbeat: seconds between two renewals of this node's line; it is live for three of them.
     patience: seconds that a write rides out a database that can't be reached, or is locked.
+    scrub_rate: rows a second that are gone over after an incremental boot.
 
     Raises any refusal of the boot gate; see `ledger.errors`.
     """
@@ -88,7 +93,8 @@ async def open_ledger(
 
     where = _without_text(url)
     del url
-    check_level(verify)
+    check_open_level(verify)
+    check_rate(scrub_rate)
     provider = None if isinstance(keyring, Keyring) else keyring
     keyring = await _keys_of(keyring)
     if watch_keys is not None and provider is None:
@@ -122,6 +128,7 @@ async def open_ledger(
             read_only=read_only,
             patience=patience,
             watch_keys=watch_keys,
+            scrub_rate=scrub_rate,
         )
         try:
             if not read_only:

@@ -30,8 +30,9 @@ from ledger.errors import (
     InvalidName,
     InvalidValue,
     LedgerUnavailable,
+    TamperedEvent,
 )
-from ledger.findings import Level, Tell, VerifyReport
+from ledger.findings import Level, OpenLevel, Tell, VerifyReport, report_of
 from ledger.following import Follower
 from ledger.generations import (
     GenerationInfo,
@@ -41,6 +42,7 @@ from ledger.generations import (
     purge,
 )
 from ledger.health import Health, KeyStatus, Observer, Verified, key_status, tell
+from ledger.incremental import keep_proof, verify_to_open
 from ledger.key_record import KeyRecord
 from ledger.key_watch import KeyWatch
 from ledger.keys import Key, KeyProvider, Keyring
@@ -52,11 +54,13 @@ from ledger.names import normalise_name
 from ledger.nodes import Identity, NodeInfo, list_nodes
 from ledger.opening import init_ledger, open_ledger
 from ledger.presence import Presence
-from ledger.reading import get_secret, list_history, list_secrets, patiently
+from ledger.reading import get_secret, list_history, list_secrets
 from ledger.rekeying import RekeyReport, rekey
 from ledger.retirement import KeyEnd, lose, loss, retire
 from ledger.rotation import Rotation, rotate
+from ledger.scrub import Scrub
 from ledger.store.database import Database
+from ledger.store.patience import Read, patiently
 from ledger.store.reads import head_in_use
 from ledger.values import (
     MAX_CALL,
@@ -99,10 +103,11 @@ class SecretLedger:
         *,
         audit: Audit,
         provider: KeyProvider | None,
-        level: Level,
+        level: OpenLevel,
         read_only: bool,
         patience: float,
         watch_keys: float | None,
+        scrub_rate: float,
     ) -> None:
         self._database = database
         self._meta = booted.meta
@@ -122,6 +127,9 @@ class SecretLedger:
         if not read_only:
             self._presence = Presence(self._follower, identity, booted.differing)
         self._key_watch = None if watch_keys is None else KeyWatch(self.reload_keys, watch_keys)
+        self._scrub = None
+        if booted.report.level == "incremental":
+            self._scrub = Scrub(self._go_over, scrub_rate)
         self.warnings: Sequence[str] = booted.warnings
         """What the boot gate let pass and an operator should hear of."""
         self.created: bool = booted.created
@@ -501,15 +509,15 @@ class SecretLedger:
         check_not_ephemeral(fresh, self._database)
         if bind(fresh, self._meta.ledger_id) == bind(self.keyring, self._meta.ledger_id):
             return False
-        report = None
-        while report is None:  # else a rotation came in between
-            report = await verify_ledger(
+        checked = None
+        while checked is None:  # else a rotation came in between
+            checked = await verify_to_open(
                 self._database,
                 self._meta,
                 await self._follower.judge(fresh),
-                "control" if self._level == "control" else "latest",
+                "latest" if self._level == "full" else self._level,
             )
-        report.raise_if_not_ok()
+        checked.report.raise_if_not_ok()
         await self._follower.adopt(fresh)
         log.info("ledger_keys_reloaded", ledger_id=self.ledger_id)
         await self._announce()
@@ -564,18 +572,40 @@ class SecretLedger:
         the projections). Raises LedgerUnavailable, or TamperedEvent where the control
         stream itself is damaged.
         """
-        report = None
-        while report is None:  # else a rotation came in between
-            report = await verify_ledger(
+        return await self._prove(level, on_progress)
+
+    async def _prove(
+        self, level: Level, on_progress: Tell | None = None, read: Read = patiently
+    ) -> VerifyReport:
+        while True:
+            standing = await self._follower.follow()
+            checked = await verify_ledger(
                 self._database,
                 self._meta,
-                await self._follower.follow(),
+                standing,
                 level,
                 projections=[p for p in self._projections if isinstance(p, CheckedProjection)],
                 on_progress=on_progress,
+                read=read,
             )
-        self._verified = Verified(report, time.monotonic())
-        return report
+            now = await self._follower.follow()
+            if checked is not None and now.control.generation == standing.control.generation:
+                break  # else a rotation or a migration came in between
+        self._verified = Verified(checked.report, time.monotonic())
+        if checked.proof is not None and not self._read_only:
+            await keep_proof(
+                self._database, standing, checked.proof, release=self._identity.release
+            )
+        return checked.report
+
+    async def _go_over(self, read: Read) -> VerifyReport:
+        """All that an incremental boot took on trust, for the scrub."""
+        try:
+            return await self._prove("latest", read=read)
+        except TamperedEvent as error:  # the control stream itself
+            report = report_of("latest", error)
+            self._verified = Verified(report, time.monotonic())
+            return report
 
     async def nodes(self) -> Sequence[NodeInfo]:
         """The nodes that have the ledger open, and the boots that were refused.
@@ -597,7 +627,7 @@ class SecretLedger:
         `within`: seconds; a database that has not answered by then makes it unready.
         """
         look = await self._observer.look(within)
-        tasks = (self._presence, self._key_watch)
+        tasks = (self._presence, self._key_watch, self._scrub)
         return tell(
             self._follower,
             self._verified,
@@ -616,14 +646,15 @@ class SecretLedger:
         return self._follower.keyring
 
     def _start(self) -> None:
-        for task in (self._presence, self._key_watch):
+        for task in (self._presence, self._key_watch, self._scrub):
             if task is not None:
                 task.start()
 
     async def _close(self) -> None:
         with anyio.CancelScope(shield=True):
-            if self._key_watch is not None:
-                await self._key_watch.close()
+            for task in (self._key_watch, self._scrub):
+                if task is not None:
+                    await task.close()
             await self._observer.close()
             await self._writer.close()
             if self._presence is not None:

@@ -3,51 +3,29 @@
 `control` proves the control stream, `latest` also opens the head of every secret and counts
 the rows, `full` opens every event and checks every chain, every position and the projections.
 A library function with a progress callback and a report; the command is a thin shell.
-The scan pages in short transactions up to a bound fixed at its start, in bounded memory, and
-checks each page in a worker thread, so that the event loop stays free; the database is at work
-on the next page meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from anyio import to_thread
-
-from ledger.ahead import ahead
-from ledger.checking import CheckedPage, Rules, missing_positions
-from ledger.control import fold_control
+from ledger.attestation import Proof
+from ledger.checking import Rules
+from ledger.control import Control
 from ledger.errors import TamperedEvent
-from ledger.events import CONTROL_STREAM, Event, EventType
-from ledger.findings import (
-    MAX_FINDINGS,
-    Finding,
-    Level,
-    Progress,
-    Tally,
-    Tell,
-    VerifyReport,
-    check_level,
-)
-from ledger.format import printable
+from ledger.findings import Finding, Level, Tally, Tell, VerifyReport, check_level
 from ledger.gate import Standing
-from ledger.state import CheckedRow, Head, Meta
-from ledger.store.connection import Connection
+from ledger.scan import Scan
+from ledger.state import Head, Meta, State
 from ledger.store.database import Database
-from ledger.store.patience import patiently
-from ledger.store.reads import (
-    check_page,
-    heads_of_generations,
-    heads_page,
-    read_state,
-)
+from ledger.store.patience import Read, patiently
+from ledger.store.reads import read_state
 
-__all__ = ["CheckedProjection", "Scan", "check_projections", "verify_ledger"]
+__all__ = ["Checked", "CheckedProjection", "check_projections", "unchanged", "verify_ledger"]
 
 
 @runtime_checkable
@@ -61,6 +39,16 @@ class CheckedProjection(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of a verification."""
+
+    report: VerifyReport
+    proof: Proof | None = None
+    """What a later boot can build on; None where something was found, or too little looked at."""
+    warnings: Sequence[str] = ()
+
+
 async def verify_ledger(
     database: Database,
     meta: Meta,
@@ -69,7 +57,8 @@ async def verify_ledger(
     *,
     projections: Sequence[CheckedProjection] = (),
     on_progress: Tell | None = None,
-) -> VerifyReport | None:
+    read: Read = patiently,
+) -> Checked | None:
     """Check what lies in `database`, whose control stream `standing` has verified already.
 
     What is written while it runs is never a finding; so None where the control stream has
@@ -77,31 +66,62 @@ async def verify_ledger(
     for a level that there is not.
     """
     check_level(level)
-    began = time.monotonic()
+    began, verified_at = time.monotonic(), time.time_ns() // 1000
     tally = Tally()
     control = standing.control
     if level == "control":
         tally.events = len(control.events)
         tally.by_key.update(e.key_id for e in control.events)
-        return tally.report(level, time.monotonic() - began)
+        return Checked(tally.report(level, time.monotonic() - began))
 
-    state = await patiently(database, lambda c: read_state(c, database, meta), "snapshot")
+    state = await read(database, lambda c: read_state(c, database, meta), "snapshot")
+    head = unchanged(state, control)
+    if head is None:
+        return None
+    scan = Scan(database, Rules(control, standing.keys), tally, on_progress, read)
+    if level == "latest":
+        tally.add_all(await _open_heads_and_count(scan, head))
+    else:
+        tally.heads = await scan.every_event(head)
+        tally.add_all(await scan.count_rows())
+        await scan.other_generations(state.heads, meta)
+        await check_projections(database, head, projections, tally)
+    report = tally.report(level, time.monotonic() - began)
+    if not report.ok or state.last is None:
+        return Checked(report)
+    proof = Proof(
+        generation=head.generation,
+        position=head.position,
+        level=level,
+        heads=report.heads,
+        event_hash=state.last.event_hash,
+        control_hash=control.last.event_hash,
+        head_keys=tuple(key.fingerprint for key in control.keys if key.id in report.by_key),
+        verified_at=verified_at,
+    )
+    return Checked(report, proof)
+
+
+async def _open_heads_and_count(scan: Scan, head: Head) -> list[Finding]:
+    """At once: the database counts, and this process opens. What the count found."""
+    tasks = asyncio.create_task(scan.count_rows()), asyncio.create_task(scan.heads(head))
+    try:
+        found, _ = await asyncio.gather(*tasks)
+        return found
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def unchanged(state: State, control: Control) -> Head | None:
+    """The head row, where the control stream is the one that was verified; None where it has
+    grown. Raises TamperedEvent."""
     head = next((h for h in state.heads if h.generation == control.generation), None)
     if head is None:
         raise TamperedEvent(f"the head row of generation {control.generation} is gone")
     if [e.event_hash for e in state.control] != [e.event_hash for e in control.events]:
         return None
-    scan = Scan(database, Rules(control, standing.keys), tally, on_progress)
-    if level == "latest":
-        await scan.count_rows()
-        await scan.heads(head)
-        return tally.report(level, time.monotonic() - began)
-
-    tally.heads = await scan.every_event(head)
-    await scan.count_rows()
-    await scan.other_generations(state.heads, meta)
-    await check_projections(database, head, projections, tally)
-    return tally.report(level, time.monotonic() - began)
+    return head
 
 
 async def check_projections(
@@ -111,243 +131,3 @@ async def check_projections(
     for projection in projections:
         async for difference in projection.differences(database, head):
             tally.add(Finding("projection", f"{projection.name}: {difference}"))
-
-
-@dataclass(slots=True)
-class Scan:
-    """One pass over one generation; what it finds goes to the tally."""
-
-    database: Database
-    rules: Rules
-    tally: Tally
-    on_progress: Tell | None
-
-    @property
-    def generation(self) -> int:
-        return self.rules.control.generation
-
-    def _tell(self, done: int, total: int) -> None:
-        if self.on_progress is not None:
-            self.on_progress(Progress(done, total))
-
-    async def count_rows(self) -> None:
-        """As many rows as the head row says by now, and each stream's versions are 1 to n.
-
-        So no row lies behind the end of the log or outside of its stream: a head that was
-        given an older version's place, say, where no read comes across it.
-        """
-
-        def unit(
-            connection: Connection,
-        ) -> tuple[Head | None, Sequence[Any], int, list[Sequence[Any]]]:
-            sql = self.database.statements
-            place = {"generation": self.generation}
-            heads = heads_of_generations(connection, self.database)
-            head = next((h for h in heads if h.generation == self.generation), None)
-            counts = connection.execute(sql.count, place).one()
-            in_streams = connection.execute(sql.count_by_stream, place).scalar_one()
-            broken = connection.execute(sql.broken_streams, {**place, "limit": MAX_FINDINGS})
-            return head, counts, in_streams, list(broken)
-
-        head, (count, first, last), in_streams, broken = await patiently(
-            self.database, unit, "snapshot"
-        )
-        if head is None or head.state in ("purging", "purged"):
-            return
-        if (count, first, last) != (head.position, 1, head.position):
-            self.tally.add(
-                Finding(
-                    "tampered",
-                    f"the log has {count} rows at positions {first} to {last}; its head row"
-                    f" says {head.position}",
-                    position=last if isinstance(last, int) and last > head.position else None,
-                    generation=self.generation,
-                )
-            )
-        if in_streams != count:
-            self.tally.add(
-                Finding(
-                    "tampered",
-                    f"the log has {count} rows, and {in_streams} are found by their streams:"
-                    " an index of the database is damaged",
-                    generation=self.generation,
-                )
-            )
-        for stream, rows, lowest, highest in broken:
-            self.tally.add(
-                Finding(
-                    "tampered",
-                    f"it has {rows} rows, of versions {lowest} to {highest}",
-                    stream=printable(stream),
-                    version=highest if isinstance(highest, int) else None,
-                    generation=self.generation,
-                )
-            )
-
-    async def heads(self, head: Head) -> None:
-        """Open the newest event of every secret."""
-        async with aclosing(ahead(self._head_rows())) as pages:
-            async for page in pages:
-                # A head beyond the bound was written meanwhile, over one that had to open.
-                rows = [
-                    CheckedRow(event, None, None, None)
-                    for event in page
-                    if event.position <= head.position and event.stream != CONTROL_STREAM
-                ]
-                for _, finding in (await to_thread.run_sync(self.rules.open, rows)).suspects:
-                    self.tally.add(finding)
-                self.tally.heads += len(rows)
-                self.tally.events += len(rows)
-                self.tally.by_key.update([row.event.key_id for row in rows])
-                self._tell(self.tally.heads, head.position)
-
-    async def _head_rows(self) -> AsyncGenerator[Sequence[Event]]:
-        after: str | None = None
-        while True:
-            page = await patiently(
-                self.database,
-                partial(
-                    heads_page, database=self.database, generation=self.generation, after=after
-                ),
-                "statement",
-            )
-            if not page or page[-1].stream == after:  # no text at all sorts behind all text
-                return
-            after = page[-1].stream
-            yield page
-
-    async def every_event(self, head: Head) -> int:
-        """Open every event and check every chain, position and time up to the head row's.
-
-        Returns how many secrets have begun by then.
-        """
-        secrets = after = time_before = 0
-        async with aclosing(self.pages(head.position)) as pages:
-            async for page in pages:
-                after, time_before = page.last.position, page.last.recorded_at
-                secrets += sum(
-                    row.event.version == 1 and row.event.stream != CONTROL_STREAM
-                    for row in page.rows
-                )
-                self._tell(after, head.position)
-        if after != head.position:
-            self.tally.add(missing_positions(self.generation, after + 1, head.position))
-        elif time_before != head.recorded_at:
-            self.tally.add(
-                Finding(
-                    "tampered",
-                    f"the head row's time is {head.recorded_at}, the last event's {time_before}",
-                    generation=self.generation,
-                )
-            )
-        return secrets
-
-    async def pages(
-        self, bound: int, *, after: int = 0, time_before: int = 0
-    ) -> AsyncGenerator[CheckedPage]:
-        """The events above position `after` up to `bound`, page by page, each checked."""
-        async with aclosing(ahead(self._rows(after, bound))) as pages:
-            async for rows in pages:
-                page = await to_thread.run_sync(self.rules.check, rows, after, time_before)
-                for row, finding in page.suspects:
-                    if row is None or not await self._accounted_for(row):
-                        self.tally.add(finding)
-                after, time_before = page.last.position, page.last.recorded_at
-                self.tally.events += len(rows)
-                self.tally.by_key.update([row.event.key_id for row in rows])
-                yield page
-
-    async def _rows(self, after: int, bound: int) -> AsyncGenerator[Sequence[CheckedRow]]:
-        while after < bound:
-            rows = await patiently(
-                self.database,
-                partial(
-                    check_page,
-                    database=self.database,
-                    generation=self.generation,
-                    after=after,
-                    bound=bound,
-                ),
-                "snapshot",
-            )
-            if not rows or rows[-1].event.position <= after:
-                return
-            after = rows[-1].event.position
-            yield rows
-
-    async def _accounted_for(self, row: CheckedRow) -> bool:
-        """Whether the log itself says, under a seal, that this damage was ended.
-
-        A `secret.destroyed` over a head that does not open states so, and chains to the row
-        as it was found: that row is accounted for, as long as it stays as it was found.
-        """
-        event = row.event
-        if event.event_type == EventType.DESTROYED and event.version > 1:
-            damaged = await self._version(event.stream, event.version - 1)
-            return damaged is not None and self.rules.ends(event, damaged)
-        end = await self._version(event.stream, event.version + 1)
-        return end is not None and self.rules.ends(end, event)
-
-    async def _version(self, stream: str, version: int) -> Event | None:
-        if not 0 < version < 2**63:
-            return None
-
-        def unit(connection: Connection) -> Event | None:
-            row = connection.execute(
-                self.database.statements.event_of_version,
-                {
-                    "generation": self.generation,
-                    "stream": self.database.text(stream),
-                    "version": version,
-                },
-            ).first()
-            return None if row is None else Event.of_row(row)
-
-        return await patiently(self.database, unit, "statement")
-
-    async def other_generations(self, heads: Sequence[Head], meta: Meta) -> None:
-        """Closed generations still chain; what no head row knows of is not ours."""
-        states = {h.generation: h for h in heads}
-
-        def unit(connection: Connection) -> list[tuple[int, int, int, int]]:
-            sql = self.database.statements.generations_of_events
-            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(sql)]
-
-        found = await patiently(self.database, unit, "statement")
-        for generation, count, first, _ in found:
-            head = states.get(generation)
-            if head is None or head.state == "purged":
-                self.tally.add(
-                    Finding(
-                        "tampered",
-                        f"{count} rows lie in generation {generation}, which"
-                        + (" does not exist" if head is None else " was purged"),
-                        position=first,
-                        generation=generation,
-                    )
-                )
-            elif head.state == "closed" and generation != self.generation:
-                await self._closed_generation(head, meta)
-        with_rows = {generation for generation, *_ in found}
-        for head in heads:
-            if head.state in ("closed", "moved") and head.generation not in with_rows:
-                self.tally.add(
-                    Finding(
-                        "tampered",
-                        f"generation {head.generation} is {head.state} and has no rows",
-                        generation=head.generation,
-                    )
-                )
-
-    async def _closed_generation(self, head: Head, meta: Meta) -> None:
-        state = await patiently(
-            self.database, lambda c: read_state(c, self.database, meta, head.generation), "snapshot"
-        )
-        try:
-            control = fold_control(meta.ledger_id, head.generation, state.control)
-        except TamperedEvent as error:
-            self.tally.add(Finding("tampered", error.message, generation=head.generation))
-            return
-        rules = Rules(control, self.rules.keys, missing_keys_matter=False)
-        scan = Scan(self.database, rules, self.tally, self.on_progress)
-        await scan.every_event(head)

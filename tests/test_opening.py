@@ -64,7 +64,7 @@ async def test_a_level_that_there_is_not_is_refused_not_taken_for_another(
     database_url: str,
 ) -> None:
     error = await refused(database_url, InvalidValue, OLD, verify="Latest")
-    assert "control, latest, full" in error.message
+    assert "control, incremental, latest, full" in error.message
     async with opened(database_url, OLD) as ledger:
         with pytest.raises(InvalidValue):
             await ledger.verify(cast(Any, "all"))

@@ -62,26 +62,14 @@ async def verify(
                 report = await ledger.verify(level, on_progress=tell)
     except TamperedEvent as error:
         # The control stream itself, or the file below it: reported like any other damage.
+        from ledger.findings import report_of
+
         damage = error
-        report = _report_of(level, error)
+        report = report_of(level, error)
     _show(output, report)
     if damage is not None:
         raise damage
     report.raise_if_not_ok()
-
-
-def _report_of(level: Literal["latest", "full", "control"], error: TamperedEvent) -> VerifyReport:
-    from ledger.findings import Finding, VerifyReport
-
-    known = {
-        name: error.details.get(name)
-        for name in (
-            "position", "stream", "version", "generation",
-            "expected_fingerprint", "actual_fingerprint", "key_id",
-        )
-    }  # fmt: skip
-    reason = str(error.details.get("reason", error.message))
-    return VerifyReport(level, 0, 0, {}, (Finding("tampered", reason, **known),), 0, 0.0)
 
 
 def _show(output: Output, report: VerifyReport) -> None:

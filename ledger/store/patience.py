@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import anyio
 
@@ -12,9 +12,20 @@ from ledger.store.connection import Connection
 from ledger.store.database import Database, Mode
 from ledger.store.translate import is_transient
 
-__all__ = ["patiently"]
+__all__ = ["Read", "patiently"]
 
 T = TypeVar("T")
+
+
+class Read(Protocol):
+    """How a long scan reads: `patiently`, or slower."""
+
+    async def __call__(
+        self, database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
+    ) -> T:
+        """Run a read."""
+        ...
+
 
 RETRIES: Final = (0.0, 0.05, 0.2, 0.5)
 """Pauses in seconds before a read is tried again: a pool's connections may all be stale."""

@@ -9,16 +9,19 @@ from ledger.events import CONTROL_STREAM, Event
 from ledger.state import CheckedRow, Head, Meta, Move, State
 from ledger.store.connection import Connection, Statement
 from ledger.store.database import Database
-from ledger.store.statements import whole
+from ledger.store.statements import DRAWN_NAMES, whole
 
 __all__ = [
+    "DRAWN",
     "PAGE",
     "Found",
     "check_page",
+    "event_at",
     "events_page",
     "find",
     "first_under",
     "head_in_use",
+    "heads_at",
     "heads_of_generations",
     "heads_page",
     "last_event",
@@ -30,6 +33,7 @@ __all__ = [
 
 PAGE: Final = 500
 """Rows a page: a few hundred kB, a few milliseconds."""
+DRAWN: Final = len(DRAWN_NAMES)
 PAGE_BYTES: Final = 8 * 1024 * 1024
 """A page ends early, with at least one row, once its sealed bytes exceed this."""
 
@@ -68,9 +72,15 @@ def read_state(
 
 def last_event(connection: Connection, database: Database, head: Head) -> Event | None:
     """The event at the position that a head row states."""
+    return event_at(connection, database, head.generation, head.position)
+
+
+def event_at(
+    connection: Connection, database: Database, generation: int, position: int
+) -> Event | None:
+    """The event at a position."""
     rows = connection.execute(
-        database.statements.event_at_position,
-        {"generation": head.generation, "position": head.position},
+        database.statements.event_at_position, {"generation": generation, "position": position}
     )
     return _first(rows)
 
@@ -249,3 +259,16 @@ def heads_page(
         },
     )
     return _events(connection, database, rows)
+
+
+def heads_at(
+    connection: Connection, database: Database, generation: int, positions: Sequence[int]
+) -> list[tuple[int, Event]]:
+    """For the event at each of a few positions, up to `DRAWN`: its place, and the newest event
+    of its stream. One that is not found is left out."""
+    padded = [*positions, *[positions[0]] * (DRAWN - len(positions))]
+    drawn = dict(zip(DRAWN_NAMES, padded, strict=True))
+    rows = connection.execute(database.statements.heads_at, {"generation": generation, **drawn})
+    return [
+        (row[12], Event.of_row(row[:12])) for row in whole(connection, database.statements, rows)
+    ]

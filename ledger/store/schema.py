@@ -36,6 +36,7 @@ OUR_TABLES: Final = frozenset(
         "secret_event",
         "ledger_node",
         "ledger_move",
+        "ledger_attestation",
         "secret_current",
         "projection_checkpoint",
         "sys_secret",

@@ -28,11 +28,21 @@ EVENT_COLUMNS: Final = (
     " recorded_at, metadata, prev_hash, sealed, event_hash"
 )
 HEAD_COLUMNS: Final = "generation, position, recorded_at, key_epoch, state"
+ATTESTATION_COLUMNS: Final = (
+    "generation, format, position, level, heads, event_hash, control_hash, head_keys,"
+    " verified_at, release, key_id, key_fingerprint, mac"
+)
 NODE_COLUMNS: Final = (
     "node_id, node, host, pid, release, state, key_id, key_fingerprint, pending_id,"
     " pending_fingerprint, readable, position, reason, refusals, heartbeat, started_at, last_seen"
 )
-_NODE_VALUES: Final = ", ".join(f":{column.strip()}" for column in NODE_COLUMNS.split(","))
+
+
+def _named(columns: str) -> str:
+    return ", ".join(f":{column.strip()}" for column in columns.split(","))
+
+
+_NODE_VALUES: Final = _named(NODE_COLUMNS)
 _NODE_RENEWED: Final = ", ".join(
     f"{column} = excluded.{column}"
     for column in (
@@ -40,6 +50,8 @@ _NODE_RENEWED: Final = ", ".join(
         "position", "reason", "heartbeat", "last_seen",
     )
 )  # fmt: skip
+DRAWN_NAMES: Final = tuple(f"p{n}" for n in range(50))
+"""The parameters of `heads_at`, each a position: few enough, for a value may have a MiB."""
 SMALL: Final = 16 * 1024
 """Sealed bytes up to here come with a page; larger ones are fetched row by row, so that
 no page is larger than memory allows, whatever the values."""
@@ -103,6 +115,14 @@ CROSS JOIN {s}secret_event AS e
 WHERE e.generation = :generation AND e.stream = names.stream
  AND e.version = (SELECT max(v.version) FROM {s}secret_event AS v
                   WHERE v.generation = :generation AND v.stream = names.stream)
+"""
+# Of streams that are found by an event of theirs.
+_HEADS_AT: Final = f"""
+SELECT {_P}, names.position
+FROM (
+    SELECT f.position, f.stream FROM {{s}}secret_event AS f
+    WHERE f.generation = :generation AND f.position IN ({_named(",".join(DRAWN_NAMES))})
+) AS names {{newest}}
 """
 _HEAD_KEYS: Final = "e.stream, e.key_id, e.key_fingerprint"
 
@@ -220,6 +240,16 @@ class Statements:
             " VALUES (:generation, :move_id, :place)"
         )
 
+        self.attestation: Final = sql(
+            f"SELECT {ATTESTATION_COLUMNS} FROM {{s}}ledger_attestation"
+            " WHERE generation = :generation"
+        )
+        self.forget_attestations: Final = sql("DELETE FROM {s}ledger_attestation")
+        self.insert_attestation: Final = sql(
+            f"INSERT INTO {{s}}ledger_attestation ({ATTESTATION_COLUMNS})"
+            f" VALUES ({_named(ATTESTATION_COLUMNS)})"
+        )
+
         self.latest: Final = sql(_FIND, version=_LATEST_VERSION)
         self.version: Final = sql(_FIND, version=":version")
         self.at: Final = sql(_FIND, version=_VERSION_AT)
@@ -285,6 +315,7 @@ class Statements:
         )
         self.heads_page_from: Final = sql(_HEADS, after=">=", what=_P, newest=newest)
         self.heads_page_after: Final = sql(_HEADS, after=">", what=_P, newest=newest)
+        self.heads_at: Final = sql(_HEADS_AT, newest=newest)
         self.head_keys_from: Final = sql(_HEADS, after=">=", what=_HEAD_KEYS, newest=newest)
         self.head_keys_after: Final = sql(_HEADS, after=">", what=_HEAD_KEYS, newest=newest)
         self.event_keys: Final = sql(
@@ -308,9 +339,12 @@ class Statements:
             "SELECT (SELECT min(position) FROM {s}secret_event WHERE generation = :generation),"
             " (SELECT max(position) FROM {s}secret_event WHERE generation = :generation)"
         )
-        # Counted by way of the index that every read of a secret takes.
+        # Counted by way of the index that every read of a secret takes; and how many streams
+        # are not whole.
         self.count_by_stream: Final = sql(
-            "SELECT CAST(coalesce(sum(n), 0) AS BIGINT) FROM (SELECT count(*) AS n"
+            "SELECT CAST(coalesce(sum(n), 0) AS BIGINT),"
+            " coalesce(sum(CASE WHEN lowest <> 1 OR highest <> n THEN 1 ELSE 0 END), 0)"
+            " FROM (SELECT count(*) AS n, min(version) AS lowest, max(version) AS highest"
             " FROM {s}secret_event WHERE generation = :generation GROUP BY stream) AS s"
         )
         self.broken_streams: Final = sql(

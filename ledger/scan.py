@@ -1,0 +1,314 @@
+"""One pass over a generation, in bounded memory: what it finds goes to a tally.
+
+Pages in short transactions up to a bound that its caller fixes, and checks each page in a
+worker thread, so that the event loop stays free; the database is at work on the next page
+meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from secrets import SystemRandom
+from typing import Any
+
+from anyio import to_thread
+
+from ledger.ahead import ahead
+from ledger.checking import CheckedPage, Rules, missing_positions
+from ledger.control import fold_control
+from ledger.errors import TamperedEvent
+from ledger.events import CONTROL_STREAM, Event, EventType
+from ledger.findings import MAX_FINDINGS, Finding, Progress, Tally, Tell
+from ledger.format import printable
+from ledger.state import CheckedRow, Head, Meta
+from ledger.store.connection import Connection
+from ledger.store.database import Database
+from ledger.store.patience import Read, patiently
+from ledger.store.reads import (
+    DRAWN,
+    check_page,
+    heads_at,
+    heads_of_generations,
+    heads_page,
+    read_state,
+)
+
+__all__ = ["Scan"]
+
+
+@dataclass(slots=True)
+class Scan:
+    """One pass over one generation; what it finds goes to the tally."""
+
+    database: Database
+    rules: Rules
+    tally: Tally
+    on_progress: Tell | None = None
+    read: Read = patiently
+
+    @property
+    def generation(self) -> int:
+        return self.rules.control.generation
+
+    def _tell(self, done: int, total: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(Progress(done, total))
+
+    async def count_rows(self) -> list[Finding]:
+        """As many rows as the head row says by now, and each stream's versions are 1 to n.
+
+        So no row lies behind the end of the log or outside of its stream: a head that was
+        given an older version's place, say, where no read comes across it.
+        """
+
+        def unit(
+            connection: Connection,
+        ) -> tuple[Head | None, Sequence[Any], int, Sequence[Sequence[Any]]]:
+            sql = self.database.statements
+            place = {"generation": self.generation}
+            heads = heads_of_generations(connection, self.database)
+            head = next((h for h in heads if h.generation == self.generation), None)
+            counts = connection.execute(sql.count, place).one()
+            in_streams, not_whole = connection.execute(sql.count_by_stream, place).one()
+            broken: Sequence[Sequence[Any]] = ()
+            if not_whole:  # rare: to count them all at once is cheaper than to list them
+                listed = connection.execute(sql.broken_streams, {**place, "limit": MAX_FINDINGS})
+                broken = [tuple(row) for row in listed]
+            return head, counts, in_streams, broken
+
+        head, (count, first, last), in_streams, broken = await self.read(
+            self.database, unit, "snapshot"
+        )
+        if head is None or head.state in ("purging", "purged"):
+            return []
+        found: list[Finding] = []
+        if (count, first, last) != (head.position, 1, head.position):
+            found.append(
+                Finding(
+                    "tampered",
+                    f"the log has {count} rows at positions {first} to {last}; its head row"
+                    f" says {head.position}",
+                    position=last if isinstance(last, int) and last > head.position else None,
+                    generation=self.generation,
+                )
+            )
+        if in_streams != count:
+            found.append(
+                Finding(
+                    "tampered",
+                    f"the log has {count} rows, and {in_streams} are found by their streams:"
+                    " an index of the database is damaged",
+                    generation=self.generation,
+                )
+            )
+        found += [
+            Finding(
+                "tampered",
+                f"it has {rows} rows, of versions {lowest} to {highest}",
+                stream=printable(stream),
+                version=highest if isinstance(highest, int) else None,
+                generation=self.generation,
+            )
+            for stream, rows, lowest, highest in broken
+        ]
+        return found
+
+    async def heads(self, head: Head) -> None:
+        """Open the newest event of every secret."""
+        async with aclosing(ahead(self._head_rows())) as pages:
+            async for page in pages:
+                await self._open_heads(page, head)
+                self._tell(self.tally.heads, head.position)
+
+    async def _head_rows(self) -> AsyncGenerator[Sequence[Event]]:
+        after: str | None = None
+        while True:
+            page = await self.read(
+                self.database,
+                partial(
+                    heads_page, database=self.database, generation=self.generation, after=after
+                ),
+                "statement",
+            )
+            if not page or page[-1].stream == after:  # no text at all sorts behind all text
+                return
+            after = page[-1].stream
+            yield page
+
+    async def sample(self, head: Head, bound: int, size: int) -> None:
+        """Open the newest event of the secrets that have an event at one of `size` positions up
+        to `bound`, drawn so that nobody can tell them beforehand; at all where there are no more.
+        """
+        drawn = SystemRandom().sample(range(1, bound + 1), min(size, bound))
+        seen: set[str] = set()
+        for start in range(0, len(drawn), DRAWN):
+            asked = drawn[start : start + DRAWN]
+            found = await self.read(
+                self.database,
+                partial(
+                    heads_at, database=self.database, generation=self.generation, positions=asked
+                ),
+                "snapshot",
+            )
+            for position in sorted(set(asked) - {position for position, _ in found}):
+                why = "no event is found at this position, or none in its stream"
+                self.tally.add(
+                    Finding("tampered", why, position=position, generation=self.generation)
+                )
+            fresh = {event.stream: event for _, event in found if event.stream not in seen}
+            await self._open_heads(fresh.values(), head)
+            seen.update(fresh)
+
+    async def _open_heads(self, events: Iterable[Event], head: Head) -> None:
+        # A head beyond the bound was written meanwhile, over one that had to open.
+        rows = [
+            CheckedRow(event, None, None, None)
+            for event in events
+            if event.position <= head.position and event.stream != CONTROL_STREAM
+        ]
+        for _, finding in (await to_thread.run_sync(self.rules.open, rows)).suspects:
+            self.tally.add(finding)
+        self.tally.heads += len(rows)
+        self.tally.events += len(rows)
+        self.tally.by_key.update([row.event.key_id for row in rows])
+
+    async def every_event(self, head: Head, *, after: int = 0, time_before: int = 0) -> int:
+        """Open every event above position `after`, whose event was recorded at `time_before`,
+        and check every chain, position and time up to the head row's.
+
+        Returns how many secrets have begun there.
+        """
+        secrets = 0
+        newer = self.pages(head.position, after=after, time_before=time_before)
+        async with aclosing(newer) as pages:
+            async for page in pages:
+                after, time_before = page.last.position, page.last.recorded_at
+                secrets += sum(
+                    row.event.version == 1 and row.event.stream != CONTROL_STREAM
+                    for row in page.rows
+                )
+                self._tell(after, head.position)
+        if after != head.position:
+            self.tally.add(missing_positions(self.generation, after + 1, head.position))
+        elif time_before != head.recorded_at:
+            self.tally.add(
+                Finding(
+                    "tampered",
+                    f"the head row's time is {head.recorded_at}, the last event's {time_before}",
+                    generation=self.generation,
+                )
+            )
+        return secrets
+
+    async def pages(
+        self, bound: int, *, after: int = 0, time_before: int = 0
+    ) -> AsyncGenerator[CheckedPage]:
+        """The events above position `after` up to `bound`, page by page, each checked."""
+        async with aclosing(ahead(self._rows(after, bound))) as pages:
+            async for rows in pages:
+                page = await to_thread.run_sync(self.rules.check, rows, after, time_before)
+                for row, finding in page.suspects:
+                    if row is None or not await self._accounted_for(row):
+                        self.tally.add(finding)
+                after, time_before = page.last.position, page.last.recorded_at
+                self.tally.events += len(rows)
+                self.tally.by_key.update([row.event.key_id for row in rows])
+                yield page
+
+    async def _rows(self, after: int, bound: int) -> AsyncGenerator[Sequence[CheckedRow]]:
+        while after < bound:
+            rows = await self.read(
+                self.database,
+                partial(
+                    check_page,
+                    database=self.database,
+                    generation=self.generation,
+                    after=after,
+                    bound=bound,
+                ),
+                "snapshot",
+            )
+            if not rows or rows[-1].event.position <= after:
+                return
+            after = rows[-1].event.position
+            yield rows
+
+    async def _accounted_for(self, row: CheckedRow) -> bool:
+        """Whether the log itself says, under a seal, that this damage was ended.
+
+        A `secret.destroyed` over a head that does not open states so, and chains to the row
+        as it was found: that row is accounted for, as long as it stays as it was found.
+        """
+        event = row.event
+        if event.event_type == EventType.DESTROYED and event.version > 1:
+            damaged = await self._version(event.stream, event.version - 1)
+            return damaged is not None and self.rules.ends(event, damaged)
+        end = await self._version(event.stream, event.version + 1)
+        return end is not None and self.rules.ends(end, event)
+
+    async def _version(self, stream: str, version: int) -> Event | None:
+        if not 0 < version < 2**63:
+            return None
+
+        def unit(connection: Connection) -> Event | None:
+            row = connection.execute(
+                self.database.statements.event_of_version,
+                {
+                    "generation": self.generation,
+                    "stream": self.database.text(stream),
+                    "version": version,
+                },
+            ).first()
+            return None if row is None else Event.of_row(row)
+
+        return await self.read(self.database, unit, "statement")
+
+    async def other_generations(self, heads: Sequence[Head], meta: Meta) -> None:
+        """Closed generations still chain; what no head row knows of is not ours."""
+        states = {h.generation: h for h in heads}
+
+        def unit(connection: Connection) -> list[tuple[int, int, int, int]]:
+            sql = self.database.statements.generations_of_events
+            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(sql)]
+
+        found = await self.read(self.database, unit, "statement")
+        for generation, count, first, _ in found:
+            head = states.get(generation)
+            if head is None or head.state == "purged":
+                self.tally.add(
+                    Finding(
+                        "tampered",
+                        f"{count} rows lie in generation {generation}, which"
+                        + (" does not exist" if head is None else " was purged"),
+                        position=first,
+                        generation=generation,
+                    )
+                )
+            elif head.state == "closed" and generation != self.generation:
+                await self._closed_generation(head, meta)
+        with_rows = {generation for generation, *_ in found}
+        for head in heads:
+            if head.state in ("closed", "moved") and head.generation not in with_rows:
+                self.tally.add(
+                    Finding(
+                        "tampered",
+                        f"generation {head.generation} is {head.state} and has no rows",
+                        generation=head.generation,
+                    )
+                )
+
+    async def _closed_generation(self, head: Head, meta: Meta) -> None:
+        state = await self.read(
+            self.database, lambda c: read_state(c, self.database, meta, head.generation), "snapshot"
+        )
+        try:
+            control = fold_control(meta.ledger_id, head.generation, state.control)
+        except TamperedEvent as error:
+            self.tally.add(Finding("tampered", error.message, generation=head.generation))
+            return
+        rules = Rules(control, self.rules.keys, missing_keys_matter=False)
+        scan = Scan(self.database, rules, self.tally, self.on_progress, self.read)
+        await scan.every_event(head)

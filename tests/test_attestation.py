@@ -1,0 +1,144 @@
+"""Attestations of earlier verifications: what authenticates, and nothing else. No database."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from typing import Any
+
+import pytest
+from control_streams import GENESIS, LEDGER, A, B, C, Stream, about, added, rotated
+
+from ledger.attestation import Attestation, Proof, attest, judge
+from ledger.control import Control, fold_control
+from ledger.events import EventType
+from ledger.keys import Key, LedgerKey
+
+HELD = {key.fingerprint: key for key in (A, B)}
+ROTATED = rotated(GENESIS, A, B, 2, position=10)
+"""A is active up to position 10, B from position 11 on."""
+
+
+def control(events: Stream = ROTATED) -> Control:
+    return fold_control(LEDGER, 0, events)
+
+
+def attested(key: LedgerKey = B, position: int = 20, ledger_id: bytes = LEDGER) -> Attestation:
+    proof = Proof(
+        generation=0,
+        position=position,
+        level="latest",
+        heads=7,
+        event_hash=bytes([1]) * 32,
+        control_hash=bytes([2]) * 32,
+        head_keys=(A.fingerprint, B.fingerprint),
+        verified_at=1_790_000_000_000_000,
+    )
+    return attest(proof, ledger_id, key, key_id=key.id, release="1.0")
+
+
+def test_what_the_active_key_attested_is_authentic() -> None:
+    assert judge(control(), HELD, attested()) == "authentic"
+    assert attested().fingerprints == {A.fingerprint, B.fingerprint}
+
+
+def test_it_is_authenticated_over_the_documented_bytes() -> None:
+    def lp(word: bytes) -> bytes:
+        return struct.pack(">H", len(word)) + word
+
+    root = bytes(range(1, 33))  # B's
+    namespace = b"secret-ledger/v1/"
+    info = namespace + b"boot-attestation\x00" + LEDGER
+    key = hmac.digest(root, info + b"\x01", "sha256")  # HKDF-Expand, its first block
+    message = (
+        namespace + b"boot-attestation\x00\x01" + LEDGER
+        + struct.pack(">IQQq", 0, 20, 7, 1_790_000_000_000_000)
+        + bytes([1]) * 32 + bytes([2]) * 32 + B.fingerprint
+        + lp(b"latest") + lp(b"1.0") + lp(b"k-b")
+        + lp(b"".join(sorted((A.fingerprint, B.fingerprint))))
+    )  # fmt: skip
+    assert attested().mac == hmac.new(key, message, hashlib.sha256).digest()
+
+
+EDITS: list[dict[str, Any]] = [
+    {"generation": 1},
+    {"position": 21},
+    {"position": 12},
+    {"position": 0},
+    {"position": -1},
+    {"position": 2**63},
+    {"level": "full"},
+    {"heads": 8},
+    {"event_hash": bytes(32)},
+    {"event_hash": bytes(31)},
+    {"control_hash": bytes(32)},
+    {"head_keys": B.fingerprint},
+    {"head_keys": b""},
+    {"head_keys": A.fingerprint + B.fingerprint[:5]},
+    {"verified_at": 1_790_000_000_000_001},
+    {"release": "1.1"},
+    {"release": "\udcff"},
+    {"key_id": "k-a"},
+    {"key_fingerprint": A.fingerprint},
+    {"key_fingerprint": C.fingerprint},
+    {"mac": bytes(32)},
+    {"mac": b""},
+    # The words pushed together differently: the encoding is injective.
+    {"level": "latest1", "release": ".0"},
+    {"release": "1.0k-", "key_id": "b"},
+    {"event_hash": bytes([1]) * 31, "control_hash": bytes([1]) + bytes([2]) * 32},
+    # What no column of these types can hold.
+    {"position": "20"},
+    {"position": 20.0},
+    {"mac": "text"},
+    {"key_fingerprint": None},
+    {"format": "1"},
+]
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=repr)
+def test_an_edited_one_is_forged(edit: dict[str, Any]) -> None:
+    assert judge(control(), HELD, attested()._replace(**edit)) == "forged"
+
+
+def test_one_of_another_ledger_is_forged_under_the_same_root_key_too() -> None:
+    root = Key.from_bytes(bytes(range(1, 33)), "k-b")
+    elsewhere = bytes(16)
+    theirs = attested(root.for_ledger(elsewhere), ledger_id=elsewhere)
+    assert judge(control(), HELD, theirs) == "forged"
+    disguised = theirs._replace(key_fingerprint=B.fingerprint)
+    assert judge(control(), HELD, disguised) == "forged"
+
+
+def test_an_authentic_one_of_another_generation_is_forged_here() -> None:
+    proof = Proof(1, 20, "latest", 0, bytes(32), bytes(32), (), 0)
+    theirs = attest(proof, LEDGER, B, key_id="k-b", release="1.0")
+    assert judge(control(), HELD, theirs) == "forged"
+
+
+def test_an_old_key_attests_its_own_time_and_nothing_later() -> None:
+    assert judge(control(), HELD, attested(A, position=10)) == "authentic"
+    assert judge(control(), HELD, attested(A, position=11)) == "forged"
+    assert judge(control(), HELD, attested(B, position=11)) == "authentic"
+    assert judge(control(), HELD, attested(B, position=10)) == "forged"
+
+
+def test_a_key_that_the_ledger_does_not_know_attests_nothing() -> None:
+    held = {**HELD, C.fingerprint: C}
+    assert judge(control(), held, attested(C)) == "forged"
+
+
+def test_one_under_a_key_that_is_not_held_can_t_be_told() -> None:
+    only_new = {B.fingerprint: B}
+    assert judge(control(), only_new, attested(A, position=10)) == "unknown"
+
+
+@pytest.mark.parametrize("end", [EventType.KEY_RETIRED, EventType.KEY_LOST])
+def test_a_key_that_was_given_up_attests_nothing(end: str) -> None:
+    events = added(ROTATED, end, about(A, counts={}), B)
+    assert judge(control(events), HELD, attested(A, position=10)) == "unknown"
+
+
+def test_one_in_a_format_of_another_release_is_left_alone() -> None:
+    assert judge(control(), HELD, attested()._replace(format=2)) == "unknown"
