@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ledger import SecretLedger
@@ -16,19 +17,24 @@ class Transactions:
         self.begun = 0
 
 
-@contextmanager
-def interrupted(
+@asynccontextmanager
+async def interrupted(
     ledger: SecretLedger, at: int, meanwhile: Callable[[], Awaitable[object]]
-) -> Iterator[Transactions]:
-    """Await `meanwhile` just before the ledger's transaction number `at`, from now on; 0: never."""
+) -> AsyncIterator[Transactions]:
+    """Await `meanwhile` just before the ledger's transaction number `at`, from now on; 0: never.
+
+    It comes to its end, also where the ledger's own task is cancelled: it is somebody else's.
+    """
     database: Any = ledger.database
     run = database.run
     seen = Transactions()
+    others: list[asyncio.Future[object]] = []
 
     async def counted(unit: object, mode: object) -> object:
         seen.begun += 1
         if seen.begun == at:
-            await meanwhile()
+            others.append(asyncio.ensure_future(meanwhile()))
+            await asyncio.shield(others[0])
         return await run(unit, mode)
 
     database.run = counted
@@ -36,3 +42,4 @@ def interrupted(
         yield seen
     finally:
         del database.run
+        await asyncio.gather(*others)

@@ -80,19 +80,18 @@ Meanwhile = Callable[[str], Awaitable[object]]
 async def steps(url: str) -> int:
     """How many transactions a migration takes."""
     async with migrator(url) as ledger:
-        with interrupted(ledger, 0, ledger.nodes) as seen:
+        async with interrupted(ledger, 0, ledger.nodes) as seen:
             await ledger.migrate()
         return seen.begun
 
 
 async def interfered(url: str, step: int, meanwhile: Meanwhile) -> LedgerError | None:
     """Migrate, with something done before one of its transactions: how it was refused."""
-    async with migrator(url) as ledger:
-        with interrupted(ledger, step, lambda: meanwhile(url)):
-            try:
-                await ledger.migrate()
-            except LedgerError as error:
-                return error
+    async with migrator(url) as ledger, interrupted(ledger, step, lambda: meanwhile(url)):
+        try:
+            await ledger.migrate()
+        except LedgerError as error:
+            return error
     return None
 
 
@@ -319,12 +318,14 @@ async def test_a_rotation_at_any_step_is_refused_while_it_is_built_and_else_come
                 else:
                     assert "building" not in heads
 
-        async with opened(url, NEW, OLD, THIRD, node="migrator", verify="control") as ledger:
-            with interrupted(ledger, step, partial(rotate, url)):
-                try:
-                    await ledger.migrate()
-                except KeyReused:  # the configured key is not the active one any more
-                    assert not refused
+        async with (
+            opened(url, NEW, OLD, THIRD, node="migrator", verify="control") as ledger,
+            interrupted(ledger, step, partial(rotate, url)),
+        ):
+            try:
+                await ledger.migrate()
+            except KeyReused:  # the configured key is not the active one any more
+                assert not refused
         refusals += bool(refused)
         assert (await in_use(url)) in ((0, "absent"), (1, "closed"))
         async with opened(url, NEW, OLD, THIRD, create=False, verify="full") as ledger:

@@ -186,7 +186,7 @@ async def test_a_head_that_is_written_at_any_step_is_left_alone_and_not_passed_o
                 await ledger.delete("s/1")
                 await ledger.put_many({"s/4": "new", "s/9": "new"})
 
-            with interrupted(ledger, step, write):
+            async with interrupted(ledger, step, write):
                 done = await ledger.rekey()
             assert done.ok
             assert done.rekeyed + done.already >= 6
@@ -218,7 +218,7 @@ async def test_a_rotation_or_a_migration_at_any_step_is_followed(
                 await (other.rotate() if active is THIRD else other.migrate())
 
         async with opened(url, NEW, OLD, THIRD) as ledger:
-            with interrupted(ledger, step, meanwhile):
+            async with interrupted(ledger, step, meanwhile):
                 done = await ledger.rekey()
             assert (done.key_id, done.ok) == (key_id if happened else "k-new", True)
             assert {key for key, _ in (await heads(ledger)).values()} == {done.key_id}

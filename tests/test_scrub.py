@@ -73,7 +73,7 @@ async def test_damage_that_it_finds_turns_the_node_unready_and_is_logged(
             await attacker.sql("UPDATE secret_event SET metadata = '{ }' WHERE stream = 'n/0700'")
 
     async with incremental(attested, scrub_rate=1e9) as ledger:
-        with interrupted(ledger, 1, damage):  # after the boot's sample, before the first page
+        async with interrupted(ledger, 1, damage):  # after the boot's sample, before the first page
             await scrubbed(ledger)
         health = await ledger.health()
         assert not health.ready
@@ -95,7 +95,7 @@ async def test_a_damaged_control_stream_turns_the_node_unready(attested: str) ->
             await attacker.sql("UPDATE secret_event SET metadata = '{}' WHERE position = 1")
 
     async with incremental(attested, scrub_rate=1e9) as ledger:
-        with interrupted(ledger, 1, damage):
+        async with interrupted(ledger, 1, damage):
             await scrubbed(ledger)
         assert not (await ledger.health()).ready
 
@@ -143,7 +143,7 @@ async def test_what_is_written_rotated_and_rekeyed_meanwhile_is_no_finding(
         done.append("all")
 
     async with incremental(attested, NEW, OLD, scrub_rate=1e9) as ledger:
-        with interrupted(ledger, at, meanwhile):
+        async with interrupted(ledger, at, meanwhile):
             await scrubbed(ledger)
         assert done
         assert (await ledger.health()).ready
@@ -162,7 +162,7 @@ async def test_a_generation_that_is_left_meanwhile_is_gone_over_anew(
         done.append("all")
 
     async with incremental(attested, NEW, OLD, scrub_rate=1e9) as ledger:
-        with interrupted(ledger, at, meanwhile):
+        async with interrupted(ledger, at, meanwhile):
             await scrubbed(ledger)
         assert done
         report = ledger._verified.report
@@ -190,7 +190,7 @@ async def test_it_waits_for_a_database_that_is_out_of_reach_and_goes_on_where_it
         async def waits() -> bool:
             return ledger._scrub is not None and ledger._scrub.failure is not None
 
-        with interrupted(ledger, 5, stop):  # at its second page
+        async with interrupted(ledger, 5, stop):  # at its second page
             await until(waits)
         told = (await ledger.health()).reasons
         assert [reason for reason in told if reason.startswith("scrub: ")]
