@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ledger.secret_ledger import SecretLedger
     from ledger.unverified import UnverifiedLedger, open_unverified
     from ledger.versions import SecretInfo, SecretVersion
+    from ledger.view import ViewStatus
 
 __all__ = [  # noqa: PLE0604  # the error tree lists itself
     *_errors,
@@ -71,6 +72,7 @@ __all__ = [  # noqa: PLE0604  # the error tree lists itself
     "SecretVersion",
     "UnverifiedLedger",
     "VerifyReport",
+    "ViewStatus",
     "init_ledger",
     "open_ledger",
     "open_unverified",
@@ -110,6 +112,7 @@ _HOMES = {
     "SecretVersion": "versions",
     "UnverifiedLedger": "unverified",
     "VerifyReport": "findings",
+    "ViewStatus": "view",
     "init_ledger": "opening",
     "open_ledger": "opening",
     "open_unverified": "unverified",

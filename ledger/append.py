@@ -14,7 +14,7 @@ where its outcome is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +68,8 @@ class Attempt:
     head: Head
     """The head row as it is once this is committed."""
     outcomes: Sequence[Outcome] = ()
+    streams: Collection[str] = ()
+    """Those whose heads are others by then."""
 
 
 def place(
@@ -124,7 +126,8 @@ def enter(
         )
     for projection in projections:
         projection.apply(connection, database, before, events)
-    return Attempt(before.generation, events[0], after, outcomes)
+    streams = {event.stream for event in events}
+    return Attempt(before.generation, events[0], after, outcomes, streams)
 
 
 def check_not_behind(head: Head, seen: int) -> None:

@@ -64,10 +64,17 @@ async def commit(
             attempt = written
         return written
 
+    async def run() -> Attempt | T | None:
+        try:
+            return await database.run(unit, "write")
+        finally:  # also where nobody knows yet what came of it
+            if attempt is not None:
+                follower.on_write(attempt.streams)
+
     while True:
         standing = follower.standing
         try:
-            done = await database.run(unit, "write")
+            done = await run()
             if done is None:
                 standing = await follower.follow(standing)
         except LedgerError as error:

@@ -7,6 +7,7 @@ before any verdict of MissingKey or TamperedEvent, the process first reads on.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection
 
 from ledger.errors import NotALedger, TamperedEvent
 from ledger.gate import Standing, check_pinned, check_state, judge
@@ -44,6 +45,8 @@ class Follower:
         self.keyring = keyring
         self.standing = standing
         self.lineage = Lineage(database, standing.control.ledger_id)
+        self.on_write: Callable[[Collection[str]], None] = lambda streams: None
+        """Hears which streams this process may have written to, before any caller does."""
         self.in_doubt = False
         """Whether what was read last could not be followed: damage, or another ledger."""
         self._lock = asyncio.Lock()

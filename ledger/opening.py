@@ -26,6 +26,7 @@ from ledger.store.closing import close
 from ledger.store.database import Database, address_of, connect, is_engine
 from ledger.store.reads import head_in_use
 from ledger.verify import CheckedProjection, check_projections
+from ledger.view import VIEW_BYTES, Bounds, SealedView, WhenStale
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -63,6 +64,9 @@ async def open_ledger(
     heartbeat: float = HEARTBEAT,
     patience: float = 10.0,
     scrub_rate: float = SCRUB_RATE,
+    max_staleness: float | None = None,
+    when_stale: WhenStale = "database",
+    view_bytes: int = VIEW_BYTES,
 ) -> AsyncIterator[SecretLedger]:
     """Open a ledger; the boot gate runs here, before anything is written.
 
@@ -85,6 +89,16 @@ async def open_ledger(
     heartbeat: seconds between two renewals of this node's line; it is live for three of them.
     patience: seconds that a write rides out a database that can't be reached, or is locked.
     scrub_rate: rows a second that are gone over after an incremental boot.
+    max_staleness: keep the secrets that are read in memory, still sealed, and answer `get` of
+        their latest version from there, where that is proven to have been the latest one at
+        most so many seconds before the call. This process's own writes are always seen. 0 is
+        always fresh: SQLite tells without a statement whether anybody has written, PostgreSQL
+        is asked by a statement, which the reads that are waiting share. None: every read goes
+        to the database.
+    when_stale: what a read of such a secret does while that can't be proven, because the
+        database is out of reach or slow: it reads from the "database" all the same, or is to
+        "refuse", with LedgerUnavailable. It is never answered with something older.
+    view_bytes: how much memory that may take; what was not read for longest goes first.
 
     Raises any refusal of the boot gate; see `ledger.errors`.
     """
@@ -101,6 +115,7 @@ async def open_ledger(
         raise InvalidKey(
             "a fixed Keyring can't be watched", hint="open the ledger with EnvKeyProvider()"
         )
+    bounds = None if max_staleness is None else Bounds(max_staleness, when_stale, view_bytes)
     pinned = _pinned(ledger_id)
     schema = ledger_schema(schema, os.environ)
     database = connect(where, schema=schema, read_only=read_only, patience=patience)
@@ -117,6 +132,9 @@ async def open_ledger(
         kept: Sequence[InlineProjection] = (
             read_side.default() if isinstance(projections, Default) else tuple(projections)
         )
+        view = None
+        if bounds is not None:
+            view = SealedView(booted.follower, bounds, await database.watch())
         ledger = SecretLedger(
             database,
             booted,
@@ -129,6 +147,7 @@ async def open_ledger(
             patience=patience,
             watch_keys=watch_keys,
             scrub_rate=scrub_rate,
+            view=view,
         )
         try:
             if not read_only:

@@ -8,7 +8,7 @@ row can't hide the others; they need no key.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import datetime
 
 from ledger.answer import check_answer, check_end, check_next
@@ -38,13 +38,18 @@ from ledger.store.reads import (
 )
 from ledger.versions import SecretInfo, SecretVersion, info_of, state_of, version_of
 
-__all__ = ["get_secret", "list_history", "list_secrets", "patiently"]
+__all__ = ["get_secret", "list_history", "list_secrets", "patiently", "verdict"]
 
 
 async def get_secret(
-    follower: Follower, stream: str, *, version: int | None, at: datetime | None
+    follower: Follower,
+    stream: str,
+    *,
+    version: int | None = None,
+    at: datetime | None = None,
+    keep: Callable[[Found], None] | None = None,
 ) -> SecretVersion:
-    """The latest version of a secret, or the one asked for."""
+    """The latest version of a secret, or the one asked for. `keep` is given what was read."""
     if version is not None and at is not None:
         raise InvalidValue("state a version or a time, not both", hint="leave one of them out")
     if version is not None and not 0 < version < 2**63:
@@ -76,6 +81,8 @@ async def get_secret(
         if found is None:
             raise TamperedEvent("no generation says that it is in use any more")
         follower.saw(found.head)
+        if keep is not None:
+            keep(found)
         return found
 
     found = await read()
@@ -83,11 +90,11 @@ async def get_secret(
     if not follower.is_current(found.head):
         standing = await follower.follow(standing)
     try:
-        return _verdict(standing, found, stream, version, at, time)
+        return verdict(standing, found, stream, version, at, time)
     except (MissingKey, TamperedEvent):
         # Never said on old knowledge: read on first, then once more.
         standing = await follower.follow(standing)
-        return _verdict(standing, await read(), stream, version, at, time)
+        return verdict(standing, await read(), stream, version, at, time)
 
 
 def _at(at: datetime) -> int:
@@ -100,14 +107,16 @@ def _at(at: datetime) -> int:
         ) from None
 
 
-def _verdict(
+def verdict(
     standing: Standing,
     found: Found,
     stream: str,
-    version: int | None,
-    at: datetime | None,
-    time: int | None,
+    version: int | None = None,
+    at: datetime | None = None,
+    time: int | None = None,
 ) -> SecretVersion:
+    """How a read ends under `standing`, with what was found for it; `time` is `at` in
+    microseconds. Raises what `get_secret` raises."""
     event = found.event
     control, held = standing.control, standing.keys
     if event is not None:

@@ -77,6 +77,7 @@ from ledger.values import (
 )
 from ledger.verify import CheckedProjection, verify_ledger
 from ledger.versions import SecretInfo, SecretVersion
+from ledger.view import SealedView, ViewStatus
 from ledger.writer import Writer
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class SecretLedger:
         patience: float,
         watch_keys: float | None,
         scrub_rate: float,
+        view: SealedView | None,
     ) -> None:
         self._database = database
         self._meta = booted.meta
@@ -119,6 +121,7 @@ class SecretLedger:
         self._level = level
         self._read_only = read_only
         self._patience = patience
+        self._view = view
         self._writer = Writer(self._follower, projections, patience=patience)
         self._verified = Verified(booted.report, time.monotonic())
         self._observer = Observer(self._follower, projections, identity)
@@ -151,6 +154,11 @@ class SecretLedger:
     def position(self) -> int:
         """The highest position of the log that this process has met."""
         return self._follower.seen
+
+    @property
+    def view(self) -> ViewStatus | None:
+        """What is kept in memory, and how it serves; None without `max_staleness`."""
+        return None if self._view is None else self._view.status
 
     @property
     def read_only(self) -> bool:
@@ -539,14 +547,16 @@ class SecretLedger:
         self, name: str, *, version: int | None = None, at: datetime | None = None
     ) -> SecretVersion:
         """The latest version of a secret, version `version`, or the last one recorded at or
-        before `at` (an aware datetime).
+        before `at` (an aware datetime). The latest may come from memory, within the bound of
+        `max_staleness`, if `open` was given one.
 
         Raises SecretNotFound, SecretDeleted, SecretDestroyed, MissingKey, TamperedEvent,
         LedgerUnavailable.
         """
-        return await get_secret(
-            self._follower, normalise_name(name), version=number(version, "version"), at=at
-        )
+        stream = normalise_name(name)
+        if self._view is not None and version is None and at is None:
+            return await self._view.get(stream)
+        return await get_secret(self._follower, stream, version=number(version, "version"), at=at)
 
     def history(self, name: str) -> AsyncIterator[SecretInfo]:
         """Every version of a secret, oldest first: metadata only, nothing is decrypted."""
@@ -657,6 +667,8 @@ class SecretLedger:
                     await task.close()
             await self._observer.close()
             await self._writer.close()
+            if self._view is not None:
+                await self._view.close()
             if self._presence is not None:
                 await self._presence.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,3 +89,12 @@ async def lines(url: str) -> list[NodeInfo]:
 def file_of(url: str) -> str:
     """The path of a SQLite URL."""
     return make_url(url).database or ""
+
+
+def open_files(name: str) -> list[str]:
+    """The files that this process has open, of those whose paths begin with `name`."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            found.append(str(link.readlink()))
+    return [file for file in found if file.startswith(name)]

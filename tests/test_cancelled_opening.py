@@ -6,12 +6,11 @@ import asyncio
 import gc
 import os
 import signal
-from pathlib import Path
 
 import anyio
 import asyncpg
 import pytest
-from ledgers import OLD, file_of, lines, opened
+from ledgers import OLD, file_of, lines, open_files, opened
 from postgresql_server import PostgresServer
 
 from ledger import LedgerUnavailable
@@ -22,19 +21,11 @@ CONNECTIONS = (
 )
 
 
-def _open_files(name: str) -> list[str]:
-    found = []
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            found.append(str(link.readlink()))
-        except OSError:
-            continue
-    return [file for file in found if file.startswith(name)]
-
-
 async def _use(url: str) -> None:
-    async with opened(url, OLD) as ledger:
+    async with opened(url, OLD, max_staleness=0) as ledger:
         await ledger.put("a", "1")
+        for _ in range(3):  # from the database, from memory once that is proven, from memory
+            await ledger.get("a")
 
 
 async def _cancelled_by_a_scope(url: str, turns: int) -> None:
@@ -68,7 +59,7 @@ async def test_a_cancelled_opening_leaves_no_connection(
         await cancelled(database_url, turns)  # type: ignore[operator]
     gc.collect()  # an unclosed connection is a ResourceWarning, and an error here
     if sqlite:
-        assert _open_files(file_of(database_url)) == []
+        assert open_files(file_of(database_url)) == []
         return
     dba = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     async with asyncio.timeout(20):  # the server takes a moment to notice

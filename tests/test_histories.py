@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import history_client
+import pytest
 from cutting_proxy import CuttingProxy
 from fleet import Process, check_history, start
 from ledgers import OLD, opened
@@ -87,14 +88,17 @@ async def check(url: str, clients: Clients) -> None:
                 assert places[name, int(call.outcome[1] or 0)].value.decode() == call.value
 
 
-async def test_a_history_with_processes_killed_is_linearizable(database_url: str) -> None:
+@pytest.mark.parametrize("options", [{}, {"max_staleness": 0}], ids=["database", "memory"])
+async def test_a_history_with_processes_killed_is_linearizable(
+    database_url: str, options: dict[str, Any]
+) -> None:
     clients = Clients()
     for _ in range(4):
-        await clients.join(database_url)
+        await clients.join(database_url, **options)
     for _ in range(4):
         await clients.answered(ROUND)
         await next(process for process in clients.all if process.running).kill()
-        await clients.join(database_url)
+        await clients.join(database_url, **options)
     await clients.answered(ROUND)
     await clients.stop()
     await check(database_url, clients)
@@ -108,7 +112,7 @@ async def test_a_history_with_the_server_killed_and_commits_cut_off_is_lineariza
     async with CuttingProxy(url) as proxy:
         for _ in range(2):
             await clients.join(proxy.url)
-        await clients.join(url)
+        await clients.join(url, max_staleness=0)
         await clients.join(url, patience=0)  # whose outcomes stay unknown
         await clients.join(proxy.url, patience=0)
         proxy.cut_every = 5

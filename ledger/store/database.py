@@ -98,6 +98,15 @@ class Database(Protocol):
         """Run `unit` in one transaction of that mode; commit if it returns."""
         ...
 
+    async def watch(self) -> Callable[[], int | None] | None:
+        """What tells whether anybody has committed, in microseconds and on the caller's own
+        thread: a number that stays the same until somebody has, or None where that can't be
+        told just then. None in its place where only a trip tells.
+
+        It raises LedgerUnavailable where the database's file is not the one that was opened.
+        """
+        ...
+
     async def close(self) -> None:
         """Close what was opened here. A host's own engine is left alone."""
         ...

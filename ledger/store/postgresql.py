@@ -349,6 +349,9 @@ class PostgresqlDatabase:
             self._lost_one(borrowed.info)
         borrowed.invalidate()
 
+    async def watch(self) -> None:
+        """A server is asked by statements alone."""
+
     async def close(self) -> None:
         self._closed = True
         if self._under_way:

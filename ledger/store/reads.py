@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ledger.events import CONTROL_STREAM, Event
@@ -14,7 +14,9 @@ from ledger.store.statements import DRAWN_NAMES, whole
 __all__ = [
     "DRAWN",
     "PAGE",
+    "Changes",
     "Found",
+    "changes",
     "check_page",
     "event_at",
     "events_page",
@@ -49,6 +51,16 @@ class Found(NamedTuple):
     """That `secret.destroyed`, where it lies above the event."""
     following: Event | None = None
     """The version after the event, where a time was asked for."""
+
+
+class Changes(NamedTuple):
+    """What was written above some position, and the head row as it was then."""
+
+    head: Head
+    newest: Mapping[str, int]
+    """The streams that were written to, each with the position of its newest event."""
+    complete: bool
+    """Whether these are all: no more was written than could be looked through."""
 
 
 def read_state(
@@ -120,6 +132,17 @@ def heads_of_generations(connection: Connection, database: Database) -> list[Hea
 def moves(connection: Connection, database: Database) -> list[Move]:
     """Every move that was begun here, or made this database its target."""
     return [Move.of_row(row) for row in connection.execute(database.statements.moves)]
+
+
+def changes(connection: Connection, database: Database, after: int, limit: int) -> Changes | None:
+    """What was written above position `after`, in one statement that looks through at most
+    `limit` events. None where no generation is in use."""
+    parameters = {"after": after, "limit": limit + 1}
+    rows = connection.execute(database.statements.changes, parameters).all()
+    if not rows:
+        return None
+    newest = {row[5]: row[6] for row in rows if row[6] is not None}
+    return Changes(Head.of_row(tuple(rows[0])[:5]), newest, len(rows) <= limit)
 
 
 def find(

@@ -146,6 +146,7 @@ class SqliteDatabase:
         self.home = Home(self.place)
         self._idle: dict[bool, list[SqliteConnection]] = {False: [], True: []}
         """Connections that nobody uses just now; those that write apart."""
+        self._watching: sqlite3.Connection | None = None
         self._closed = False
         # An in-memory database is one connection: its units queue on one thread.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-sqlite-write")
@@ -194,6 +195,28 @@ class SqliteDatabase:
         # Raised outside the handler: the driver's exception is no context of it either.
         raise failure
 
+    async def watch(self) -> Callable[[], int | None] | None:
+        if self.in_memory:
+            return None
+        await self.run(self._watch, "statement")
+        return self._data_version
+
+    def _watch(self, connection: Connection) -> None:
+        self._watching = self._connect()
+        # It is asked on the event loop: where it would have to wait, it is to say so.
+        self._watching.execute("PRAGMA busy_timeout = 0")
+
+    def _data_version(self) -> int | None:
+        if self._files is not None:
+            self._files.check(writing=False)
+        if self._watching is None:
+            return None
+        try:
+            version: int = self._watching.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            return None
+        return version
+
     async def close(self) -> None:
         if self._closed:
             return
@@ -209,6 +232,8 @@ class SqliteDatabase:
         for connections in self._idle.values():
             while connections:
                 connections.pop().raw.close()
+        if self._watching is not None:
+            self._watching.close()
 
     def _borrow(self, *, write: bool) -> SqliteConnection:
         idle = self._idle[write or self.in_memory]

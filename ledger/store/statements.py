@@ -211,6 +211,16 @@ class Statements:
             "  WHERE e.generation = h.generation AND e.position = :position)"
             " FROM {s}ledger_head AS h WHERE h.state IN ('active', 'moved')"
         )
+        # Read in order of position, however old the planner's numbers are: the log's end alone.
+        self.changes: Final = sql(
+            f"SELECT {_H}, e.stream, e.position FROM {{s}}ledger_head AS h LEFT JOIN ("
+            "  SELECT c.generation, c.stream, c.position FROM {s}secret_event AS c"
+            "  WHERE c.generation = (SELECT u.generation FROM {s}ledger_head AS u"
+            "   WHERE u.state IN ('active', 'moved'))"
+            "  AND c.position > :after ORDER BY c.position LIMIT :limit"
+            " ) AS e ON e.generation = h.generation"
+            " WHERE h.state IN ('active', 'moved') ORDER BY e.position"
+        )
         self.insert_head: Final = sql(
             f"INSERT INTO {{s}}ledger_head ({HEAD_COLUMNS})"
             " VALUES (:generation, :position, :recorded_at, :key_epoch, :state)"
