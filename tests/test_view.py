@@ -6,8 +6,8 @@ import asyncio
 import gc
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,13 @@ async def asking() -> bool:
     return any(task.get_name() == "secret-ledger view" for task in asyncio.all_tasks())
 
 
-@contextmanager
-def counting(ledger: SecretLedger) -> Iterator[Transactions]:
+@asynccontextmanager
+async def counting(ledger: SecretLedger) -> AsyncIterator[Transactions]:
     """Counts what the database is asked."""
 
     async def nothing() -> None: ...
 
-    with interrupted(ledger, 0, nothing) as seen:
+    async with interrupted(ledger, 0, nothing) as seen:
         yield seen
 
 
@@ -112,7 +112,7 @@ async def test_what_was_read_is_read_again_without_the_database(
         await ledger.put("a", "1", actor="alice", metadata={"n": 1})
         await keep(ledger, "a")
         before = status(ledger)
-        with counting(ledger) as asked:
+        async with counting(ledger) as asked:
             got = [await ledger.get("a") for _ in range(100)]
         assert {one.value.reveal() for one in got} == {b"1"}
         assert (got[0].actor, got[0].metadata, got[0].version) == ("alice", {"n": 1}, 1)
@@ -128,7 +128,7 @@ async def test_readers_that_wait_for_the_proof_share_it(postgres_url: str) -> No
     async with opened(postgres_url, OLD, max_staleness=0) as ledger:
         await ledger.put("a", "1")
         await keep(ledger, "a")
-        with counting(ledger) as asked:
+        async with counting(ledger) as asked:
             got = await asyncio.gather(*(text(ledger) for _ in range(50)))
         assert got == ["1"] * 50
         assert asked.begun <= 2
@@ -145,7 +145,7 @@ async def test_readers_that_come_while_it_is_asked_for_share_the_next_one(
         await other.put("a", "1")
         await keep(ledger, "a")
         await other.put("b", "so that SQLite has something to ask, too")
-        with counting(ledger) as asked:
+        async with counting(ledger) as asked:
             async with hanging(ledger, database_url):
                 before = asked.begun  # SQLite is kept busy by transactions
                 readers = [asyncio.create_task(text(ledger))]
@@ -162,7 +162,7 @@ async def test_without_a_bound_on_staleness_every_read_asks_the_database(
     async with opened(database_url, OLD) as ledger:
         await ledger.put("a", "1")
         assert ledger.view is None
-        with counting(ledger) as asked:
+        async with counting(ledger) as asked:
             for _ in range(5):
                 await ledger.get("a")
         assert asked.begun == 5
@@ -185,7 +185,7 @@ async def test_a_tombstone_is_answered_from_memory_and_an_unknown_name_is_asked_
             with pytest.raises(kind):
                 await ledger.get(name)
         hits = status(ledger).hits
-        with counting(ledger) as asked:
+        async with counting(ledger) as asked:
             for name, kind in ends:
                 with pytest.raises(kind):
                     await ledger.get(name)
@@ -249,7 +249,7 @@ async def test_where_sqlite_can_not_tell_by_itself_the_database_is_asked(sqlite_
         for number in range(3):
             await other.put("a", str(number))
             assert [await text(ledger) for _ in range(3)] == [str(number)] * 3
-        with counting(ledger) as asked:
+        async with counting(ledger) as asked:
             await text(ledger)
         assert asked.begun == 1
 
@@ -475,7 +475,7 @@ async def test_a_write_whose_caller_was_cancelled_is_seen(database_url: str) -> 
         await ledger.put("a", "1")
         await keep(ledger, "a")
         writing = asyncio.create_task(ledger.put("a", "2"))
-        with counting(ledger) as asked:
+        async with counting(ledger) as asked:
 
             async def begun() -> bool:
                 return asked.begun > 0
@@ -538,8 +538,9 @@ async def test_a_key_that_is_given_up_opens_nothing_in_memory(database_url: str)
     async with opened(database_url, NEW, OLD, max_staleness=LONG, verify="control") as ledger:
         await keep(ledger, "a")
         assert await ledger.reload_keys(Keyring.of(NEW))
-        with counting(ledger) as asked, pytest.raises(MissingKey):
-            await ledger.get("a")
+        async with counting(ledger) as asked:
+            with pytest.raises(MissingKey):
+                await ledger.get("a")
         assert asked.begun >= 2  # the control stream was read, and the secret
         assert await ledger.reload_keys(Keyring.of(NEW, [OLD]))
         assert await text(ledger) == "1"
@@ -642,8 +643,9 @@ async def test_a_damaged_row_is_never_judged_from_memory(database_url: str) -> N
         whole = await saved(attacker, "secret_event")
         await attacker.sql("UPDATE secret_event SET metadata = '{\"x\":1}' WHERE stream = 'a'")
         for _ in range(3):
-            with counting(ledger) as asked, pytest.raises(TamperedEvent):
-                await ledger.get("a")
+            async with counting(ledger) as asked:
+                with pytest.raises(TamperedEvent):
+                    await ledger.get("a")
             assert asked.begun >= 2
         assert status(ledger).hits == 1
         await put_back(attacker, whole)
@@ -741,7 +743,7 @@ async def test_what_was_not_used_for_longest_goes_first(database_url: str) -> No
         await ledger.get("a")
         await ledger.get("c")  # in place of b
         for name, transactions in (("a", 0), ("c", 0), ("b", 1)):
-            with counting(ledger) as asked:
+            async with counting(ledger) as asked:
                 await ledger.get(name)
             assert asked.begun == transactions
         assert (status(ledger).secrets, status(ledger).bytes) == (2, 2 * each)
