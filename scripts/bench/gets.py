@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Final
 
 from contenders import Contenders, contenders
 from given import Given
-from peer import CACHED, NOT_CACHED, STALE, TUNED, Peer
+from peer import CACHED, STALE, TUNED, Peer
 from runs import once, once_blocking, repeating, repeating_in_threads
 from turns import FLOOR, OURS, PEER, Outcome, Run, Scenario, compete
 
@@ -30,9 +29,12 @@ async def measure(given: Given) -> list[Outcome]:
         contenders(given.place, given.size.secrets, 2, kinds) as some,
         AsyncExitStack() as stack,
     ):
-        scenarios = [_latest(some, seconds), _by_version(some, seconds), _list(some)]
-        if "max_staleness" in inspect.signature(SecretLedger.open).parameters:
-            scenarios.insert(1, await _in_memory(some, seconds, stack))
+        scenarios = [
+            _latest(some, seconds),
+            await _in_memory(some, seconds, stack),
+            _by_version(some, seconds),
+            _list(some),
+        ]
         return await compete(scenarios, given.rounds)
 
 
@@ -50,13 +52,12 @@ def _latest(some: Contenders, seconds: float) -> Scenario:
 
 
 async def _in_memory(some: Contenders, seconds: float, stack: AsyncExitStack) -> Scenario:
-    """The peer's answer is its cache, in clear: it asks the database for newer events each
-    time, or never."""
+    """Beside the peer as it comes, and its cache, in clear, which asks the database for newer
+    events each time, or never."""
     ours = {}
     for name, staleness in ((OURS, _STALENESS), (_FRESH, 0.0)):
-        opening: dict[str, Any] = {"max_staleness": staleness}
         ledger = await stack.enter_async_context(
-            SecretLedger.open(some.url, some.keyring, **opening)
+            SecretLedger.open(some.url, some.keyring, max_staleness=staleness)
         )
         for each in some.names:
             await ledger.get(each)
@@ -65,9 +66,9 @@ async def _in_memory(some: Contenders, seconds: float, stack: AsyncExitStack) ->
         "get, in memory",
         {
             **ours,
-            PEER: _peer(some.peers[CACHED], some.names, seconds),
-            NOT_CACHED: _peer(some.peers[PEER], some.names, seconds),
-            STALE: _peer(some.peers[STALE], some.names, seconds),
+            **{
+                kind: _peer(some.peers[kind], some.names, seconds) for kind in (PEER, CACHED, STALE)
+            },
         },
     )
 

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 from given import Given
 from progress import clear, say
@@ -19,6 +19,7 @@ from seeds import fill
 from values import name_of, names, some_value
 
 from ledger import Key, Keyring, SecretLedger
+from ledger.findings import OpenLevel
 
 __all__ = ["Stage", "measure"]
 
@@ -28,7 +29,7 @@ _VERSIONS: Final = 10
 _TIMES: Final = 200
 """Repetitions of what is timed one by one; its median counts."""
 _LISTED: Final = 100
-_LEVELS: Final = ("incremental", "latest")
+_LEVELS: Final[tuple[OpenLevel, ...]] = ("incremental", "latest")
 _SLICE: Final = 200_000
 """Events written between two words on the progress."""
 
@@ -49,7 +50,7 @@ class Stage:
     """The first hundred names."""
     audit_ms: float
     """`key_history`."""
-    boot_ms: dict[str, float]
+    boot_ms: dict[OpenLevel, float]
     """By level of verification."""
 
 
@@ -116,7 +117,7 @@ async def _median(operation: Callable[[], Awaitable[object]], times: int) -> flo
     return statistics.median(taken) * 1e3
 
 
-async def _boot(url: str, key: Key, level: Any) -> float:
+async def _boot(url: str, key: Key, level: OpenLevel) -> float:
     """Milliseconds until it is ready: the second time, for the first one may leave something
     that the next ones build on."""
     taken = 0.0

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 
 from ledger import Key, Keyring, SecretLedger
+from ledger.findings import OpenLevel
 from projections import SysSecret, rebuild
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ _FLOORS: Final[dict[str, Callable[[SealedFloor, int], Awaitable[int]]]] = {
     "floor: fold": lambda floor, after: floor.fold(after),
     "floor: reseal": lambda floor, after: floor.reseal(after),
 }
-_BOOTS: Final[dict[str, dict[str, Any]]] = {"boot, cold": {"verify": "latest"}, "boot, again": {}}
-"""How each opens: the first proves every secret, the second does what it does by default."""
+_BOOTS: Final[dict[str, OpenLevel]] = {"boot, cold": "latest", "boot, again": "incremental"}
+"""How each opens: the first proves every secret, the second builds on that."""
 
 Watch = AbstractAsyncContextManager[object]
 Took = tuple[int, float]
@@ -129,7 +130,7 @@ async def _do_ours(given: dict[str, Any], watch: Watch) -> Took:
 
 
 async def _boot(given: dict[str, Any], watch: Watch) -> Took:
-    opening = SecretLedger.open(given["url"], _keyring(given), **_BOOTS[given["name"]])
+    opening = SecretLedger.open(given["url"], _keyring(given), verify=_BOOTS[given["name"]])
     async with watch:
         began = time.monotonic()
         async with opening:

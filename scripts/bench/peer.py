@@ -25,7 +25,6 @@ from turns import PEER
 __all__ = [
     "CACHED",
     "MEANINGS",
-    "NOT_CACHED",
     "STALE",
     "TUNED",
     "Peer",
@@ -39,13 +38,11 @@ PeerKind = str
 TUNED: Final = "peer: tuned"
 CACHED: Final = "peer: cached"
 STALE: Final = "peer: cached, stale"
-NOT_CACHED: Final = "peer: not cached"
 
 MEANINGS: Final = {
     TUNED: "with its quicker cipher (extra `cryptography`), on PostgreSQL its database functions",
     CACHED: "tuned, and aggregates cached in clear; it asks the database for newer events",
     STALE: "cached, without asking: a put loads nothing, and what others write is not seen",
-    NOT_CACHED: "as it comes, where its cache is what is compared",
 }
 
 _AS_IT_COMES: Final = {"CIPHER_TOPIC": "eventsourcing.cipher:AESCipher"}
