@@ -115,11 +115,14 @@ async def test_keys_of_the_target_that_are_not_the_ledger_s_are_found(route: Rou
 
 # --- the wrong target ------------------------------------------------------------------------
 
+OF_OPENING = ("ledger_node", "ledger_attestation")
+"""Tables that whoever opens a ledger writes to."""
+
 
 async def unchanged(route: Route, kind: type[LedgerError], target: str, *words: str) -> None:
     """Refused, dry or not, with these words, and nothing is written on either side."""
-    before = await rows(route.source, "ledger_node")
-    there = await rows(target) if await has_tables(target) else None
+    before = await rows(route.source, *OF_OPENING)
+    there = await rows(target, *OF_OPENING) if await has_tables(target) else None
     async with opened(route.source, OLD) as ledger:
         for dry_run in (True, False):
             with pytest.raises(kind) as caught:
@@ -127,8 +130,8 @@ async def unchanged(route: Route, kind: type[LedgerError], target: str, *words: 
             assert type(caught.value) is kind
             shown = f"{caught.value.message}\n{caught.value.hint}"
             assert all(word in shown for word in words), shown
-    assert await rows(route.source, "ledger_node") == before
-    assert (await rows(target) if await has_tables(target) else None) == there
+    assert await rows(route.source, *OF_OPENING) == before
+    assert (await rows(target, *OF_OPENING) if await has_tables(target) else None) == there
 
 
 async def test_another_ledger_is_no_target(route: Route) -> None:
