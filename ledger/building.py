@@ -9,7 +9,8 @@
 While one page is written, the next is read, and the last is proven. Nothing is kept but rows:
 killed at any moment, the next run goes on where the building head row says; of what earlier
 runs have copied it reads and opens both sides. Each page states that row's position, so that
-a second builder is refused.
+a second builder is refused. What somebody changes in the copy once it is proven is found as it
+is in any generation: by reads and `verify`; what nobody could open is refused before the flip.
 """
 
 from __future__ import annotations

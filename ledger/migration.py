@@ -48,7 +48,7 @@ from ledger.under_way import begin_building, moving, under_way
 __all__ = ["MigrationReport", "check_current_key", "migrate", "rehearse"]
 
 REHEARSAL = 3.0
-"""How much longer it takes than a rehearsal: it is written, and read back on both sides."""
+"""How much longer it takes than a rehearsal: it is written, read back and opened again."""
 
 
 @dataclass(frozen=True, slots=True)

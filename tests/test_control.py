@@ -223,7 +223,8 @@ def test_a_key_that_rotates_itself_in_lacks_the_authority() -> None:
 
 
 def test_a_seal_that_a_held_key_does_not_open_is_tampered_and_others_are_not_judged() -> None:
-    forged = changed(ROTATED, 3, sealed=ROTATED[3].sealed[:-1] + b"\x00")
+    sealed = ROTATED[3].sealed
+    forged = changed(ROTATED, 3, sealed=sealed[:-1] + bytes([sealed[-1] ^ 1]))
     check_control_seals(folded(forged), {A.fingerprint: A})
     with pytest.raises(TamperedEvent, match="does not authenticate"):
         check_control_seals(folded(forged), {B.fingerprint: B})

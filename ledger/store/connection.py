@@ -29,6 +29,7 @@ for what may be left out, and is of no use after a power cut."""
 Parameters = Mapping[str, Any] | list[Any] | tuple[Any, ...] | None
 Processor = Callable[[Any], Any]
 
+_ROW: Final = re.compile(r"(?<=VALUES )\((?:(?:\?|:\w+)(?:, )?)+\)")
 _PLACE: Final = re.compile(r"(?<![:\w]):([a-z_]\w*)", re.IGNORECASE)
 
 
@@ -70,7 +71,7 @@ class Rows(list[Any]):
 class Statement:
     """SQL with parameters, as the drivers take it."""
 
-    __slots__ = ("_binds", "_given", "_results", "names", "numbered", "sql")
+    __slots__ = ("_binds", "_given", "_repeated", "_results", "names", "numbered", "sql")
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class Statement:
         self._given = given
         self._binds = binds
         self._results = results if any(results) else ()
+        self._repeated: tuple[int, str] | None = None
 
     def named(self, parameters: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """The parameters as the driver takes them, by name."""
@@ -104,6 +106,17 @@ class Statement:
         """The parameters as the driver takes them, in order of `names`."""
         values = self.named(parameters)
         return [values[name] for name in self.names]
+
+    def repeated(self, times: int, width: int) -> str | None:
+        """The INSERT of a row of `width` values as one of so many rows, its parameters written
+        `?`; None for any other statement."""
+        if self._repeated is None or self._repeated[0] != times:
+            row = f"({', '.join('?' * width)})"
+            given = _ROW.findall(self.sql)
+            many = _ROW.sub(", ".join([row] * times), self.sql)
+            fits = [one.count(",") + 1 for one in given] == [width] and ":" not in many
+            self._repeated = times, many if fits else ""
+        return self._repeated[1] or None
 
     def read(self, rows: Iterable[Any], rowcount: int) -> Rows:
         """Rows as they are asked for. Raises Unreadable."""

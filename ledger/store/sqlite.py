@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -45,6 +46,8 @@ T = TypeVar("T")
 
 _WRITES: Final = ("write", "note")
 READERS: Final = 4
+MANY: Final = 250
+"""Rows that one statement inserts, where there are so many."""
 PAGE_CACHE_KIB: Final = 8192
 NOTE_TIMEOUT: Final = 1500
 """Milliseconds that a `note` waits for another process's write lock."""
@@ -87,11 +90,25 @@ class SqliteConnection:
         if not isinstance(statement, Statement):
             statement = compiled(statement, _DIALECT)
         if isinstance(parameters, list | tuple):
-            rows = map(statement.named, parameters) if statement.names else parameters
-            done = self.raw.executemany(statement.sql, rows)
-            return Rows((), done.rowcount)
+            return Rows((), self._execute_each(statement, parameters))
         cursor = self.raw.execute(statement.sql, statement.named(parameters))
         return statement.read(cursor.fetchall(), cursor.rowcount)
+
+    def _execute_each(self, statement: Statement, parameters: Sequence[Any]) -> int:
+        # Many rows at once, where there are many: SQLite then works on all of them without
+        # Python's lock, which it gives back and takes again for each statement.
+        width, start, changed = len(statement.names or parameters[0]), 0, 0
+        many = statement.repeated(MANY, width) if len(parameters) >= MANY else None
+        while many and start + MANY <= len(parameters):
+            rows = parameters[start : start + MANY]
+            values = chain.from_iterable(map(statement.ordered, rows) if statement.names else rows)
+            changed += self.raw.execute(many, tuple(values)).rowcount
+            start += MANY
+        if start < len(parameters):
+            rest = parameters[start:]
+            named = map(statement.named, rest) if statement.names else rest
+            changed += self.raw.executemany(statement.sql, named).rowcount
+        return changed
 
     def exec_driver_sql(self, sql: str) -> Rows:
         cursor = self.raw.execute(sql)
