@@ -63,7 +63,7 @@ async def verify_to_open(
     head = unchanged(look.state, standing.control)
     if head is None:
         return None
-    problem = _why_not(standing, look.attestation)
+    problem = _why_not(standing, look.attestation, head)
     if look.attestation is None or problem is not None:
         log.info("ledger_boot_not_incremental", reason=problem)
         checked = await verify_ledger(database, meta, standing, "latest")
@@ -102,7 +102,7 @@ def _look(connection: Connection, database: Database, meta: Meta, standing: Stan
     return _Look(state, attestation, last, (lowest, highest))
 
 
-def _why_not(standing: Standing, attestation: Attestation | None) -> str | None:
+def _why_not(standing: Standing, attestation: Attestation | None, head: Head) -> str | None:
     """Why it can't be built on; None where it can."""
     if attestation is None:
         return "nothing has been attested yet in this generation"
@@ -119,6 +119,8 @@ def _why_not(standing: Standing, attestation: Attestation | None) -> str | None:
     for key in control.keys:
         if key.fingerprint in needed and key.fingerprint not in standing.keys and not key.lost:
             return f"heads may lie under {key.id}, which is not in hand"
+    if head.position - attestation.position > max(attestation.heads, SAMPLE):
+        return "more is new since then than there are secrets: to open those is the shorter way"
     return None
 
 

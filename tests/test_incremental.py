@@ -109,6 +109,18 @@ async def test_an_incremental_boot_looks_at_what_is_new_and_at_a_sample_of_the_o
         assert report.events == report.heads + 20
 
 
+async def test_where_more_is_new_than_there_are_secrets_these_are_opened_and_attested(
+    attested: str,
+) -> None:
+    async with building(attested, OLD) as log:
+        await log.append(*(Entry("a", EventType.WRITTEN, b"1") for _ in range(SAMPLE + 1)))
+    async with opened(attested, OLD, **SLOW) as ledger:
+        assert await level_at_boot(ledger) == "latest"
+    assert await attested_position(attested) == 8 + SAMPLE + 1
+    async with opened(attested, OLD, **SLOW) as ledger:
+        assert await level_at_boot(ledger) == "incremental"
+
+
 async def test_the_sample_is_another_one_each_time(large: str) -> None:
     drawn: list[set[str]] = []
     opening = Scan._open_heads
