@@ -82,3 +82,20 @@ async def test_a_damaged_secret_is_not_crowded_out_by_missing_keys(database_url:
         await attacker.sql("UPDATE secret_event SET metadata = '{ }' WHERE stream = 'z'")
     error = await refused(database_url, TamperedEvent, NEW)
     assert error.details["stream"] == "z"
+
+
+async def test_a_superseded_version_that_lies_in_another_stream_is_tampered(
+    database_url: str,
+) -> None:
+    async with building(database_url, OLD) as log:
+        for stream in ("a", "a", "a", "b", "b"):
+            await log.put(stream, b"1")
+    async with attacking(database_url) as attacker:
+        await attacker.loosen("secret_event")
+        # Both heads open, no position is missing, and the lowest version of each is 1.
+        await attacker.sql(
+            "UPDATE secret_event SET stream = 'b' WHERE stream = 'a' AND version = 2"
+        )
+        await attacker.sql("UPDATE secret_event SET version = 1 WHERE position = 4")
+    error = await refused(database_url, TamperedEvent, OLD)
+    assert "it has 2 rows, of versions 1 to 3" in error.message
