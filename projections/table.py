@@ -260,12 +260,11 @@ def is_plain(text: str) -> bool:
 
 
 def _storable(value: Any) -> Any:
-    if value is None or type(value) is bytes:
+    kind = type(value)  # asked first of what nearly every column holds
+    if value is None or kind is bytes or kind is bool:
         return value
-    if isinstance(value, str):
-        if is_plain(value):
-            return value
-        return value.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-    if isinstance(value, int) and not isinstance(value, bool) and not -LARGEST <= value <= LARGEST:
-        return max(-LARGEST - 1, min(value, LARGEST))
-    return value
+    if kind is int or isinstance(value, int):
+        return value if -LARGEST <= value <= LARGEST else max(-LARGEST - 1, min(value, LARGEST))
+    if not isinstance(value, str) or is_plain(value):
+        return value
+    return value.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")

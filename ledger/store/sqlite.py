@@ -11,7 +11,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -46,6 +46,7 @@ T = TypeVar("T")
 
 _WRITES: Final = ("write", "note")
 READERS: Final = 4
+UNDECODED: Final = "Could not decode to UTF-8"
 MANY: Final = 250
 """Rows that one statement inserts, where there are so many."""
 PAGE_CACHE_KIB: Final = 8192
@@ -91,8 +92,24 @@ class SqliteConnection:
             statement = compiled(statement, _DIALECT)
         if isinstance(parameters, list | tuple):
             return Rows((), self._execute_each(statement, parameters))
-        cursor = self.raw.execute(statement.sql, statement.named(parameters))
-        return statement.read(cursor.fetchall(), cursor.rowcount)
+        rows, count = self._fetch(statement.sql, statement.named(parameters))
+        return statement.read(rows, count)
+
+    def _fetch(self, sql: str, parameters: Mapping[str, Any]) -> tuple[list[Any], int]:
+        try:
+            cursor = self.raw.execute(sql, parameters)
+            return cursor.fetchall(), cursor.rowcount
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith(UNDECODED):
+                raise
+        # Damaged text must reach the check that names its row, not stop the whole page; all
+        # other text is decoded by the driver, in a tenth of the time.
+        self.raw.text_factory = _text_of
+        try:
+            cursor = self.raw.execute(sql, parameters)
+            return cursor.fetchall(), cursor.rowcount
+        finally:
+            self.raw.text_factory = str
 
     def _execute_each(self, statement: Statement, parameters: Sequence[Any]) -> int:
         # Many rows at once, where there are many: SQLite then works on all of them without
@@ -111,8 +128,7 @@ class SqliteConnection:
         return changed
 
     def exec_driver_sql(self, sql: str) -> Rows:
-        cursor = self.raw.execute(sql)
-        return Rows(cursor.fetchall(), cursor.rowcount)
+        return Rows(*self._fetch(sql, {}))
 
     def begin(self, mode: Mode, patience: float) -> None:
         """Begin a transaction of that mode; a lock is waited for so many seconds."""
@@ -274,8 +290,6 @@ class SqliteDatabase:
             check_same_thread=False,
             cached_statements=256,
         )
-        # Damaged text must reach the check that names its row, not stop the whole page.
-        connection.text_factory = _text_of
         damaged = False
         try:
             connection.execute("PRAGMA synchronous = FULL")
