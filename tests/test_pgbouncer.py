@@ -119,7 +119,8 @@ async def test_an_engine_of_the_host_s_own_works_without_asyncpg_s_cache(pooled:
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 async def test_an_engine_that_names_its_statements_is_told_what_to_change(pooled: str) -> None:
-    engine = create_async_engine(pooled)
+    # One connection, so that it is the one which meets its statement's name again.
+    engine = create_async_engine(pooled, pool_size=1, max_overflow=0)
 
     async def hop() -> None:
         async with SecretLedger.open(engine, Keyring.of(OLD)) as ledger:
