@@ -63,15 +63,18 @@ async def verify_to_open(
     head = unchanged(look.state, standing.control)
     if head is None:
         return None
-    problem = _why_not(standing, look.attestation, head)
-    if look.attestation is None or problem is not None:
+    attestation, last = look.attestation, None
+    problem = _why_not_believed(standing, attestation)
+    if attestation is not None and problem is None:
+        # Whatever is verified: a log that an authentic one contradicts is never passed over.
+        last = _last_attested(standing.control, head, attestation, look)
+        problem = _why_not_built_on(standing, attestation, head)
+    if attestation is None or last is None or problem is not None:
         log.info("ledger_boot_not_incremental", reason=problem)
         checked = await verify_ledger(database, meta, standing, "latest")
         if checked is None or problem != FORGED:
             return checked
         return replace(checked, warnings=(FORGED,))
-    attestation = look.attestation
-    last = _last_attested(standing.control, head, attestation, look)
     tally = Tally()
     scan = Scan(database, Rules(standing.control, standing.keys), tally)
     await scan.every_event(head, after=last.position, time_before=last.recorded_at)
@@ -102,16 +105,21 @@ def _look(connection: Connection, database: Database, meta: Meta, standing: Stan
     return _Look(state, attestation, last, (lowest, highest))
 
 
-def _why_not(standing: Standing, attestation: Attestation | None, head: Head) -> str | None:
-    """Why it can't be built on; None where it can."""
+def _why_not_believed(standing: Standing, attestation: Attestation | None) -> str | None:
+    """Why it says nothing; None where it is authentic."""
     if attestation is None:
         return "nothing has been attested yet in this generation"
-    control = standing.control
-    verdict = judge(control, standing.keys, attestation)
+    verdict = judge(standing.control, standing.keys, attestation)
     if verdict == "forged":
         return FORGED
     if verdict == "unknown":
         return "the attestation is of another release, or of a key that is not in hand"
+    return None
+
+
+def _why_not_built_on(standing: Standing, attestation: Attestation, head: Head) -> str | None:
+    """Why all is verified anew beside an authentic one; None where that is not needed."""
+    control = standing.control
     # Heads lay under the former at that position; what came later lies under the latter.
     needed = attestation.fingerprints | {
         key.fingerprint for key in control.keys if key.activated > attestation.position

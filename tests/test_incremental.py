@@ -392,13 +392,19 @@ async def test_a_log_cut_below_the_attested_position_is_refused_until_it_is_take
         assert await level_at_boot(ledger) == "incremental"
 
 
-async def test_other_events_in_the_place_of_the_attested_ones_are_refused(attested: str) -> None:
+@pytest.mark.parametrize("others", [2, 2 * SAMPLE])
+async def test_other_events_in_the_place_of_the_attested_ones_are_refused(
+    attested: str, others: int
+) -> None:
     async with attacking(attested) as attacker:
         await cut(attacker, 7)
-    async with building(attested, OLD) as log:
-        await log.put("a", b"another")  # sealed with the key: it opens
-        await log.put("b", b"another")
-    error = await refused(attested, TamperedEvent, OLD, **SLOW)
+    async with building(attested, OLD, NEW) as log:
+        # Sealed with the key: they open.
+        await log.append(*(Entry(f"z/{n}", EventType.WRITTEN, b"1") for n in range(others)))
+        await log.rotate(NEW)
+        await log.put("z", b"1")  # under a key that is not held: no reason not to look
+        await log.rotate(THIRD)
+    error = await refused(attested, TamperedEvent, THIRD, OLD, **SLOW)
     assert "up to position 8" in error.message
 
 
