@@ -142,7 +142,7 @@ def _foot(machine: Mapping[str, Any], height: float) -> Iterator[str]:
     yield _text(
         16, height - 26, "How many times its operations a second ours are; to the right: ahead."
     )
-    text = f"Measured in one run, in turns, flushed to disk alike. {versions}."
+    text = f"Each measured in one run, in turns, flushed to disk alike. {versions}."
     yield _text(16, height - 10, text, size=11)
 
 
