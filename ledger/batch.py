@@ -135,7 +135,7 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
         elif draft.event_type == EventType.DESTROYED:
             batch.ended[draft.stream] = draft.version
     return [
-        version_of(event, intent.value) if isinstance(intent, Put) else info_of(event)
+        version_of(info_of(event), intent.value) if isinstance(intent, Put) else info_of(event)
         for intent, event in zip(request.intents, events, strict=True)
     ]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
 from datetime import datetime
+from typing import NamedTuple
 
 from ledger.answer import check_answer, check_end, check_next
 from ledger.authority import read_event
@@ -20,8 +21,9 @@ from ledger.errors import (
     SecretNotFound,
     TamperedEvent,
 )
-from ledger.events import CONTROL_STREAM, to_microseconds
+from ledger.events import CONTROL_STREAM, Event, to_microseconds
 from ledger.following import Follower
+from ledger.format import context_of
 from ledger.gate import Standing
 from ledger.names import normalise_prefix
 from ledger.secret import Secret
@@ -36,9 +38,24 @@ from ledger.store.reads import (
     stream_page,
     with_witnesses,
 )
-from ledger.versions import SecretInfo, SecretVersion, info_of, state_of, version_of
+from ledger.versions import SecretInfo, SecretVersion, info_of, version_of
 
-__all__ = ["get_secret", "list_history", "list_secrets", "patiently", "verdict"]
+__all__ = ["Told", "get_secret", "list_history", "list_secrets", "patiently", "tell", "verdict"]
+
+
+class Told(NamedTuple):
+    """What an event says of itself, worked out once for many answers. Its value is not in it."""
+
+    context: bytes
+    """Its seal's associated data."""
+    info: SecretInfo | None
+    """None where the caller's metadata is part of it: each answer has a copy of its own."""
+
+
+def tell(ledger_id: bytes, event: Event) -> Told:
+    """Raises TamperedEvent where a field could not have been written by this format."""
+    info = info_of(event)
+    return Told(context_of(ledger_id, event), None if info.metadata else info)
 
 
 async def get_secret(
@@ -114,9 +131,12 @@ def verdict(
     version: int | None = None,
     at: datetime | None = None,
     time: int | None = None,
+    *,
+    told: Told | None = None,
 ) -> SecretVersion:
     """How a read ends under `standing`, with what was found for it; `time` is `at` in
-    microseconds. Raises what `get_secret` raises."""
+    microseconds, `told` is of the event found, where that is known. Raises what `get_secret`
+    raises."""
     event = found.event
     control, held = standing.control, standing.keys
     if event is not None:
@@ -133,13 +153,14 @@ def verdict(
         raise not_found(stream)
     if ended:
         check_end(control, held, found.end, event)
-    value = Secret(read_event(control, held, event, destroyed_later=ended))
-    state = state_of(event)
-    if state == "deleted":
+    context, info = told or (None, None)
+    value = Secret(read_event(control, held, event, context=context, destroyed_later=ended))
+    info = info or info_of(event)
+    if info.state == "deleted":
         raise deleted(stream, event.version)
-    if state == "destroyed":
+    if info.state == "destroyed":
         raise destroyed(stream, event.version)
-    return version_of(event, value)
+    return version_of(info, value)
 
 
 async def list_history(

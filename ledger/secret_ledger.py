@@ -553,9 +553,9 @@ class SecretLedger:
         Raises SecretNotFound, SecretDeleted, SecretDestroyed, MissingKey, TamperedEvent,
         LedgerUnavailable.
         """
-        stream = normalise_name(name)
         if self._view is not None and version is None and at is None:
-            return await self._view.get(stream)
+            return await self._view.get(name)
+        stream = normalise_name(name)
         return await get_secret(self._follower, stream, version=number(version, "version"), at=at)
 
     def history(self, name: str) -> AsyncIterator[SecretInfo]:

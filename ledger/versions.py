@@ -11,7 +11,15 @@ from ledger.events import Event, EventType, from_microseconds
 from ledger.metadata import Metadata, parse_metadata
 from ledger.secret import Secret
 
-__all__ = ["SecretInfo", "SecretState", "SecretVersion", "base_version", "info_of", "state_of"]
+__all__ = [
+    "SecretInfo",
+    "SecretState",
+    "SecretVersion",
+    "base_version",
+    "info_of",
+    "state_of",
+    "version_of",
+]
 
 SecretState = Literal["live", "deleted", "destroyed"]
 
@@ -73,30 +81,39 @@ def base_version(event: Event) -> int:
 
 def info_of(event: Event, *, key_lost: bool = False) -> SecretInfo:
     """The metadata view of an event. Never raises: a damaged row is still listed."""
-    return SecretInfo(**_facts(event, key_lost=key_lost))
-
-
-def version_of(event: Event, value: Secret) -> SecretVersion:
-    """The event with its opened value."""
-    return SecretVersion(**_facts(event), value=value)
-
-
-def _facts(event: Event, *, key_lost: bool = False) -> dict[str, Any]:
     metadata = parse_metadata(event.metadata)
     recorded_at = event.recorded_at
     if event.event_type == EventType.REKEYED:
         at = metadata.ledger.get("at")
         recorded_at = at if isinstance(at, int) else recorded_at
-    return {
-        "name": event.stream,
-        "version": event.version,
-        "event_type": event.event_type,
-        "state": "destroyed" if key_lost else state_of(event, metadata),
-        "recorded_at": from_microseconds(recorded_at),
-        "actor": metadata.actor,
-        "metadata": metadata.user,
-        "reason": metadata.reason,
-        "key_id": event.key_id,
-        "key_fingerprint": event.key_fingerprint,
-        "position": event.position,
-    }
+    return SecretInfo(
+        event.stream,
+        event.version,
+        event.event_type,
+        "destroyed" if key_lost else state_of(event, metadata),
+        from_microseconds(recorded_at),
+        metadata.actor,
+        metadata.user,
+        metadata.reason,
+        event.key_id,
+        event.key_fingerprint,
+        event.position,
+    )
+
+
+def version_of(info: SecretInfo, value: Secret) -> SecretVersion:
+    """A version with its opened value."""
+    return SecretVersion(
+        info.name,
+        info.version,
+        info.event_type,
+        info.state,
+        info.recorded_at,
+        info.actor,
+        info.metadata or {},  # nobody else's
+        info.reason,
+        info.key_id,
+        info.key_fingerprint,
+        info.position,
+        value,
+    )

@@ -23,12 +23,13 @@ from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass
 from sys import getsizeof
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from ledger.errors import InvalidValue, LedgerError, LedgerUnavailable, MissingKey, TamperedEvent
 from ledger.events import CONTROL_STREAM
 from ledger.following import Follower
-from ledger.reading import get_secret, verdict
+from ledger.names import normalise_name
+from ledger.reading import Told, get_secret, tell, verdict
 from ledger.store.connection import Connection
 from ledger.store.patience import patiently
 from ledger.store.reads import Changes, Found, changes
@@ -39,8 +40,9 @@ __all__ = ["VIEW_BYTES", "Bounds", "SealedView", "ViewStatus", "WhenStale"]
 WhenStale = Literal["database", "refuse"]
 
 VIEW_BYTES: Final = 64 * 1024 * 1024
-ENTRY_BYTES: Final = 640
-"""What a secret takes beside the texts and the bytes of its event, rounded up."""
+ENTRY_BYTES: Final = 800
+"""What a secret takes beside the texts and the bytes of its event, and what it says of itself,
+rounded up."""
 OFTEN: Final = 1.0
 """Seconds after which a read has the next proof fetched, however long this one will still do."""
 SLOW: Final = 1.0
@@ -94,6 +96,13 @@ class ViewStatus:
     """How long ago it was last proven that what is kept is current; None: not yet."""
 
 
+class _Kept(NamedTuple):
+    found: Found
+    told: Told
+    size: int
+    """The bytes of memory that it takes, rounded up."""
+
+
 class SealedView:
     """The heads that were read last, sealed, up to so many bytes."""
 
@@ -110,7 +119,7 @@ class SealedView:
         """See `Database.watch`."""
         self._commits_known: int | None = None
         """What it gave before the tail was asked last."""
-        self._kept: OrderedDict[str, Found] = OrderedDict()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
         """By stream; what was not used for longest comes first."""
         self._bytes = 0
         self._reading: dict[str, object] = {}
@@ -134,7 +143,7 @@ class SealedView:
         age = None if self._proven == -math.inf else _now() - self._proven
         return ViewStatus(len(self._kept), self._bytes, self._hits, self._misses, age)
 
-    async def get(self, stream: str) -> SecretVersion:
+    async def get(self, name: str) -> SecretVersion:
         """The latest version of a secret, as of `max_staleness` seconds ago or later.
 
         Raises what a read from the database raises; and where it is to refuse rather than ask
@@ -143,21 +152,24 @@ class SealedView:
         self._database.home.check()
         if self._hits % BREATH == 0:
             await asyncio.sleep(0)
+        # What is kept is kept by the names of streams, each of which is spelt as it has to be.
+        if type(name) is not str or name not in self._kept:
+            name = normalise_name(name)
         now = _now()
-        if stream in self._kept and (
+        if name in self._kept and (
             self._is_proven(now - self._often, now)
             or await self._prove(now - self._bounds.max_staleness)
         ):
-            found = self._kept.get(stream)  # it may be gone by now
+            kept = self._kept.get(name)  # it may be gone by now
             standing = self._follower.standing
-            if found is not None and found.head.generation == standing.control.generation:
-                self._kept.move_to_end(stream)
+            if kept is not None and kept.found.head.generation == standing.control.generation:
+                self._kept.move_to_end(name)
                 self._hits += 1
                 try:
-                    return verdict(standing, found, stream)
+                    return verdict(standing, kept.found, name, told=kept.told)
                 except (MissingKey, TamperedEvent):  # never said from memory
                     self._hits -= 1
-        return await self._read(stream)
+        return await self._read(name)
 
     async def _read(self, stream: str) -> SecretVersion:
         """Ask the database, and keep its answer unless the stream goes on meanwhile."""
@@ -178,18 +190,24 @@ class SealedView:
 
     def _keep(self, stream: str, found: Found) -> None:
         self._drop(stream)
-        size = _size(stream, found)
-        if found.event is None or size > self._room:
+        if found.event is None:
             return
-        self._kept[stream] = found
+        try:
+            told = tell(self._follower.standing.control.ledger_id, found.event)
+        except TamperedEvent:  # the verdict says so
+            return
+        size = _size(stream, found, told)
+        if size > self._room:
+            return
+        self._kept[stream] = _Kept(found, told, size)
         self._bytes += size
         while self._bytes > self._room:
             self._drop(next(iter(self._kept)))
 
     def _drop(self, stream: str) -> None:
-        found = self._kept.pop(stream, None)
-        if found is not None:
-            self._bytes -= _size(stream, found)
+        kept = self._kept.pop(stream, None)
+        if kept is not None:
+            self._bytes -= kept.size
 
     def _forget(self, streams: Iterable[str]) -> None:
         """They have gone on: the next read of each asks the database, and what is being read
@@ -200,8 +218,9 @@ class SealedView:
 
     def _has(self, stream: str, position: int) -> bool:
         """Whether the event at `position` is kept: this process's own, which it read back."""
-        found = self._kept.get(stream)
-        return found is not None and found.event is not None and found.event.position == position
+        kept = self._kept.get(stream)
+        event = kept.found.event if kept else None
+        return event is not None and event.position == position
 
     def _forget_all(self) -> None:
         self._reading.clear()
@@ -300,7 +319,7 @@ def _now() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-def _size(stream: str, found: Found) -> int:
+def _size(stream: str, found: Found, told: Told) -> int:
     """The bytes of memory that an entry takes, rounded up."""
-    parts = (stream, *(found.event or ()), *(found.end or ()))
+    parts = (stream, told.context, *(found.event or ()), *(found.end or ()))
     return ENTRY_BYTES + sum(map(getsizeof, parts))

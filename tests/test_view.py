@@ -759,6 +759,18 @@ async def test_what_is_larger_than_all_of_it_is_not_kept_and_takes_no_place(
         assert len((await ledger.get("large")).value.reveal()) == 10_000
 
 
+async def test_what_a_caller_does_to_an_answer_is_not_in_the_next(sqlite_url: str) -> None:
+    async with opened(sqlite_url, OLD, max_staleness=LONG) as ledger:
+        await ledger.put("a", "1", metadata={"tags": ["old"]})
+        await ledger.put("b", "1")
+        await keep(ledger, "a", "b")
+        for name, expected in (("a", {"tags": ["old"]}), ("b", {})):
+            got: Any = (await ledger.get(name)).metadata
+            got.setdefault("tags", []).append("mine")
+            assert (await ledger.get(name)).metadata == expected
+        assert status(ledger).hits == 6  # the first of each was not kept yet
+
+
 async def test_it_takes_no_more_memory_than_it_says(sqlite_url: str) -> None:
     names = [f"{n:03}" + "n" * (n % 200) for n in range(600)]
     async with opened(sqlite_url, OLD, max_staleness=LONG) as ledger:
