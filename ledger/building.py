@@ -6,11 +6,11 @@
     prove     as soon as it is committed it is read back, opened, and compared with the
               originals that it was made of
 
-While one page is written, the next is read, and the last is proven. Nothing is kept but rows:
-killed at any moment, the next run goes on where the building head row says; of what earlier
-runs have copied it reads and opens both sides. Each page states that row's position, so that
-a second builder is refused. What somebody changes in the copy once it is proven is found as it
-is in any generation: by reads and `verify`; what nobody could open is refused before the flip.
+While one page is written, the next is read and sealed, and the last is proven. Nothing is kept
+but rows: killed at any moment, the next run goes on where the building head row says; of what
+earlier runs have copied it reads and opens both sides. Each page states that row's position, so
+that a second builder is refused. What somebody changes in the copy once it is proven is found as
+it is in any generation: by reads and `verify`; what nobody could open is refused before the flip.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from anyio import to_thread
@@ -33,12 +34,13 @@ from ledger.events import Event
 from ledger.findings import Finding, Progress, Tally, Tell
 from ledger.following import Follower
 from ledger.gate import Standing
-from ledger.generation_copy import Copied, differences, reseal
+from ledger.generation_copy import Copied, differences, read_back, reseal
+from ledger.keys import LedgerKey
 from ledger.scan import Scan
 from ledger.state import CheckedRow, Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
-from ledger.store.reads import check_page, heads_of_generations
+from ledger.store.reads import BULK, check_page, events_page, heads_of_generations
 from ledger.store.transitions import replace_head
 from ledger.store.translate import is_refusal, is_transient
 
@@ -79,6 +81,24 @@ def sealing_keys(standing: Standing) -> HeldKeys:
     if standing.held is None:
         raise standing.refusal or MigrationInProgress("this node may not write")
     return standing.held
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What was appended to the building generation in one transaction."""
+
+    before: Head
+    """The building head row, before it and after."""
+    after: Head
+    originals: CheckedPage
+    written: Sequence[Event]
+    key: LedgerKey
+    """What all of it was sealed under."""
+
+    def part(self, after: int, last: int) -> tuple[CheckedPage, Sequence[Event]]:
+        """The originals above position `after` up to `last`, and what was written of them."""
+        first = self.before.position + 1
+        return self.originals.part(after, last), self.written[after + 1 - first : last + 1 - first]
 
 
 class Builder:
@@ -128,8 +148,9 @@ class Builder:
             self._earlier = building.position
         self._bound = await self._end()
         async with aclosing(ahead(self._copy(building))) as pages:
-            async for before, building, page in pages:
-                await self._prove(building, before.position, page)
+            async for page in pages:
+                await self._prove(page)
+                building = page.after
         if self._earlier:
             await self._prove_earlier(building, self._earlier)
             self._earlier = 0
@@ -146,28 +167,39 @@ class Builder:
 
     # --- copy ------------------------------------------------------------------------
 
-    async def _copy(self, building: Head) -> AsyncGenerator[tuple[Head, Head, CheckedPage]]:
-        """Each page that was appended, with the building head row before and after it."""
-        standing = await self._follower.follow()
-        held = sealing_keys(standing)
-        scan = self._scan(self._source, Rules(standing.control, standing.keys))
-        pages = scan.pages(self._bound, after=building.position, time_before=building.recorded_at)
-        async with aclosing(ahead(pages)) as read:
-            async for page in read:
-                if scan.tally.findings:
-                    continue  # to name all that must be mended before it can go on
-                newest = await self._newest(building.generation, page.rows)
-                copied = await to_thread.run_sync(
-                    reseal, standing.control, held, building.generation, page, newest
-                )
+    async def _copy(self, building: Head) -> AsyncGenerator[_Page]:
+        """Each page that was appended."""
+        async with aclosing(ahead(self._resealed(building))) as pages:
+            async for page, copied, key in pages:
                 before, building = building, await self.append(building, copied.events)
                 self._count(copied)
                 self._tell(building)
-                yield before, building, page
+                yield _Page(before, building, page, copied.events, key)
+
+    async def _resealed(
+        self, building: Head
+    ) -> AsyncGenerator[tuple[CheckedPage, Copied, LedgerKey]]:
+        """Each page to append, with its originals. The one before it may still be under way to
+        the database; those before that are there."""
+        standing = await self._follower.follow()
+        held, control = sealing_keys(standing), standing.control
+        scan = self._scan(self._source, Rules(control, standing.keys))
+        pages = scan.pages(self._bound, after=building.position, time_before=building.recorded_at)
+        last: dict[str, bytes] = {}
+        async with aclosing(pages):
+            async for page in pages:
+                if scan.tally.findings:
+                    continue  # to name all that must be mended before it can go on
+                hashes = await self._hashes_before(building.generation, page.rows) | last
+                copied = await to_thread.run_sync(
+                    reseal, control, held, building.generation, page, hashes
+                )
+                last = {event.stream: event.event_hash for event in copied.events}
+                yield page, copied, held.active
         scan.tally.report("full", 0).raise_if_not_ok()
 
     def _scan(self, database: Database, rules: Rules) -> Scan:
-        return Scan(database, rules, Tally(), None)
+        return Scan(database, rules, Tally(), page=BULK, read_ahead=False)
 
     def _count(self, copied: Copied) -> None:
         self.copied += len(copied.events)
@@ -178,10 +210,13 @@ class Builder:
             done = building.position + self._proven
             self._on_progress(Progress(done, 2 * max(self._bound, building.position)))
 
-    async def _newest(self, generation: int, rows: Sequence[CheckedRow]) -> dict[str, bytes]:
-        streams = _continued(rows)
-        database = self._target
-        return await database.run(lambda c: database.hashes_of(c, generation, streams), "statement")
+    async def _hashes_before(self, generation: int, rows: Sequence[CheckedRow]) -> dict[str, bytes]:
+        database, versions = self._target, _followed(rows)
+        if not versions:
+            return {}
+        return await database.run(
+            lambda c: database.hashes_of(c, generation, versions), "statement"
+        )
 
     # --- append ----------------------------------------------------------------------
 
@@ -251,6 +286,46 @@ class Builder:
 
     # --- prove -----------------------------------------------------------------------
 
+    async def _prove(self, page: _Page) -> None:
+        """Read back what was committed, open it, and compare it with its originals.
+
+        Raises TamperedEvent that names the first position where they differ.
+        """
+        database, building = self._target, page.after
+        after, bound = page.before.position, building.position
+        while after < bound:
+            read = partial(
+                events_page,
+                database=database,
+                generation=building.generation,
+                after=after,
+                bound=bound,
+                limit=BULK,
+            )
+            stored = await database.run(read, "statement")
+            last = max((event.position for event in stored), default=bound)
+            found = await to_thread.run_sync(
+                read_back,
+                self._follower.standing.control.ledger_id,
+                page.key.event_cipher,
+                *page.part(after, last),
+                stored,
+            )
+            await self._agreed(building, after, last, found)
+            after = last
+
+    async def _agreed(
+        self, building: Head, after: int, last: int, found: Sequence[Finding]
+    ) -> None:
+        """What lies above position `after` up to `last` is proven, unless something was found."""
+        for finding in found:
+            # Not tampering where it was thrown away, or put in use and its source purged.
+            if not await self._target.run(lambda c: self._is_building(c, building), "statement"):
+                raise another_builder(building.generation)
+            raise not_the_same(building, finding)
+        self._proven += last - after
+        self._tell(building)
+
     async def _prove_earlier(self, building: Head, bound: int) -> None:
         """What earlier runs have copied up to `bound`: here both sides are read and opened."""
         control, after = self._follower.standing.control, 0
@@ -258,17 +333,14 @@ class Builder:
         async with aclosing(ahead(scan.pages(bound))) as pages:
             async for page in pages:
                 if not scan.tally.findings:
-                    await self._prove(building, after, page)
+                    await self._prove_both(building, after, page)
                 after = page.last.position
         if after != bound:
             scan.tally.add(missing_positions(control.generation, after + 1, bound))
         scan.tally.report("full", 0).raise_if_not_ok()
 
-    async def _prove(self, building: Head, after: int, originals: CheckedPage) -> None:
-        """Read what `originals`, which lie above position `after`, were copied to, and compare.
-
-        Raises TamperedEvent that names the first position where they differ.
-        """
+    async def _prove_both(self, building: Head, after: int, originals: CheckedPage) -> None:
+        """Like `_prove`, of what nobody has in hand that was written."""
         standing, bound = self._follower.standing, originals.last.position
         opened = _as_opened(standing.control, building, bound)
         # What ends them may not have been copied yet.
@@ -277,20 +349,12 @@ class Builder:
             async for copies in pages:
                 last = copies.last.position
                 part = originals.part(after, last)
-                for finding in await to_thread.run_sync(differences, part, copies):
-                    scan.tally.add(finding)
-                if scan.tally.findings:
-                    break
-                self._proven += last - after
+                found = await to_thread.run_sync(differences, part, copies)
+                await self._agreed(building, after, last, [*scan.tally.findings, *found])
                 after = last
-                self._tell(building)
-        if not scan.tally.findings and after != bound:
-            scan.tally.add(Finding("tampered", f"it ends at {after}, not at {bound}", after + 1))
-        for finding in scan.tally.findings:
-            # Not tampering where it was thrown away, or put in use and its source purged.
-            if not await self._target.run(lambda c: self._is_building(c, building), "statement"):
-                raise another_builder(building.generation)
-            raise not_the_same(building, finding)
+        if after != bound:
+            ended = Finding("tampered", f"it ends at {after}, not at {bound}", after + 1)
+            await self._agreed(building, after, bound, [ended])
 
     # --- the last stretch ------------------------------------------------------------
 
@@ -315,10 +379,10 @@ class Builder:
         page = Rules(control, standing.keys).check(rows, building.position, building.recorded_at)
         if page.suspects:
             return None
-        newest: dict[str, bytes] = {}
+        before: dict[str, bytes] = {}
         if self._target is database:
-            newest = database.hashes_of(connection, building.generation, _continued(rows))
-        copied = reseal(control, sealing_keys(standing), building.generation, page, newest)
+            before = database.hashes_of(connection, building.generation, _followed(rows))
+        copied = reseal(control, sealing_keys(standing), building.generation, page, before)
         rules = Rules(_as_opened(control, building, head.position), standing.keys)
         copies = rules.open(
             [row._replace(event=new) for row, new in zip(rows, copied.events, strict=True)]
@@ -330,8 +394,12 @@ class Builder:
         return copied.events
 
 
-def _continued(rows: Sequence[CheckedRow]) -> Sequence[str]:
-    return sorted({row.event.stream for row in rows if row.event.version > 1})
+def _followed(rows: Sequence[CheckedRow]) -> dict[str, int]:
+    """The version before the first of each stream, of those that have one."""
+    versions: dict[str, int] = {}
+    for row in rows:
+        versions.setdefault(row.event.stream, row.event.version - 1)
+    return {stream: version for stream, version in versions.items() if version}
 
 
 def _as_opened(control: Control, building: Head, bound: int) -> Control:

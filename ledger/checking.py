@@ -18,7 +18,7 @@ from ledger.findings import Finding, finding_of
 from ledger.format import check_hash, hash_of, printable
 from ledger.keys import LedgerKey
 from ledger.metadata import is_metadata, parse_metadata
-from ledger.secret import Secret
+from ledger.secret import Values
 from ledger.state import CheckedRow
 
 __all__ = ["CheckedPage", "Rules", "missing_positions"]
@@ -29,7 +29,7 @@ class CheckedPage:
     """Rows in order of position, what was sealed into them, and what is wrong with them."""
 
     rows: Sequence[CheckedRow]
-    opened: Sequence[Secret | None]
+    values: Values
     """The data of each row. None where there is none to be had: it went with its key, or was
     ended by a later `secret.destroyed`, or the row is a suspect."""
     suspects: Sequence[tuple[CheckedRow | None, Finding]]
@@ -49,7 +49,7 @@ class CheckedPage:
         """What lies above position `after` up to `last`, of a page without suspects."""
         first = self.rows[0].event.position
         part = slice(after + 1 - first, last + 1 - first)
-        return CheckedPage(self.rows[part], self.opened[part], ())
+        return CheckedPage(self.rows[part], self.values.part(part), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,54 +65,63 @@ class Rules:
     def check(self, rows: Sequence[CheckedRow], after: int, time_before: int) -> CheckedPage:
         """Check rows that follow position `after`, whose event was recorded at `time_before`."""
         suspects: list[tuple[CheckedRow | None, Finding]] = []
-        opened: list[Secret | None] = []
+        values = Values()
         for row in rows:
             event = row.event
-            if event.position <= after:
-                suspects.append((None, finding_of(event, "another event has its position")))
-            elif event.position != after + 1:
-                gap = missing_positions(self.control.generation, after + 1, event.position - 1)
-                suspects.append((None, gap))
+            if event.position != after + 1:
+                suspects.append((None, self._elsewhere(event, after)))
             if event.recorded_at < time_before:
                 suspects.append((None, finding_of(event, "it is older than the event before it")))
             after, time_before = event.position, event.recorded_at
-            problem, data = _misplaced(row), None
+            problem = _misplaced(row)
             if problem is None:
-                problem, data = self._open(row)
+                problem = self._open(row, values)
+            else:
+                values.add(None)
             if problem is not None:
                 suspects.append((row, finding_of(event, problem)))
-            opened.append(data)
-        return CheckedPage(rows, opened, suspects)
+        return CheckedPage(rows, values, suspects)
+
+    def _elsewhere(self, event: Event, after: int) -> Finding:
+        if event.position <= after:
+            return finding_of(event, "another event has its position")
+        return missing_positions(self.control.generation, after + 1, event.position - 1)
 
     def open(self, rows: Sequence[CheckedRow]) -> CheckedPage:
         """Open rows, each for itself: what it follows is not looked at."""
         suspects: list[tuple[CheckedRow | None, Finding]] = []
-        opened: list[Secret | None] = []
+        values = Values()
         for row in rows:
-            problem, data = self._open(row)
+            problem = self._open(row, values)
             if problem is not None:
                 suspects.append((row, finding_of(row.event, problem)))
-            opened.append(data)
-        return CheckedPage(rows, opened, suspects)
+        return CheckedPage(rows, values, suspects)
 
-    def _open(self, row: CheckedRow) -> tuple[str | LedgerError | None, Secret | None]:
-        """What is wrong with a row's hash, seal or key; else its data, if there is any."""
-        event = row.event
-        ended = max(row.destroyed or 0, self.known_ends.get(event.stream, 0)) > event.version
+    def _open(self, row: CheckedRow, values: Values) -> str | LedgerError | None:
+        """What is wrong with a row's hash, seal or key. Its data, or None, is added to `values`."""
+        event, _, _, destroyed = row
+        if self.known_ends:
+            destroyed = max(destroyed or 0, self.known_ends.get(event.stream, 0))
+        ended = destroyed is not None and destroyed > event.version
+        problem: LedgerError | None = None
         try:
             context = check_hash(self.control.ledger_id, event)
-            return None, Secret(
+            values.add(
                 read_event(self.control, self.keys, event, context=context, destroyed_later=ended)
             )
+            return None
         except SecretDestroyed:
-            return None, None  # gone for good, and its hash is still what the chain says
+            pass  # gone for good, and its hash is still what the chain says
         except MissingKey as error:
             # A control event has no value to miss; the active key's own seals cover the chain.
             if event.stream == CONTROL_STREAM:
-                return None, Secret(b"")
-            return (error if self.missing_keys_matter else None), None
+                values.add(b"")
+                return None
+            problem = error if self.missing_keys_matter else None
         except LedgerError as error:
-            return error, None
+            problem = error
+        values.add(None)
+        return problem
 
     def ends(self, end: Event, damaged: Event) -> bool:
         """Whether `end` is a `secret.destroyed` over a row that did not open, as it was found."""

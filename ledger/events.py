@@ -101,7 +101,7 @@ class Event(NamedTuple):
 
     def with_seal(self, sealed: bytes, event_hash: bytes) -> Self:
         """The event with these in place of its last two columns."""
-        return type(self)(*self[:10], sealed, event_hash)
+        return type(self)._make((*self[:10], sealed, event_hash))
 
     def __repr__(self) -> str:
         return (

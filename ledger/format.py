@@ -51,6 +51,7 @@ PURGED: Final = 0
 _NONCE: Final = 12
 _TAG: Final = 16
 _BLOCK: Final = 64
+_ZEROS: Final = tuple(bytes(n) for n in range(_BLOCK))
 _PREFIX: Final = NAMESPACE + b"event\x00"
 _LEAF: Final = b"\x00" + NAMESPACE + b"leaf\x00"
 _BYTE: Final = tuple(bytes((n,)) for n in range(2))
@@ -114,19 +115,20 @@ def context_of(ledger_id: bytes, event: Event, suite: int = SUITE) -> bytes:
 
 def frame(data: bytes) -> bytes:
     """`data` behind its length, padded with zeros to a multiple of 64 bytes."""
-    used = 4 + len(data)
-    return _U32.pack(len(data)) + data + bytes(-used % _BLOCK)
+    length = len(data)
+    return _U32.pack(length) + data + _ZEROS[(-4 - length) % _BLOCK]
 
 
 def unframe(framed: bytes) -> bytes:
     """The data of a frame. Raises ValueError unless `frame` would give these bytes again."""
-    if len(framed) < _BLOCK or len(framed) % _BLOCK:
+    size = len(framed)
+    if size < _BLOCK or size % _BLOCK:
         raise ValueError("the frame is not a multiple of 64 bytes")
     (length,) = _U32.unpack_from(framed)
     end = 4 + length
-    if end > len(framed) or len(framed) - end >= _BLOCK:
+    if not 0 <= size - end < _BLOCK:
         raise ValueError("the frame's length does not fit its size")
-    if framed[end:].strip(b"\x00"):
+    if not framed.endswith(_ZEROS[size - end]):
         raise ValueError("the frame's padding is not zero")
     return framed[4:end]
 

@@ -9,18 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hmac import compare_digest
+from typing import TYPE_CHECKING, Final
 
 from ledger.authority import HeldKeys
 from ledger.checking import CheckedPage
 from ledger.control import Control
 from ledger.events import NO_HASH, Event, EventType
 from ledger.findings import Finding, finding_of
-from ledger.format import hash_of, is_purged, purge, seal_event
-from ledger.secret import Secret
+from ledger.format import hash_of, is_purged, open_event, purge, seal_event
+from ledger.secret import Values
 from ledger.state import CheckedRow
 from ledger.versions import state_of
 
-__all__ = ["Copied", "differences", "reseal"]
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+__all__ = ["Copied", "differences", "read_back", "reseal"]
+
+
+_MISSING: Final = "it is missing from the new generation"
+_OTHER_DATA: Final = "its data is not that of the original"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,45 +46,46 @@ def reseal(
     held: HeldKeys,
     generation: int,
     page: CheckedPage,
-    newest: Mapping[str, bytes],
+    before: Mapping[str, bytes],
 ) -> Copied:
     """The events of a page without suspects, as they are in the next generation.
 
-    `newest`: the hash of the newest event of each of their streams there.
+    `before`: of each of their streams that goes on here, the hash of its newest event there.
     """
+    ledger_id, cipher = control.ledger_id, held.active.event_cipher
     key_id, fingerprint = held.active_id, held.active.fingerprint
-    cipher = held.active.event_cipher
-    hashes = dict(newest)
+    hashes = dict(before)
     copied: list[Event] = []
     purged = 0
-    for row, opened in zip(page.rows, page.opened, strict=True):
+    value_at = page.values.at
+    for number, row in enumerate(page.rows):
         event = row.event
-        data = _data(row, opened)
         prev_hash = hashes.get(event.stream, NO_HASH)
-        if data is None:
-            new = event._replace(
-                generation=generation, prev_hash=prev_hash, sealed=_remains(event), event_hash=b""
-            )
-            new = new._replace(event_hash=hash_of(control.ledger_id, new))
-            purged += 1
-        else:
+        if _is_kept(row, page.values, number):
             _, position, stream, version, event_type, _, _, recorded_at, metadata, *_ = event
             new = Event(
                 generation, position, stream, version, event_type, key_id, fingerprint,
                 recorded_at, metadata, prev_hash, b"", b"",
             )  # fmt: skip
-            new = seal_event(cipher, control.ledger_id, new, data.reveal())
+            new = seal_event(cipher, ledger_id, new, value_at(number) or b"")
+        else:
+            new = event._replace(
+                generation=generation, prev_hash=prev_hash, sealed=_remains(event), event_hash=b""
+            )
+            new = new._replace(event_hash=hash_of(ledger_id, new))
+            purged += 1
         hashes[event.stream] = new.event_hash
         copied.append(new)
     return Copied(copied, purged)
 
 
-def _data(row: CheckedRow, opened: Secret | None) -> Secret | None:
-    """What an event is sealed again with; None where nobody may read it any more: it was
-    purged, or lies below a `secret.destroyed`, or its data went with its key."""
-    if is_purged(row.event.sealed) or (row.destroyed or 0) > row.event.version:
-        return None
-    return Secret(b"") if opened is None and is_dataless(row.event) else opened
+def _is_kept(row: CheckedRow, values: Values, number: int) -> bool:
+    """Whether an event is sealed again with its data. Nobody may read that any more where it was
+    purged, or lies below a `secret.destroyed`, or went with its key."""
+    event, destroyed = row.event, row.destroyed
+    if is_purged(event.sealed) or (destroyed is not None and destroyed > event.version):
+        return False
+    return values.at(number) is not None or is_dataless(event)
 
 
 def _remains(event: Event) -> bytes:
@@ -89,6 +99,29 @@ def is_dataless(event: Event) -> bool:
     return event.event_type not in (EventType.WRITTEN, EventType.RESTORED)
 
 
+def read_back(
+    ledger_id: bytes,
+    cipher: AESGCM,
+    old: CheckedPage,
+    written: Sequence[Event],
+    stored: Sequence[Event],
+) -> list[Finding]:
+    """Where what is `stored` is not what was `written` a moment ago in place of the old events,
+    chain and hash included, or does not open to what they hold."""
+    found: list[Finding] = []
+    known = {event.position: number for number, event in enumerate(written)}
+    for event in stored:
+        number = known.pop(event.position, None)
+        if number is None or event != written[number]:
+            found.append(finding_of(event, "it is not what was written there"))
+        elif not is_purged(event.sealed) and not compare_digest(
+            open_event(cipher, ledger_id, event), old.values.at(number) or b""
+        ):
+            found.append(finding_of(event, _OTHER_DATA))
+    missing = [written[number] for number in known.values()]
+    return found + [finding_of(event, _MISSING) for event in missing]
+
+
 def differences(old: CheckedPage, new: CheckedPage) -> list[Finding]:
     """Where the next generation is not the old one under the new key: both sides opened.
 
@@ -96,37 +129,34 @@ def differences(old: CheckedPage, new: CheckedPage) -> list[Finding]:
     """
     found: list[Finding] = []
     there = {row.event.position: n for n, row in enumerate(new.rows)}
-    for row, opened in zip(old.rows, old.opened, strict=True):
+    for n, row in enumerate(old.rows):
         event = row.event
         number = there.pop(event.position, None)
         if number is None:
-            found.append(finding_of(event, "it is missing from the new generation"))
+            found.append(finding_of(event, _MISSING))
             continue
         copy = new.rows[number].event
-        if _kept(event) != _kept(copy):
-            found += [
-                finding_of(copy, f"its {name} is not that of the original")
-                for name in ("stream", "version", "event_type", "recorded_at", "metadata")
-                if getattr(event, name) != getattr(copy, name)
-            ]
-        if not _is_same(row, opened, copy, new.opened[number]):
-            found.append(finding_of(copy, "its data is not that of the original"))
+        found += [
+            finding_of(copy, f"its {name} is not that of the original")
+            for name in ("stream", "version", "event_type", "recorded_at", "metadata")
+            if getattr(event, name) != getattr(copy, name)
+        ]
+        if not _is_same(old, n, new, number):
+            found.append(finding_of(copy, _OTHER_DATA))
     extra = [new.rows[number].event for number in there.values()]
     return found + [finding_of(event, "there is no original of it") for event in extra]
 
 
-def _kept(event: Event) -> tuple[object, ...]:
-    return event.stream, event.version, event.event_type, event.recorded_at, event.metadata
-
-
-def _is_same(row: CheckedRow, opened: Secret | None, copy: Event, copied: Secret | None) -> bool:
-    event, data = row.event, _data(row, opened)
+def _is_same(old: CheckedPage, number: int, new: CheckedPage, copied: int) -> bool:
+    row, copy = old.rows[number], new.rows[copied].event
+    event, kept = row.event, _is_kept(row, old.values, number)
     if is_purged(copy.sealed):
         return (
-            data is None
+            not kept
             and copy.sealed == _remains(event)
             and (copy.key_id, copy.key_fingerprint) == (event.key_id, event.key_fingerprint)
         )
-    if data is None:  # destroyed since it was copied: nobody may read either
+    if not kept:  # destroyed since it was copied: nobody may read either
         return not is_purged(event.sealed) and (row.destroyed or 0) > event.version
-    return data == copied
+    there = new.values.at(copied)
+    return there is not None and compare_digest(old.values.at(number) or b"", there)

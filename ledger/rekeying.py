@@ -31,7 +31,7 @@ from ledger.format import check_hash
 from ledger.gate import Standing
 from ledger.secret import Secret
 from ledger.store.connection import Connection
-from ledger.store.reads import head_in_use, heads_page
+from ledger.store.reads import BULK, head_in_use, heads_page
 
 __all__ = ["RekeyReport", "rekey"]
 
@@ -164,7 +164,8 @@ class _Rekeyer:
 
         def read(connection: Connection) -> tuple[int, Sequence[Event]]:
             head = head_in_use(connection, database)
-            return head.position if head else 0, heads_page(connection, database, generation, after)
+            heads = heads_page(connection, database, generation, after, limit=BULK)
+            return head.position if head else 0, heads
 
         while True:
             read_at, heads = await database.run(read, "snapshot")

@@ -29,6 +29,7 @@ from ledger.store.database import Database
 from ledger.store.patience import Read, patiently
 from ledger.store.reads import (
     DRAWN,
+    PAGE,
     check_page,
     heads_at,
     heads_of_generations,
@@ -48,6 +49,11 @@ class Scan:
     tally: Tally
     on_progress: Tell | None = None
     read: Read = patiently
+    page: int = PAGE
+    """Events a page."""
+    read_ahead: bool = True
+    """Whether the next page comes from the database while one is checked. Not where something
+    else is to go on meanwhile: one interpreter does not do three things at once."""
 
     @property
     def generation(self) -> int:
@@ -207,8 +213,9 @@ class Scan:
         self, bound: int, *, after: int = 0, time_before: int = 0
     ) -> AsyncGenerator[CheckedPage]:
         """The events above position `after` up to `bound`, page by page, each checked."""
-        async with aclosing(ahead(self._rows(after, bound))) as pages:
-            async for rows in pages:
+        pages = self._rows(after, bound)
+        async with aclosing(ahead(pages) if self.read_ahead else pages) as read:
+            async for rows in read:
                 page = await to_thread.run_sync(self.rules.check, rows, after, time_before)
                 for row, finding in page.suspects:
                     if row is None or not await self._accounted_for(row):
@@ -228,6 +235,7 @@ class Scan:
                     generation=self.generation,
                     after=after,
                     bound=bound,
+                    limit=self.page,
                 ),
                 "snapshot",
             )

@@ -8,12 +8,12 @@ so that a log line, an exception or a traceback with locals can't hold a value.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn, SupportsIndex, final
 
 from ledger.errors import InvalidValue
 
-__all__ = ["Secret"]
+__all__ = ["Secret", "Values"]
 
 _SHOWN: Final = "Secret(...)"
 """ASCII, so that it prints anywhere; the same for every value, so that it tells no length."""
@@ -93,6 +93,37 @@ class Secret:
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError("a Secret can't be changed")
+
+
+@final
+class Values:
+    """The values of a page's events in order, which show as little as one `Secret`; None stands
+    for an event without one."""
+
+    __slots__ = ("_all", "add", "at")
+    _all: Callable[[], list[bytes | None]]
+    add: Callable[[bytes | None], None]
+    """Add one at the end."""
+    at: Callable[[SupportsIndex], bytes | None]
+    """The one at an index."""
+
+    def __init__(self, values: Iterable[bytes | None] = ()) -> None:
+        kept = list(values)
+        del values
+        self._all, self.add, self.at = lambda: kept, kept.append, kept.__getitem__
+
+    def part(self, of: slice) -> Values:
+        """Some of them."""
+        return Values(self._all()[of])
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return f"Values({len(self)})"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("values can't be pickled")
 
 
 def _to_bytes(value: object) -> tuple[bytes, str]:

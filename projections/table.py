@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -22,7 +23,7 @@ from sqlalchemy import (
 )
 
 from ledger.events import CONTROL_STREAM, Event
-from ledger.store.connection import Connection, Statement, Unreadable, compiled
+from ledger.store.connection import Connection, Unreadable, compiled
 from ledger.store.database import Database
 from projections import pages
 from projections.protocol import Projection
@@ -76,9 +77,9 @@ class ProjectionTable:
         )
         self._count = select(func.count(columns.name)).where(one_generation)
         self._delete = delete(self.table).where(one_generation)
-        self._upsert: Statement = compiled(
-            self._make_upsert(), database.dialect, [*KEY, *self.columns]
-        )
+        given_columns = [*KEY, *self.columns]
+        self._upsert = compiled(self._make_upsert(), database.dialect, given_columns)
+        self._in_order = itemgetter(*map(given_columns.index, self._upsert.names))
 
     def _make_upsert(self) -> ClauseElement:
         # The two dialects spell it alike, each in a class of its own.
@@ -110,6 +111,8 @@ class ProjectionTable:
         folded = self.projection.fold(row if event.version > 1 else None, event)
         if folded is None:
             return None
+        if type(folded) is dict and tuple(folded) == self.columns and _are_storable(folded):
+            return folded  # as by far the most are
         if not folded.keys() <= self._known:
             unknown = folded.keys() - self._known
             raise ValueError(
@@ -121,22 +124,31 @@ class ProjectionTable:
     def fold_all(
         self, rows: Mapping[str, RowValues], events: Iterable[Event]
     ) -> dict[str, RowValues | None]:
-        """The rows that `rows` become through `events`: the names that have events only."""
+        """The rows that `rows` become through events of streams that have one: those names only."""
         after: dict[str, RowValues | None] = {}
         for event in events:
-            if self.has_row(event.stream):
-                row = after[event.stream] if event.stream in after else rows.get(event.stream)
-                if row is UNREADABLE:
-                    row = None
-                after[event.stream] = self.fold(row, event.with_seal(b"", event.event_hash))
+            stream = event.stream
+            row = after[stream] if stream in after else rows.get(stream)
+            if row is UNREADABLE:
+                row = None
+            after[stream] = self.fold(row, event.with_seal(b"", event.event_hash))
         return after
 
     def apply(self, connection: Connection, generation: int, events: Sequence[Event]) -> None:
         """Fold events of one generation into the table, the checkpoint being locked."""
-        names = {event.stream for event in events if self.has_row(event.stream)}
-        if names:
-            before = self.load(connection, generation, names)
-            self.write(connection, generation, before, self.fold_all(before, events))
+        folded = [event for event in events if self.has_row(event.stream)]
+        if not folded:
+            return
+        first: dict[str, int] = {}
+        for event in folded:
+            first.setdefault(event.stream, event.version)
+        going_on = [name for name, version in first.items() if version > 1]
+        before = self.load(connection, generation, going_on)
+        after = self.fold_all(before, folded)
+        # What stands there of one that begins here is written over, or is to go.
+        gone = [name for name, row in after.items() if row is None and first[name] == 1]
+        before |= self.load(connection, generation, gone)
+        self.write(connection, generation, before, after)
 
     # --- the rows --------------------------------------------------------------------
 
@@ -156,10 +168,11 @@ class ProjectionTable:
                 for name in dict.fromkeys(chunk):
                     found.update(self._load_one(connection, generation, name))
             else:
-                for name, *values in rows:
+                for row in rows:
+                    name = row[0]
                     twice = name in found  # a table that lost its primary key
-                    row = dict(zip(self.columns, values, strict=True))
-                    found[name] = UNREADABLE if twice else row
+                    values = dict(zip(self.columns, row[1:], strict=True))
+                    found[name] = UNREADABLE if twice else values
         for name in given:
             if not self.has_row(name):
                 found.update(self._load_one(connection, generation, name))
@@ -183,12 +196,12 @@ class ProjectionTable:
         after: Mapping[str, RowValues | None],
     ) -> Written:
         """Make the rows `before` what they are in `after`, where they differ."""
-        upserts: list[dict[str, Any]] = []
+        upserts: list[tuple[Any, ...]] = []
         added = removed = 0
         for name, row in after.items():
             old = before.get(name)
-            if row is not None and (old is None or not same(row, old)):
-                upserts.append({"generation": generation, "name": name, **row})
+            if row is not None and row != old:
+                upserts.append(self._in_order((generation, name, *row.values())))
                 added += old is None
             elif row is None and old is not None:
                 statement = self._delete.where(self._is(name))
@@ -259,12 +272,23 @@ def is_plain(text: str) -> bool:
     return True
 
 
+def _are_storable(row: RowValues) -> bool:
+    """Whether all values are of the common kinds, and can be stored as they are."""
+    for value in row.values():
+        kind = type(value)
+        if not (
+            value is None
+            or kind is bytes
+            or (kind is int and -LARGEST <= value <= LARGEST)
+            or (kind is str and is_plain(value))
+        ):
+            return False
+    return True
+
+
 def _storable(value: Any) -> Any:
-    kind = type(value)  # asked first of what nearly every column holds
-    if value is None or kind is bytes or kind is bool:
-        return value
-    if kind is int or isinstance(value, int):
-        return value if -LARGEST <= value <= LARGEST else max(-LARGEST - 1, min(value, LARGEST))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(-LARGEST - 1, min(value, LARGEST))
     if not isinstance(value, str) or is_plain(value):
         return value
     return value.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")

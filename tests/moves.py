@@ -23,6 +23,7 @@ from ledger import (
     SecretLedger,
 )
 from ledger.store.database import connect
+from ledger.store.reads import BULK
 
 
 class Route(NamedTuple):
@@ -54,7 +55,7 @@ def quiet(url: str, *keys: Key, **options: Any) -> AbstractAsyncContextManager[S
 
 async def half_made(route: Route, pages: int = 1) -> None:
     """Killed after so many pages were copied: the source is in use."""
-    await filled(route.source, bulk=1200)
+    await filled(route.source, bulk=BULK + 200)
     async with quiet(route.source, OLD) as ledger:
         with pytest.raises(Killed), killed_before_commit(3 + pages):
             await ledger.migrate(route.target)

@@ -6,7 +6,7 @@ import pytest
 
 from ledger.checking import CheckedPage
 from ledger.events import NO_HASH, Event, EventType
-from ledger.secret import Secret
+from ledger.secret import Values
 from ledger.state import CheckedRow
 
 POSITIONS = range(11, 16)
@@ -26,7 +26,9 @@ def row(position: int) -> CheckedRow:
 def test_a_part_of_a_page_has_the_rows_and_their_data(
     after: int, last: int, positions: list[int]
 ) -> None:
-    page = CheckedPage([row(n) for n in POSITIONS], [Secret(str(n)) for n in POSITIONS], ())
+    page = CheckedPage([row(n) for n in POSITIONS], Values(str(n).encode() for n in POSITIONS), ())
     part = page.part(after, last)
     assert [r.event.position for r in part.rows] == positions
-    assert [s and s.reveal_text() for s in part.opened] == [str(n) for n in positions]
+    assert [part.values.at(n) for n in range(len(part.values))] == [
+        str(n).encode() for n in positions
+    ]

@@ -21,6 +21,7 @@ from ledger import (
     SecretDestroyed,
     TamperedEvent,
 )
+from ledger.store.reads import BULK
 
 
 async def test_the_history_is_the_same_under_the_new_key_and_the_old_one_is_not_needed(
@@ -228,23 +229,23 @@ def stop(_: object) -> None:
 async def test_a_half_built_generation_is_gone_on_with_or_thrown_away(database_url: str) -> None:
     async with opened(database_url, OLD) as ledger:
         await fill(ledger)
-        await ledger.put_many({f"bulk/{n:04}": "x" for n in range(1200)})
+        await ledger.put_many({f"bulk/{n:04}": "x" for n in range(2 * BULK)})
         await ledger.rotate(NEW)
         for _ in range(2):
             with pytest.raises(Enough):
                 await ledger.migrate(on_progress=stop)
         building_one = [g for g in await ledger.generations() if g.state == "building"]
-        assert [(g.generation, g.position) for g in building_one] == [(1, 1000)]
+        assert [(g.generation, g.position) for g in building_one] == [(1, 2 * BULK)]
         with pytest.raises(MigrationInProgress):
             await ledger.rotate(THIRD)
         abandoned = await ledger.abandon_migration()
-        assert (abandoned.changed, abandoned.generation, abandoned.deleted) == (True, 1, 1000)
+        assert (abandoned.changed, abandoned.generation, abandoned.deleted) == (True, 1, 2 * BULK)
         assert not (await ledger.abandon_migration()).changed
         assert (await ledger.verify("full")).ok
         with pytest.raises(Enough):
             await ledger.migrate(on_progress=stop)
         done = await ledger.migrate()  # goes on: half of it was copied
-        assert (done.generation, done.copied) == (2, ledger.position - 1 - 500)
+        assert (done.generation, done.copied) == (2, ledger.position - 1 - BULK)
         assert (await ledger.verify("full")).ok
         assert [g.state for g in await ledger.generations()] == ["closed", "purged", "active"]
 

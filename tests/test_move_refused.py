@@ -40,6 +40,7 @@ from ledger import (
     WrongLedger,
 )
 from ledger.store.database import connect
+from ledger.store.reads import BULK
 
 # --- proven ----------------------------------------------------------------------------------
 
@@ -257,7 +258,7 @@ async def test_abandoned_both_sides_are_as_they_were_and_it_can_be_begun_again(
     await half_made(route)
     async with opened(route.source, OLD) as ledger:
         given_up = await ledger.abandon_migration(route.target)
-        assert (given_up.changed, given_up.generation, given_up.deleted) == (True, 1, 500)
+        assert (given_up.changed, given_up.generation, given_up.deleted) == (True, 1, BULK)
         assert given_up.left_at is None
         assert not await tables(route.target)
         again = await ledger.abandon_migration(route.target)
@@ -281,7 +282,7 @@ async def test_abandoned_here_alone_it_says_what_is_left_there_and_clears_it_lat
         assert address(route.source) in caught.value.message
         assert "--abandon --to" in caught.value.hint
         cleared = await ledger.abandon_migration(route.target)
-        assert (cleared.changed, cleared.deleted, cleared.left_at) == (True, 500, None)
+        assert (cleared.changed, cleared.deleted, cleared.left_at) == (True, BULK, None)
         assert not await tables(route.target)
         assert (await ledger.migrate(route.target)).changed
 

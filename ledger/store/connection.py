@@ -26,10 +26,12 @@ Mode = Literal["statement", "snapshot", "write", "note"]
 `note`: like `write`, but waits for a lock two seconds at most, and is not flushed to the disk:
 for what may be left out, and is of no use after a power cut."""
 
-Parameters = Mapping[str, Any] | list[Any] | tuple[Any, ...] | None
+Parameters = Mapping[str, Any] | list[Any] | None
 Processor = Callable[[Any], Any]
 
-_ROW: Final = re.compile(r"(?<=VALUES )\((?:(?:\?|:\w+)(?:, )?)+\)")
+_ROW: Final = re.compile(r"(?<=VALUES )\(\?(?:, \?)*\)")
+_CAST: Final = r"(:\w+)::([A-Z][\w ]*(?:\(\d+\))?)"
+_CAST_ROW: Final = re.compile(rf"VALUES \((?:{_CAST}(?:, |(?=\))))+\)")
 _PLACE: Final = re.compile(r"(?<![:\w]):([a-z_]\w*)", re.IGNORECASE)
 
 
@@ -71,7 +73,10 @@ class Rows(list[Any]):
 class Statement:
     """SQL with parameters, as the drivers take it."""
 
-    __slots__ = ("_binds", "_given", "_repeated", "_results", "names", "numbered", "sql")
+    __slots__ = (
+        "_binds", "_given", "_repeated", "_results",
+        "columnar", "names", "numbered", "placed", "sql",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -83,14 +88,21 @@ class Statement:
     ) -> None:
         self.sql: Final = sql
         """With its parameters written `:name`."""
-        names = list(dict.fromkeys(_PLACE.findall(sql)))
-        self.names: Final = tuple(names)
-        self.numbered: Final = _PLACE.sub(lambda m: f"${names.index(m[1]) + 1}", sql)
+        self.names: Final = tuple(dict.fromkeys(_PLACE.findall(sql)))
+        self.numbered: Final = self._number(sql)
         """With its parameters written `$1`, in order of `names`."""
+        self.columnar: Final = self._number(_CAST_ROW.sub(_columns, sql))
+        """The same where it is an INSERT of a row whose values are all cast to their types: then
+        it inserts many, each parameter an array of one column's values."""
+        self.placed: Final = _PLACE.sub("?", sql)
+        """With its parameters written `?`."""
         self._given = given
         self._binds = binds
         self._results = results if any(results) else ()
         self._repeated: tuple[int, str] | None = None
+
+    def _number(self, sql: str) -> str:
+        return _PLACE.sub(lambda m: f"${self.names.index(m[1]) + 1}", sql)
 
     def named(self, parameters: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """The parameters as the driver takes them, by name."""
@@ -107,15 +119,24 @@ class Statement:
         values = self.named(parameters)
         return [values[name] for name in self.names]
 
+    def rows(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Rows whose values are in order of `names`, as the driver takes them."""
+        if not self._binds:
+            return rows
+        processors = [self._binds.get(name) for name in self.names]
+        return [
+            [value if to is None else to(value) for to, value in zip(processors, row, strict=True)]
+            for row in rows
+        ]
+
     def repeated(self, times: int, width: int) -> str | None:
         """The INSERT of a row of `width` values as one of so many rows, its parameters written
         `?`; None for any other statement."""
         if self._repeated is None or self._repeated[0] != times:
             row = f"({', '.join('?' * width)})"
-            given = _ROW.findall(self.sql)
-            many = _ROW.sub(", ".join([row] * times), self.sql)
-            fits = [one.count(",") + 1 for one in given] == [width] and ":" not in many
-            self._repeated = times, many if fits else ""
+            given = _ROW.findall(self.placed)
+            many = _ROW.sub(", ".join([row] * times), self.placed)
+            self._repeated = times, many if given == [row] else ""
         return self._repeated[1] or None
 
     def read(self, rows: Iterable[Any], rowcount: int) -> Rows:
@@ -134,6 +155,11 @@ class Statement:
             raise Unreadable from None
 
 
+def _columns(row: re.Match[str]) -> str:
+    arrays = re.sub(_CAST, r"\1::\2[]", row[0].removeprefix("VALUES "))
+    return f"SELECT * FROM unnest{arrays}"
+
+
 class Connection(Protocol):
     """One transaction of a database. Errors are the driver's own, until the unit has ended."""
 
@@ -142,7 +168,8 @@ class Connection(Protocol):
     """What is remembered of the driver's connection, for as long as that is open."""
 
     def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
-        """Run a statement; with a list of parameters, once for each of them."""
+        """Run a statement; with a list of rows, each its parameters in their order, once for
+        each of them."""
         ...
 
     def exec_driver_sql(self, sql: str) -> Rows:

@@ -10,7 +10,7 @@ lies in `ledger.store.sqlite` and `ledger.store.postgresql` alone.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
 from urllib.parse import parse_qsl
 
@@ -168,9 +168,9 @@ class Database(Protocol):
         ...
 
     def hashes_of(
-        self, connection: Connection, generation: int, streams: Sequence[str]
+        self, connection: Connection, generation: int, versions: Mapping[str, int]
     ) -> dict[str, bytes]:
-        """The hash of the newest event of each of these streams, those that have one."""
+        """The hash of this version of each of these streams, those that there are."""
         ...
 
     def names(self, values: Sequence[str]) -> Any:

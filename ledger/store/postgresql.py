@@ -138,12 +138,18 @@ class PostgresqlConnection:
         if not isinstance(statement, Statement):
             statement = compiled(statement, _DIALECT)
         self.begin()
-        if isinstance(parameters, list | tuple):
-            rows = [statement.ordered(row) for row in parameters]
-            await_only(self.raw.executemany(statement.numbered, rows))
-            return Rows((), len(rows))
-        values = statement.ordered(parameters)
-        found, status = await_only(self._fetch(statement.numbered, values))
+        if not isinstance(parameters, list):
+            return self._execute(statement, statement.numbered, statement.ordered(parameters))
+        rows = statement.rows(parameters)
+        if len(rows) == 1:
+            return self._execute(statement, statement.numbered, rows[0])
+        if statement.columnar != statement.numbered:
+            return self._execute(statement, statement.columnar, list(zip(*rows, strict=True)))
+        await_only(self.raw.executemany(statement.numbered, rows))
+        return Rows((), len(rows))
+
+    def _execute(self, statement: Statement, sql: str, values: Sequence[Any]) -> Rows:
+        found, status = await_only(self._fetch(sql, values))
         count = status.rpartition(" ")[2]
         return statement.read(found, int(count) if count.isdigit() else -1)
 
@@ -246,7 +252,15 @@ class PostgresqlDatabase:
             " SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM entered)"
         )
         self._heads_of = Statement(_newest(prefix))
-        self._hashes_of = Statement(_newest(prefix, "n.stream, n.event_hash"))
+        # LIMIT: or else the planner joins with the whole generation.
+        self._hashes_of = Statement(
+            "SELECT e.stream, e.event_hash"
+            " FROM unnest(CAST(:streams AS text[]), CAST(:versions AS bigint[]))"
+            " AS s (stream, version)"
+            f" CROSS JOIN LATERAL (SELECT stream, event_hash FROM {prefix}secret_event AS v"
+            f"  WHERE v.generation = {_GENERATION} AND v.stream = s.stream"
+            "  AND v.version = s.version LIMIT 1) AS e"
+        )
 
     def _make_engine(self, url: URL) -> AsyncEngine:
         dialling = read_url(url, self.place)
@@ -481,10 +495,10 @@ class PostgresqlDatabase:
         return map(Event.of_row, whole(connection, self.statements, rows))
 
     def hashes_of(
-        self, connection: Connection, generation: int, streams: Sequence[str]
+        self, connection: Connection, generation: int, versions: Mapping[str, int]
     ) -> dict[str, bytes]:
-        place = {"names": self.names(streams), "generation": generation}
-        return dict(connection.execute(self._hashes_of, place))
+        asked = {"streams": list(versions), "versions": list(versions.values())}
+        return dict(connection.execute(self._hashes_of, {**asked, "generation": generation}))
 
     def names(self, values: Sequence[str]) -> list[str]:
         return list(values)
@@ -494,10 +508,10 @@ class PostgresqlDatabase:
         return value.encode("utf-8", "replace").decode()
 
 
-def _newest(prefix: str, columns: str = paged("n")) -> str:
+def _newest(prefix: str) -> str:
     """The newest event of each of the streams `:names`."""
     return (
-        f"SELECT {columns} FROM unnest(CAST(:names AS text[])) AS s (stream)"
+        f"SELECT {paged('n')} FROM unnest(CAST(:names AS text[])) AS s (stream)"
         f" CROSS JOIN LATERAL (SELECT {EVENT_COLUMNS} FROM {prefix}secret_event AS v"
         f" WHERE v.generation = {_GENERATION} AND v.stream = s.stream"
         " ORDER BY v.version DESC LIMIT 1) AS n"

@@ -12,6 +12,7 @@ from ledger.store.database import Database
 from ledger.store.statements import DRAWN_NAMES, whole
 
 __all__ = [
+    "BULK",
     "DRAWN",
     "PAGE",
     "Changes",
@@ -35,6 +36,8 @@ __all__ = [
 
 PAGE: Final = 500
 """Rows a page: a few hundred kB, a few milliseconds."""
+BULK: Final = 1000
+"""Rows that one transaction seals anew: what a transaction costs by itself is shared by more."""
 DRAWN: Final = len(DRAWN_NAMES)
 PAGE_BYTES: Final = 8 * 1024 * 1024
 """A page ends early, with at least one row, once its sealed bytes exceed this."""
@@ -245,7 +248,7 @@ def check_page(
 
 def _bounded(
     connection: Connection, database: Database, rows: Iterable[Sequence[Any]]
-) -> Iterator[tuple[Any, ...]]:
+) -> Iterator[Sequence[Any]]:
     size = 0
     for values in whole(connection, database.statements, rows):
         yield values

@@ -57,14 +57,16 @@ _INSERT: Final = Statement(
     f"INSERT INTO secret_event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # CROSS JOIN holds the order: the planner would walk the whole log and look for each stream.
-_NEWEST: Final = (
-    "FROM json_each(:names) AS s CROSS JOIN secret_event AS e"
+_HEADS_OF: Final = Statement(
+    f"SELECT {paged('e')} FROM json_each(:names) AS s CROSS JOIN secret_event AS e"
     " WHERE e.generation = :generation AND e.stream = s.value AND e.version ="
     " (SELECT max(v.version) FROM secret_event AS v"
     "  WHERE v.generation = :generation AND v.stream = s.value)"
 )
-_HEADS_OF: Final = Statement(f"SELECT {paged('e')} {_NEWEST}")
-_HASHES_OF: Final = Statement(f"SELECT e.stream, e.event_hash {_NEWEST}")
+_HASHES_OF: Final = Statement(
+    "SELECT e.stream, e.event_hash FROM json_each(:versions) AS s CROSS JOIN secret_event AS e"
+    " WHERE e.generation = :generation AND e.stream = s.key AND e.version = s.value"
+)
 _ACTIVE_HEAD: Final = Statement(
     f"SELECT {HEAD_COLUMNS} FROM ledger_head"
     " WHERE generation = :generation AND state = 'active' AND key_epoch = :epoch"
@@ -90,8 +92,8 @@ class SqliteConnection:
     def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
         if not isinstance(statement, Statement):
             statement = compiled(statement, _DIALECT)
-        if isinstance(parameters, list | tuple):
-            return Rows((), self._execute_each(statement, parameters))
+        if isinstance(parameters, list):
+            return Rows((), self._execute_each(statement, statement.rows(parameters)))
         rows, count = self._fetch(statement.sql, statement.named(parameters))
         return statement.read(rows, count)
 
@@ -111,20 +113,17 @@ class SqliteConnection:
         finally:
             self.raw.text_factory = str
 
-    def _execute_each(self, statement: Statement, parameters: Sequence[Any]) -> int:
+    def _execute_each(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> int:
         # Many rows at once, where there are many: SQLite then works on all of them without
         # Python's lock, which it gives back and takes again for each statement.
-        width, start, changed = len(statement.names or parameters[0]), 0, 0
-        many = statement.repeated(MANY, width) if len(parameters) >= MANY else None
-        while many and start + MANY <= len(parameters):
-            rows = parameters[start : start + MANY]
-            values = chain.from_iterable(map(statement.ordered, rows) if statement.names else rows)
-            changed += self.raw.execute(many, tuple(values)).rowcount
+        start = changed = 0
+        many = statement.repeated(MANY, len(rows[0])) if len(rows) >= MANY else None
+        while many and start + MANY <= len(rows):
+            values = tuple(chain.from_iterable(rows[start : start + MANY]))
+            changed += self.raw.execute(many, values).rowcount
             start += MANY
-        if start < len(parameters):
-            rest = parameters[start:]
-            named = map(statement.named, rest) if statement.names else rest
-            changed += self.raw.executemany(statement.sql, named).rowcount
+        if start < len(rows):
+            changed += self.raw.executemany(statement.placed, rows[start:]).rowcount
         return changed
 
     def exec_driver_sql(self, sql: str) -> Rows:
@@ -431,10 +430,10 @@ class SqliteDatabase:
         return map(Event.of_row, whole(connection, self.statements, rows))
 
     def hashes_of(
-        self, connection: Connection, generation: int, streams: Sequence[str]
+        self, connection: Connection, generation: int, versions: Mapping[str, int]
     ) -> dict[str, bytes]:
-        place = {"names": self.names(streams), "generation": generation}
-        return dict(connection.execute(_HASHES_OF, place))
+        asked = {"versions": json.dumps(versions), "generation": generation}
+        return dict(connection.execute(_HASHES_OF, asked))
 
     def names(self, values: Sequence[str]) -> str:
         return json.dumps(values)

@@ -7,7 +7,7 @@ return its head row beside their rows, so that nothing is answered from an old g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from ledger.state import Head
@@ -144,17 +144,16 @@ ORDER BY e.position LIMIT :limit
 
 def whole(
     connection: Connection, statements: Statements, rows: Iterable[Any]
-) -> Iterator[tuple[Any, ...]]:
+) -> Iterator[Sequence[Any]]:
     """The rows of a page with the large `sealed` fetched as they are reached."""
     for row in rows:
-        values = tuple(row)
-        if not isinstance(values[10], bytes):
-            place = {"generation": values[0], "position": values[1]}
-            # Not `scalar_one`: an attacker's rows may share a place, or hold nothing.
-            sealed = connection.execute(statements.sealed_at, place).scalars().first()
-            sealed = sealed if isinstance(sealed, bytes) else b""
-            values = (*values[:10], sealed, *values[11:])
-        yield values
+        if type(row[10]) is bytes:
+            yield row
+            continue
+        place = {"generation": row[0], "position": row[1]}
+        # Not `scalar_one`: an attacker's rows may share a place, or hold nothing.
+        sealed = connection.execute(statements.sealed_at, place).scalars().first()
+        yield (*row[:10], sealed if isinstance(sealed, bytes) else b"", *row[11:])
 
 
 def advancing(before: Head, after: Head) -> dict[str, int]:
