@@ -32,10 +32,11 @@ from ledger import (
     TamperedEvent,
     WrongLedger,
 )
+from ledger.store.reads import BULK
 
 
 async def test_killed_between_any_two_steps_the_same_command_goes_on(route: Route) -> None:
-    await filled(route.source, bulk=600)
+    await filled(route.source, bulk=BULK + 100)
     seen: list[tuple[bool, bool]] = []
     done = None
     while done is None:
@@ -51,7 +52,7 @@ async def test_killed_between_any_two_steps_the_same_command_goes_on(route: Rout
     assert seen == [(True, False)] * 4 + [(False, False)]
     async with opened(route.target, OLD, verify="full") as ledger:
         assert (await ledger.get("told")).value.reveal() == b"1"
-        assert len([i async for i in ledger.list("bulk/")]) == 600
+        assert len([i async for i in ledger.list("bulk/")]) == BULK + 100
         report = await ledger.verify("full")
         assert report.ok, report.findings
     await refused(route.source, LedgerMoved, OLD)
@@ -127,7 +128,7 @@ async def test_a_target_of_another_move_is_not_opened_by_this_one(route: Route) 
 async def test_a_process_that_is_killed_at_any_commit_leaves_one_ledger_to_write_to(
     route: Route,
 ) -> None:
-    await filled(route.source, bulk=600)
+    await filled(route.source, bulk=BULK + 100)
     kills = 0
     moved = False
     while True:
@@ -152,7 +153,7 @@ async def test_a_process_that_is_killed_at_any_commit_leaves_one_ledger_to_write
     assert moved
     assert kills == 5  # nothing there; half begun; two pages; handed over
     async with opened(route.target, OLD, verify="full") as ledger:
-        assert len([i async for i in ledger.list("bulk/")]) == 600
+        assert len([i async for i in ledger.list("bulk/")]) == BULK + 100
     await refused(route.source, LedgerMoved, OLD)
 
 
