@@ -83,21 +83,12 @@ def place(
 ) -> Event:
     """Give a draft its place in the log and seal it under `key`, whose label in the ledger
     is `key_id` where that is not its own."""
+    stream, version, event_type, data, metadata, prev_hash = draft
     bare = Event(
-        generation=generation,
-        position=position,
-        stream=draft.stream,
-        version=draft.version,
-        event_type=draft.event_type,
-        key_id=key_id or key.id,
-        key_fingerprint=key.fingerprint,
-        recorded_at=recorded_at,
-        metadata=draft.metadata,
-        prev_hash=draft.prev_hash,
-        sealed=b"",
-        event_hash=b"",
-    )
-    return seal_event(key.event_cipher, ledger_id, bare, draft.data.reveal())
+        generation, position, stream, version, event_type, key_id or key.id, key.fingerprint,
+        recorded_at, metadata, prev_hash, b"", b"",
+    )  # fmt: skip
+    return seal_event(key.event_cipher, ledger_id, bare, data.reveal())
 
 
 def enter(

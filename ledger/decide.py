@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ledger.errors import (
     LedgerError,
@@ -107,8 +107,7 @@ class HeadView:
         return base_version(self.event)
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An event that was decided on and has no place in the log yet."""
 
     stream: str

@@ -55,6 +55,7 @@ _ZEROS: Final = tuple(bytes(n) for n in range(_BLOCK))
 _PREFIX: Final = NAMESPACE + b"event\x00"
 _LEAF: Final = b"\x00" + NAMESPACE + b"leaf\x00"
 _BYTE: Final = tuple(bytes((n,)) for n in range(2))
+_SUITE: Final = _BYTE[SUITE]
 _PLACE: Final = struct.Struct(">IQH")
 _LENGTH: Final = struct.Struct(">H")
 _U32: Final = struct.Struct(">I")
@@ -136,7 +137,7 @@ def unframe(framed: bytes) -> bytes:
 def seal(cipher: AESGCM, context: bytes, data: bytes, nonce: bytes | None = None) -> bytes:
     """Seal `data` under `context`. `nonce` is given only to reproduce known answers."""
     nonce = os.urandom(_NONCE) if nonce is None else nonce
-    return bytes((SUITE,)) + nonce + cipher.encrypt(nonce, frame(data), context)
+    return _SUITE + nonce + cipher.encrypt(nonce, frame(data), context)
 
 
 def open_sealed(cipher: AESGCM, context: bytes, sealed: bytes) -> bytes:
@@ -242,5 +243,7 @@ def printable(text: object) -> str:
         shown = text if isinstance(text, str) else repr(text)
     except ValueError:  # a number of more digits than Python writes out
         shown = "(a huge number)"
+    if shown.isprintable() and len(shown) <= 600:
+        return shown
     shown = shown.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in shown[:600])

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Final
 
 from anyio import to_thread
 
@@ -34,6 +35,10 @@ from ledger.store.connection import Connection
 from ledger.store.reads import BULK, head_in_use, heads_page
 
 __all__ = ["RekeyReport", "rekey"]
+
+PART: Final = 100
+"""Heads that are opened at a stretch: the transaction that is under way meanwhile, which goes
+on in the event loop, has to wait for the interpreter as long as that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +177,13 @@ class _Rekeyer:
             if not heads or heads[-1].stream == after:  # no text at all sorts behind all text
                 return
             after = heads[-1].stream
-            yield await to_thread.run_sync(self._judge, read_at, heads)
+            page = _Page(read_at)
+            for start in range(0, len(heads), PART):
+                await to_thread.run_sync(self._judge, page, heads[start : start + PART])
+            yield page
 
-    def _judge(self, read_at: int, heads: Sequence[Event]) -> _Page:
-        page, control = _Page(read_at), self.standing.control
+    def _judge(self, page: _Page, heads: Sequence[Event]) -> None:
+        control = self.standing.control
         for event in heads:
             key = control.key(event.key_fingerprint)
             if event.stream == CONTROL_STREAM:
@@ -189,7 +197,6 @@ class _Rekeyer:
                     page.drafts.append(rekeyed(event, self._opened(event), self.actor))
                 except LedgerError as error:
                     page.findings.append(finding_of(event, error))
-        return page
 
     def _opened(self, event: Event) -> Secret:
         context = check_hash(self.standing.control.ledger_id, event)

@@ -77,6 +77,8 @@ _ERRORS: Final = (
 )
 _DIALECT: Final[Dialect] = dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 _AMONG: Final = "= ANY (CAST(:names AS text[]))"
+MANY: Final = 200
+"""Rows from which on COPY, which takes more trips and less work for each row, is quicker."""
 MOST_PREPARED: Final = 200
 """Statements that a connection keeps prepared."""
 _CLOCK: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -171,6 +173,14 @@ class PostgresqlConnection:
     def exec_driver_sql(self, sql: str) -> Rows:
         self.begin()
         return Rows(await_only(self.raw.fetch(sql)))
+
+    def copy(self, schema: str, table: str, columns: Sequence[str], rows: Sequence[Any]) -> int:
+        """Add many rows with the COPY protocol; how many that was."""
+        self.begin()
+        status: str = await_only(
+            self.raw.copy_records_to_table(table, records=rows, columns=columns, schema_name=schema)
+        )
+        return int(status.rpartition(" ")[2])
 
     def script(self, sql: str) -> str:
         """Run statements without parameters in one trip; the status of the last one."""
@@ -476,14 +486,24 @@ class PostgresqlDatabase:
     def extend(
         self, connection: Connection, before: Head, after: Head, events: Sequence[Event]
     ) -> bool:
+        if len(events) >= MANY:
+            moved = connection.execute(self.statements.advance_head, advancing(before, after))
+            self.insert_events(connection, events)
+            return moved.rowcount == 1
         given = {**advancing(before, after), **_columns(events)}
-        moved, entered = connection.execute(self._extend, given).one()
+        moves, entered = connection.execute(self._extend, given).one()
         if entered != len(events):
             raise others_stored()
-        return bool(moved == 1)
+        return bool(moves == 1)
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
-        if connection.execute(self._insert, _columns(events)).rowcount != len(events):
+        if len(events) < MANY:
+            entered = connection.execute(self._insert, _columns(events)).rowcount
+        else:
+            assert isinstance(connection, PostgresqlConnection)  # noqa: S101  # `run` made it
+            assert self.schema is not None  # noqa: S101
+            entered = connection.copy(self.schema, "secret_event", Event._fields, events)
+        if entered != len(events):
             raise others_stored()
 
     def heads_of(
