@@ -97,6 +97,7 @@ async def test_nothing_is_left_behind_on_the_servers_of_the_pool(
         await asyncio.gather(*(ledger.put(f"n/{n}", "x") for n in range(20)))
         await asyncio.gather(*(ledger.get(f"n/{n}") for n in range(20)))
         await ledger.put_many({f"m/{n}": "x" for n in range(60)})
+        await ledger.put_many({f"m/{n}": "x" for n in range(300)})
         assert (await ledger.verify("full")).ok
     async with session(pooled) as one, session(pooled) as two:
         pids = {await client.fetchval("SELECT pg_backend_pid()") for client in (one, two)}

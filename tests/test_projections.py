@@ -7,6 +7,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,22 @@ import pytest
 from attacker import attacking
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 from ledger import (
     Event,
@@ -706,6 +722,77 @@ async def test_a_fold_never_sees_sealed_bytes(database_url: str) -> None:
         assert seen
         await rebuild(ledger.database, Looking())
     assert set(seen) == {b""}
+
+
+async def test_a_row_that_should_not_be_there_goes_where_its_secret_begins_without_one(
+    database_url: str,
+) -> None:
+    class Late(RotationAge):
+        """From version 2 on."""
+
+        def fold(self, row: Mapping[str, Any] | None, event: Event) -> Mapping[str, Any] | None:
+            return super().fold(row, event) if event.version > 1 else None
+
+    async with opened(database_url, Inline(Late())) as ledger:
+        await edit(
+            ledger.database,
+            "INSERT INTO {s}rotation_age (generation, name, writes, last_write)"
+            " VALUES (0, 'a', 7, 7), (0, 'b', 7, 7)",
+        )
+        await ledger.put_many([("a", "1"), ("c", "1")])
+        assert set(await rows(ledger.database, Late())) == {"b"}
+        await ledger.put("a", "2")
+        assert (await rows(ledger.database, Late()))["a"]["writes"] == 1
+
+
+@pytest.mark.parametrize("listed", [False, True])
+async def test_many_rows_at_once_keep_the_types_of_their_columns(
+    postgres_url: str, listed: bool
+) -> None:
+    """As arrays, one a column; or, where a column holds lists itself, row by row."""
+    more: list[Column[Any]] = [Column("list", ARRAY(Integer))] if listed else []
+
+    class Typed:
+        name = "typed"
+        table = Table(
+            "typed",
+            MetaData(),
+            Column("a_float", Float),
+            Column("name", String(600), primary_key=True),  # not in the order of the key
+            Column("generation", Integer, primary_key=True),
+            Column("yes", Boolean),
+            Column("a_number", Numeric(12, 2)),
+            Column("small", SmallInteger),
+            Column("short", String(5)),
+            Column("bytes", LargeBinary),
+            Column("nothing", Text),
+            *more,
+        )
+
+        def fold(self, row: Mapping[str, Any] | None, event: Event) -> Mapping[str, Any] | None:
+            folded = {
+                "a_float": event.position / 4,
+                "yes": event.position % 2 == 0,
+                "a_number": Decimal(event.position) / 4,
+                "small": event.position,
+                "short": event.stream[-5:],
+                "bytes": event.event_hash,
+            }
+            return {**folded, "list": [1, event.position]} if listed else folded
+
+    async with opened(postgres_url, Inline(Typed())) as ledger:
+        await ledger.put_many({f"s/{n:05}": "x" for n in range(300)})
+        found = await rows(ledger.database, Typed())
+        assert len(found) == 300
+        row = found["s/00007"]
+        position = row["small"]
+        assert (row["a_float"], row["yes"]) == (position / 4, position % 2 == 0)
+        assert (row["a_number"], row["short"]) == (Decimal(position) / 4, "00007")
+        assert (row["nothing"], len(row["bytes"])) == (None, 32)
+        assert row.get("list") == ([1, position] if listed else None)
+        assert await differences(ledger.database, Typed()) == []
+        await ledger.put_many({f"s/{n:05}": "y" for n in range(300)})
+        assert await differences(ledger.database, Typed()) == []
 
 
 NAMES = ["a", "b/c", "ä", "\U0001f511", "a!", "A"]

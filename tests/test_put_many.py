@@ -6,11 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from attacker import attacking
 from ledgers import OLD, opened, rows
 
 from ledger import (
     InvalidName,
     InvalidValue,
+    LedgerUnavailable,
     SecretLedger,
     SecretNotFound,
     VersionConflict,
@@ -32,6 +34,32 @@ async def test_many_secrets_are_one_transaction_in_order(database_url: str) -> N
         assert [await ledger.get(w.name) for w in written] == list(written)
         assert await ledger.put_many({}) == []
         assert await ledger.put_many(iter([("d", "4")])) == [await ledger.get("d")]
+
+
+@pytest.mark.parametrize("count", [2, 300])
+async def test_rows_that_a_foreign_trigger_takes_away_end_the_write(
+    database_url: str, count: int
+) -> None:
+    async with opened(database_url, OLD) as ledger, attacking(database_url) as attacker:
+        if database_url.startswith("sqlite"):
+            await attacker.sql(
+                "CREATE TRIGGER taking BEFORE INSERT ON secret_event WHEN NEW.stream = 'n/1' BEGIN"
+                " SELECT RAISE(IGNORE); END"
+            )
+        else:
+            await attacker.sql(
+                "CREATE FUNCTION taking() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                " IF NEW.stream = 'n/1' THEN RETURN NULL; END IF; RETURN NEW; END $$"
+            )
+            await attacker.sql(
+                "CREATE TRIGGER taking BEFORE INSERT ON secret_event"
+                " FOR EACH ROW EXECUTE FUNCTION taking()"
+            )
+        before = ledger.position
+        with pytest.raises(LedgerUnavailable, match="another number of events"):
+            await ledger.put_many({f"n/{n}": "x" for n in range(count)})
+        assert ledger.position == before
+        assert await listed(ledger) == []
 
 
 async def test_a_conflict_of_the_last_item_refuses_them_all(database_url: str) -> None:

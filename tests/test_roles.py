@@ -123,6 +123,7 @@ async def test_a_reader_writes_nothing_anywhere(roles: Roles, table: str) -> Non
 async def test_a_reader_can_read_list_and_verify(roles: Roles) -> None:
     async with opened(roles.runtime, OLD) as ledger:
         await use(ledger, "a")
+        await ledger.put_many({f"many/{n}": "x" for n in range(300)})
         async with opened(roles.reader, OLD, read_only=True, verify="full") as reader:
             await read(reader, "a")
             assert [n.state for n in await reader.nodes()] == ["live"]

@@ -12,11 +12,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
+from sqlalchemy.types import Float, Numeric
+
 from ledger.errors import LedgerUnavailable
 
 if TYPE_CHECKING:
     from sqlalchemy import ClauseElement
     from sqlalchemy.engine import Dialect
+    from sqlalchemy.types import TypeEngine
 
 __all__ = ["Connection", "Mode", "Rows", "Statement", "Unreadable", "compiled"]
 
@@ -177,6 +180,13 @@ class Connection(Protocol):
         ...
 
 
+def _sent_as(kind: TypeEngine[Any]) -> int | None:
+    """The number that PostgreSQL knows a type by, where SQLAlchemy wants to be told."""
+    if isinstance(kind, Float):
+        return 701
+    return 1700 if isinstance(kind, Numeric) else None
+
+
 def compiled(clause: ClauseElement, dialect: Dialect, columns: Sequence[str] = ()) -> Statement:
     """What SQLAlchemy builds, as a statement; `columns` are those that an INSERT is given.
 
@@ -193,5 +203,7 @@ def compiled(clause: ClauseElement, dialect: Dialect, columns: Sequence[str] = (
         if not bind.required:
             given[name] = bind.effective_value
     selected = getattr(clause, "selected_columns", ()) if clause.is_select else ()  # type: ignore[attr-defined]
-    results = [c.type.dialect_impl(dialect).result_processor(dialect, None) for c in selected]
+    results = [
+        c.type.dialect_impl(dialect).result_processor(dialect, _sent_as(c.type)) for c in selected
+    ]
     return Statement(str(done), given=given, binds=binds, results=results)
