@@ -72,8 +72,13 @@ async def rebuild(
 def _mend(
     connection: Connection, database: Database, table: ProjectionTable, page: Compared
 ) -> Written:
-    """Write the rows that differ, as they are at the checkpoint, which is locked first."""
+    """Write the rows that differ, as they are at the checkpoint, which is locked first.
+
+    Before it the head row: an append moves the checkpoint and loads its rows in one statement,
+    which may not have to wait in between for this one.
+    """
     generation = page.standing.generation
+    database.lock_generation(connection, generation)
     at = checkpoint.lock(connection, database, table.projection.name, generation)
     if at is None or at < page.bound:
         raise Moved

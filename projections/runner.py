@@ -35,7 +35,7 @@ class Inline:
     """Keeps a projection in the append's own transaction: read what you wrote.
 
     For `SecretLedger.open(…, projections=[*default(), Inline(MyProjection())])`. On
-    PostgreSQL it takes three statements an append. Where the table is behind (a process
+    PostgreSQL it takes two statements an append. Where the table is behind (a process
     wrote without it) by a page at most, the next append folds that too; where it is behind
     further, or was never begun, it stays behind until `catch_up`, which opening runs.
     """
@@ -52,13 +52,12 @@ class Inline:
         self, connection: Connection, database: Database, head: Head, events: Sequence[Event]
     ) -> None:
         """Fold `events`, which follow `head`'s position, and move the checkpoint with them."""
-        generation, last = head.generation, events[-1].position
-        if not checkpoint.advance(connection, database, self.name, generation, head.position, last):
-            missed = self._missed(connection, database, head, last)
-            if missed is None:
-                return
-            events = [*missed, *events]
-        self._table(database).apply(connection, generation, events)
+        generation, table = head.generation, self._table(database)
+        if table.advance(connection, generation, head.position, events):
+            return
+        missed = self._missed(connection, database, head, events[-1].position)
+        if missed is not None:
+            table.apply(connection, generation, [*missed, *events])
 
     def _missed(
         self, connection: Connection, database: Database, head: Head, last: int

@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 
 from ledger.events import CONTROL_STREAM, Event
-from ledger.store.connection import Connection, Unreadable, compiled
+from ledger.store.connection import Connection, Statement, Unreadable, compiled
 from ledger.store.database import Database
-from projections import pages
+from projections import checkpoint, pages
 from projections.protocol import Projection
 
 __all__ = ["UNREADABLE", "ProjectionTable", "Written"]
@@ -69,6 +69,14 @@ class ProjectionTable:
         self._select = select(columns.name, *own).where(one_generation)
         among = text(f"name {database.statements.among}")
         self._load = compiled(self._select.where(among), database.dialect)
+        self._advance_and_load: Statement | None = None
+        if database.name == "postgresql":
+            self._advance_and_load = self._load.inside(
+                f"WITH moved AS ({database.statements.advance_checkpoint.sql} RETURNING 1)"
+                " SELECT m.n, t.* FROM (SELECT count(*) AS n FROM moved) AS m"
+                " LEFT JOIN ({query}) AS t ON true",
+                1,
+            )
         self._names = (
             select(columns.name)
             .where(one_generation, columns.name.is_not(None))
@@ -136,19 +144,63 @@ class ProjectionTable:
 
     def apply(self, connection: Connection, generation: int, events: Sequence[Event]) -> None:
         """Fold events of one generation into the table, the checkpoint being locked."""
-        folded = [event for event in events if self.has_row(event.stream)]
-        if not folded:
-            return
+        first = self._begins(events)
+        self._fold_in(
+            connection, generation, events, first, self.load(connection, generation, _on(first))
+        )
+
+    def advance(
+        self, connection: Connection, generation: int, before: int, events: Sequence[Event]
+    ) -> bool:
+        """Move the checkpoint from `before` to the last of `events` and fold them in; False where
+        it is elsewhere. The caller holds the head row's lock."""
+        first = self._begins(events)
+        rows = self._take(connection, generation, before, events[-1].position, _on(first))
+        if rows is None:
+            return False
+        self._fold_in(connection, generation, events, first, rows)
+        return True
+
+    def _begins(self, events: Sequence[Event]) -> dict[str, int]:
+        """The version at which each stream that has a row begins here."""
         first: dict[str, int] = {}
-        for event in folded:
-            first.setdefault(event.stream, event.version)
-        going_on = [name for name, version in first.items() if version > 1]
-        before = self.load(connection, generation, going_on)
-        after = self.fold_all(before, folded)
+        for event in events:
+            if event.stream not in first and self.has_row(event.stream):
+                first[event.stream] = event.version
+        return first
+
+    def _fold_in(
+        self,
+        connection: Connection,
+        generation: int,
+        events: Sequence[Event],
+        first: Mapping[str, int],
+        before: dict[str, RowValues],
+    ) -> None:
+        after = self.fold_all(before, [event for event in events if event.stream in first])
         # What stands there of one that begins here is written over, or is to go.
         gone = [name for name, row in after.items() if row is None and first[name] == 1]
         before |= self.load(connection, generation, gone)
         self.write(connection, generation, before, after)
+
+    def _take(
+        self, connection: Connection, generation: int, before: int, last: int, names: list[str]
+    ) -> dict[str, RowValues] | None:
+        """Move the checkpoint and load rows, in one trip where the database can; None where the
+        checkpoint is not at `before`."""
+        place = self.projection.name, generation
+        if self._advance_and_load is None or not 0 < len(names) <= pages.PAGE:
+            if checkpoint.advance(connection, self._database, *place, before, last):
+                return self.load(connection, generation, names)
+            return None
+        moving = checkpoint.moving(*place, before, last)
+        asked = {"in_generation": generation, "names": self._database.names(names)}
+        try:
+            found = connection.execute(self._advance_and_load, {**moving, **asked})
+        except Unreadable:  # after it has moved, or not
+            moved = checkpoint.read(connection, self._database, *place) == last
+            return self.load(connection, generation, names) if moved else None
+        return self._by_name(row[1:] for row in found) if found[0][0] else None
 
     # --- the rows --------------------------------------------------------------------
 
@@ -168,14 +220,20 @@ class ProjectionTable:
                 for name in dict.fromkeys(chunk):
                     found.update(self._load_one(connection, generation, name))
             else:
-                for row in rows:
-                    name = row[0]
-                    twice = name in found  # a table that lost its primary key
-                    values = dict(zip(self.columns, row[1:], strict=True))
-                    found[name] = UNREADABLE if twice else values
+                found.update(self._by_name(rows))
         for name in given:
             if not self.has_row(name):
                 found.update(self._load_one(connection, generation, name))
+        return found
+
+    def _by_name(self, rows: Iterable[Sequence[Any]]) -> dict[str, RowValues]:
+        found: dict[str, RowValues] = {}
+        for row in rows:
+            name = row[0]
+            if name is not None:
+                twice = name in found  # a table that lost its primary key
+                values = dict(zip(self.columns, row[1:], strict=True))
+                found[name] = UNREADABLE if twice else values
         return found
 
     def _load_one(self, connection: Connection, generation: int, name: str) -> dict[str, RowValues]:
@@ -252,6 +310,11 @@ class ProjectionTable:
         if isinstance(encoded, str):
             return literal(encoded, Text())
         return cast(literal(encoded, LargeBinary()), Text())
+
+
+def _on(first: Mapping[str, int]) -> list[str]:
+    """The names that go on from rows that are there."""
+    return [name for name, version in first.items() if version > 1]
 
 
 def same(expected: RowValues, actual: RowValues) -> bool:

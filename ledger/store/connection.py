@@ -104,6 +104,16 @@ class Statement:
         self._results = results if any(results) else ()
         self._repeated: tuple[int, str] | None = None
 
+    def inside(self, sql: str, columns: int) -> Statement:
+        """This query inside another, which has `{query}` in its place and returns so many
+        columns before its own."""
+        return Statement(
+            sql.replace("{query}", self.sql),
+            given=self._given,
+            binds=self._binds,
+            results=[*[None] * columns, *self._results] if self._results else (),
+        )
+
     def _number(self, sql: str) -> str:
         return _PLACE.sub(lambda m: f"${self.names.index(m[1]) + 1}", sql)
 

@@ -342,7 +342,6 @@ class PostgresqlDatabase:
         failure: LedgerError
         connection = PostgresqlConnection(borrowed.driver_connection, borrowed.info, mode)
         try:
-            connection.begin()
             if self.on_connection is not None:
                 self.on_connection(connection)
             done = unit(connection)
@@ -529,9 +528,10 @@ class PostgresqlDatabase:
 
 
 def _newest(prefix: str) -> str:
-    """The newest event of each of the streams `:names`."""
+    """The newest event of each of the streams `:names`. How many those are the planner is not
+    to know, or else it makes a plan each time: one for so many looks better than one for any."""
     return (
-        f"SELECT {paged('n')} FROM unnest(CAST(:names AS text[])) AS s (stream)"
+        f"SELECT {paged('n')} FROM unnest((SELECT CAST(:names AS text[]))) AS s (stream)"
         f" CROSS JOIN LATERAL (SELECT {EVENT_COLUMNS} FROM {prefix}secret_event AS v"
         f" WHERE v.generation = {_GENERATION} AND v.stream = s.stream"
         " ORDER BY v.version DESC LIMIT 1) AS n"
