@@ -105,7 +105,9 @@ class Control:
 
         A purged row keeps the key columns of the event it was, through migrations too.
         """
-        owner = self.authority(event.position)
+        owner = self.keys[-1]
+        if self.opened is not None or event.position < owner.activated:
+            owner = self.authority(event.position)
         if owner.fingerprint == event.key_fingerprint and owner.id == event.key_id:
             return True
         if self.opened is None or event.position > self.opened[0] or not is_purged(event.sealed):

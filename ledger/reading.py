@@ -137,14 +137,14 @@ def verdict(
     """How a read ends under `standing`, with what was found for it; `time` is `at` in
     microseconds, `told` is of the event found, where that is known. Raises what `get_secret`
     raises."""
-    event = found.event
+    _, event, newest_end, end, following = found
     control, held = standing.control, standing.keys
     if event is not None:
         check_answer(event, stream, version, time)
-    ended = event is not None and (found.destroyed or 0) > event.version
-    if found.following is not None and time is not None and not ended:
+    ended = event is not None and newest_end is not None and newest_end > event.version
+    if following is not None and time is not None and not ended:
         number = event.version + 1 if event else 1
-        check_next(control, held, found.following, stream, number, time, found.end)
+        check_next(control, held, following, stream, number, time, end)
     if event is None:
         if version is not None:
             raise SecretNotFound(f"{stream} has no version {version}", stream=stream)
@@ -152,7 +152,7 @@ def verdict(
             raise SecretNotFound(f"{stream} had no version at {at.isoformat()}", stream=stream)
         raise not_found(stream)
     if ended:
-        check_end(control, held, found.end, event)
+        check_end(control, held, end, event)
     context, info = told or (None, None)
     value = Secret(read_event(control, held, event, context=context, destroyed_later=ended))
     info = info or info_of(event)

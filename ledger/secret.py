@@ -37,7 +37,7 @@ class Secret:
     def __init__(self, value: str | bytes | bytearray | memoryview | Secret) -> None:
         # `value` is cleared before anything is raised, and nothing is raised inside an `except`:
         # neither this frame nor a codec's error, which carries the text, outlives the call.
-        raw, problem = _to_bytes(value)
+        raw, problem = (value, "") if type(value) is bytes else _to_bytes(value)
         del value
         if problem:
             raise InvalidValue(problem, hint="give the value as str, bytes or Secret") from None
@@ -128,8 +128,6 @@ class Values:
 
 def _to_bytes(value: object) -> tuple[bytes, str]:
     """The bytes of `value`, and what is wrong with it; never raises."""
-    if type(value) is bytes:  # by far the most
-        return value, ""
     if isinstance(value, Secret):
         return value.reveal(), ""
     try:

@@ -153,22 +153,23 @@ class SealedView:
         if self._hits % BREATH == 0:
             await asyncio.sleep(0)
         # What is kept is kept by the names of streams, each of which is spelt as it has to be.
-        if type(name) is not str or name not in self._kept:
+        kept = self._kept.get(name) if type(name) is str else None
+        if kept is None:
             name = normalise_name(name)
-        now = _now()
-        if name in self._kept and (
-            self._is_proven(now - self._often, now)
-            or await self._prove(now - self._bounds.max_staleness)
-        ):
-            kept = self._kept.get(name)  # it may be gone by now
-            standing = self._follower.standing
-            if kept is not None and kept.found.head.generation == standing.control.generation:
-                self._kept.move_to_end(name)
-                self._hits += 1
-                try:
-                    return verdict(standing, kept.found, name, told=kept.told)
-                except (MissingKey, TamperedEvent):  # never said from memory
-                    self._hits -= 1
+            kept = self._kept.get(name)
+        if kept is not None:
+            now = _now()
+            if not self._is_proven(now - self._often, now):
+                proven = await self._prove(now - self._bounds.max_staleness)
+                kept = self._kept.get(name) if proven else None  # it may be gone by now
+        standing = self._follower.standing
+        if kept is not None and kept.found.head.generation == standing.control.generation:
+            self._kept.move_to_end(name)
+            self._hits += 1
+            try:
+                return verdict(standing, kept.found, name, told=kept.told)
+            except (MissingKey, TamperedEvent):  # never said from memory
+                self._hits -= 1
         return await self._read(name)
 
     async def _read(self, stream: str) -> SecretVersion:

@@ -25,10 +25,12 @@ class Home:
 
     def check(self) -> None:
         """Raises LedgerUnavailable in another event loop or process."""
-        loop = asyncio.get_running_loop()
+        loop, process = asyncio.get_running_loop(), os.getpid()
+        if self._loop is loop and self._process == process:
+            return
         self._loop = self._loop or loop
-        if self._loop is not loop or self._process != os.getpid():
-            other = "event loop" if self._process == os.getpid() else "process"
+        if self._loop is not loop or self._process != process:
+            other = "event loop" if self._process == process else "process"
             raise LedgerUnavailable(
                 f"{self._place}: the ledger was opened in another {other}",
                 hint=f"open it once in each {other} that uses it",
