@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from ledger.decide import Draft
 from ledger.errors import LedgerError, TamperedEvent
@@ -24,8 +24,8 @@ from ledger.events import Event
 from ledger.format import seal_event
 from ledger.keys import LedgerKey
 from ledger.state import Head
-from ledger.store.connection import Connection
-from ledger.store.database import Database, LockedHead
+from ledger.store.connection import Connection, Rows, Statement
+from ledger.store.database import Database, Kept, LockedHead
 from ledger.versions import SecretInfo
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "check_not_behind",
     "enter",
     "place",
+    "rider",
     "was_committed",
 ]
 
@@ -53,6 +54,28 @@ class InlineProjection(Protocol):
     async def catch_up(self, database: Database) -> int:
         """Fold what was written while nobody kept the table; how many events that was."""
         ...
+
+
+class Riding(InlineProjection, Protocol):
+    """One whose rows come in the trip that reads the heads, and go in the one that adds events."""
+
+    def beside(self, database: Database) -> Statement:
+        """The query of its rows."""
+        ...
+
+    def kept(self, database: Database, events: Sequence[Event], found: Rows) -> Kept | None:
+        """What `events` make of the rows that were found; None where that has to be seen to by
+        `apply`."""
+        ...
+
+
+def rider(projections: Sequence[InlineProjection]) -> Riding | None:
+    """The first projection, if it is such a one."""
+
+    def rides(projection: InlineProjection) -> TypeGuard[Riding]:
+        return hasattr(projection, "beside")
+
+    return projections[0] if projections and rides(projections[0]) else None
 
 
 Outcome = Sequence[SecretInfo] | LedgerError
@@ -111,11 +134,14 @@ def enter(
         recorded_at=locked.now,
         key_epoch=before.key_epoch if epoch is None else epoch,
     )
-    if not database.extend(connection, before, after, events):
+    first = rider(projections) if locked.beside is not None else None
+    kept = first.kept(database, events, locked.beside) if first and locked.beside else None
+    moved, done = database.extend(connection, before, after, events, kept)
+    if not moved:
         raise TamperedEvent(
             f"the head row of generation {before.generation} changed while it was locked"
         )
-    for projection in projections:
+    for projection in projections[1:] if done else projections:
         projection.apply(connection, database, before, events)
     streams = {event.stream for event in events}
     return Attempt(before.generation, events[0], after, outcomes, streams)

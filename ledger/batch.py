@@ -12,7 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from ledger.append import Attempt, InlineProjection, Outcome, check_not_behind, enter, place
+from ledger.append import (
+    Attempt,
+    InlineProjection,
+    Outcome,
+    check_not_behind,
+    enter,
+    place,
+    rider,
+)
 from ledger.authority import HeldKeys, read_event, short
 from ledger.control import Control
 from ledger.decide import Draft, HeadView, Intent, Put, decide, destroyed
@@ -75,7 +83,9 @@ def append(
     control, held = standing.control, standing.held
     intents = [intent for request in requests for intent in request.intents]
     streams = sorted({intent.stream for intent in intents})
-    locked = database.lock_head(connection, control.generation, control.epoch, streams)
+    riding = rider(projections)
+    beside = riding.beside(database) if riding else None
+    locked = database.lock_head(connection, control.generation, control.epoch, streams, beside)
     if locked is None or held is None:
         return None
     head = locked.head

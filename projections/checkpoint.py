@@ -13,7 +13,7 @@ from ledger.state import Head
 from ledger.store.connection import Connection, Statement
 from ledger.store.database import Database
 
-__all__ = ["Standing", "advance", "begin", "forget", "lock", "moving", "read", "standing"]
+__all__ = ["Standing", "advance", "begin", "forget", "lock", "read", "standing"]
 
 
 class Standing(NamedTuple):
@@ -80,13 +80,11 @@ def advance(
     after: int,
 ) -> bool:
     """Move the checkpoint from `before` to `after` and lock it; False where it is elsewhere."""
-    given = moving(projection, generation, before, after)
-    return connection.execute(database.statements.advance_checkpoint, given).rowcount == 1
-
-
-def moving(projection: str, generation: int, before: int, after: int) -> dict[str, str | int]:
-    """The parameters of `Statements.advance_checkpoint`."""
-    return {**_key(projection, generation), "before": before, "position": after}
+    moved = connection.execute(
+        database.statements.advance_checkpoint,
+        {**_key(projection, generation), "before": before, "position": after},
+    )
+    return moved.rowcount == 1
 
 
 def lock(

@@ -74,7 +74,7 @@ def _mend(
 ) -> Written:
     """Write the rows that differ, as they are at the checkpoint, which is locked first.
 
-    Before it the head row: an append moves the checkpoint and loads its rows in one statement,
+    Before it the head row: an append loads its rows in the statement that moves the checkpoint,
     which may not have to wait in between for this one.
     """
     generation = page.standing.generation

@@ -17,8 +17,8 @@ from ledger.errors import LedgerUnavailable
 from ledger.events import Event
 from ledger.findings import Progress
 from ledger.state import Head
-from ledger.store.connection import Connection
-from ledger.store.database import Database
+from ledger.store.connection import Connection, Rows, Statement
+from ledger.store.database import Database, Kept
 from projections import checkpoint, pages
 from projections.comparison import differences_at
 from projections.protocol import Projection
@@ -35,7 +35,7 @@ class Inline:
     """Keeps a projection in the append's own transaction: read what you wrote.
 
     For `SecretLedger.open(…, projections=[*default(), Inline(MyProjection())])`. On
-    PostgreSQL it takes two statements an append. Where the table is behind (a process
+    PostgreSQL the first of them takes no trip of its own. Where the table is behind (a process
     wrote without it) by a page at most, the next append folds that too; where it is behind
     further, or was never begun, it stays behind until `catch_up`, which opening runs.
     """
@@ -52,12 +52,21 @@ class Inline:
         self, connection: Connection, database: Database, head: Head, events: Sequence[Event]
     ) -> None:
         """Fold `events`, which follow `head`'s position, and move the checkpoint with them."""
-        generation, table = head.generation, self._table(database)
-        if table.advance(connection, generation, head.position, events):
-            return
-        missed = self._missed(connection, database, head, events[-1].position)
-        if missed is not None:
-            table.apply(connection, generation, [*missed, *events])
+        generation, last = head.generation, events[-1].position
+        if not checkpoint.advance(connection, database, self.name, generation, head.position, last):
+            missed = self._missed(connection, database, head, last)
+            if missed is None:
+                return
+            events = [*missed, *events]
+        self._table(database).apply(connection, generation, events)
+
+    def beside(self, database: Database) -> Statement:
+        """The query of the rows of a generation, to be asked with the heads that are built on."""
+        return self._table(database).rows
+
+    def kept(self, database: Database, events: Sequence[Event], found: Rows) -> Kept | None:
+        """What `events` make of the rows that were found; None where `apply` has to see to it."""
+        return self._table(database).kept(events, found)
 
     def _missed(
         self, connection: Connection, database: Database, head: Head, last: int

@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 
 from ledger.events import CONTROL_STREAM, Event
-from ledger.store.connection import Connection, Statement, Unreadable, compiled
-from ledger.store.database import Database
-from projections import checkpoint, pages
+from ledger.store.connection import Connection, Rows, Unreadable, compiled
+from ledger.store.database import Database, Kept
+from projections import pages
 from projections.protocol import Projection
 
 __all__ = ["UNREADABLE", "ProjectionTable", "Written"]
@@ -69,14 +69,8 @@ class ProjectionTable:
         self._select = select(columns.name, *own).where(one_generation)
         among = text(f"name {database.statements.among}")
         self._load = compiled(self._select.where(among), database.dialect)
-        self._advance_and_load: Statement | None = None
-        if database.name == "postgresql":
-            self._advance_and_load = self._load.inside(
-                f"WITH moved AS ({database.statements.advance_checkpoint.sql} RETURNING 1)"
-                " SELECT m.n, t.* FROM (SELECT count(*) AS n FROM moved) AS m"
-                " LEFT JOIN ({query}) AS t ON true",
-                1,
-            )
+        self.rows: Final = compiled(self._select, database.dialect)
+        """All rows of `:in_generation`."""
         self._names = (
             select(columns.name)
             .where(one_generation, columns.name.is_not(None))
@@ -145,21 +139,22 @@ class ProjectionTable:
     def apply(self, connection: Connection, generation: int, events: Sequence[Event]) -> None:
         """Fold events of one generation into the table, the checkpoint being locked."""
         first = self._begins(events)
-        self._fold_in(
-            connection, generation, events, first, self.load(connection, generation, _on(first))
-        )
+        before = self.load(connection, generation, _going_on(first))
+        self._fold_in(connection, generation, events, first, before)
 
-    def advance(
-        self, connection: Connection, generation: int, before: int, events: Sequence[Event]
-    ) -> bool:
-        """Move the checkpoint from `before` to the last of `events` and fold them in; False where
-        it is elsewhere. The caller holds the head row's lock."""
-        first = self._begins(events)
-        rows = self._take(connection, generation, before, events[-1].position, _on(first))
-        if rows is None:
-            return False
-        self._fold_in(connection, generation, events, first, rows)
-        return True
+    def kept(self, events: Sequence[Event], found: Rows) -> Kept | None:
+        """What is to be written once `events` are in the log; `found`: what `rows` has told of
+        their streams. None where it has to be looked at again, or rows are to go."""
+        try:
+            before = self._by_name(self.rows.read(found, -1))
+        except Unreadable:
+            return None
+        after = self.fold_all(before, [event for event in events if self.has_row(event.stream)])
+        if None in after.values():
+            return None
+        return Kept(
+            self.projection.name, self._upsert, self._changed(events[0].generation, before, after)
+        )
 
     def _begins(self, events: Sequence[Event]) -> dict[str, int]:
         """The version at which each stream that has a row begins here."""
@@ -182,25 +177,6 @@ class ProjectionTable:
         gone = [name for name, row in after.items() if row is None and first[name] == 1]
         before |= self.load(connection, generation, gone)
         self.write(connection, generation, before, after)
-
-    def _take(
-        self, connection: Connection, generation: int, before: int, last: int, names: list[str]
-    ) -> dict[str, RowValues] | None:
-        """Move the checkpoint and load rows, in one trip where the database can; None where the
-        checkpoint is not at `before`."""
-        place = self.projection.name, generation
-        if self._advance_and_load is None or not 0 < len(names) <= pages.PAGE:
-            if checkpoint.advance(connection, self._database, *place, before, last):
-                return self.load(connection, generation, names)
-            return None
-        moving = checkpoint.moving(*place, before, last)
-        asked = {"in_generation": generation, "names": self._database.names(names)}
-        try:
-            found = connection.execute(self._advance_and_load, {**moving, **asked})
-        except Unreadable:  # after it has moved, or not
-            moved = checkpoint.read(connection, self._database, *place) == last
-            return self.load(connection, generation, names) if moved else None
-        return self._by_name(row[1:] for row in found) if found[0][0] else None
 
     # --- the rows --------------------------------------------------------------------
 
@@ -230,10 +206,9 @@ class ProjectionTable:
         found: dict[str, RowValues] = {}
         for row in rows:
             name = row[0]
-            if name is not None:
-                twice = name in found  # a table that lost its primary key
-                values = dict(zip(self.columns, row[1:], strict=True))
-                found[name] = UNREADABLE if twice else values
+            twice = name in found  # a table that lost its primary key
+            values = dict(zip(self.columns, row[1:], strict=True))
+            found[name] = UNREADABLE if twice else values
         return found
 
     def _load_one(self, connection: Connection, generation: int, name: str) -> dict[str, RowValues]:
@@ -254,20 +229,30 @@ class ProjectionTable:
         after: Mapping[str, RowValues | None],
     ) -> Written:
         """Make the rows `before` what they are in `after`, where they differ."""
-        upserts: list[tuple[Any, ...]] = []
-        added = removed = 0
+        removed = 0
         for name, row in after.items():
-            old = before.get(name)
-            if row is not None and row != old:
-                upserts.append(self._in_order((generation, name, *row.values())))
-                added += old is None
-            elif row is None and old is not None:
+            if row is None and name in before:
                 statement = self._delete.where(self._is(name))
                 connection.execute(statement, {"in_generation": generation})
                 removed += 1
+        upserts = self._changed(generation, before, after)
         if upserts:
             connection.execute(self._upsert, upserts)
+        added = sum(row is not None and name not in before for name, row in after.items())
         return Written(len(upserts) - added, added, removed)
+
+    def _changed(
+        self,
+        generation: int,
+        before: Mapping[str, RowValues],
+        after: Mapping[str, RowValues | None],
+    ) -> list[tuple[Any, ...]]:
+        """The rows that differ, as the upsert takes them."""
+        return [
+            self._in_order((generation, name, *row.values()))
+            for name, row in after.items()
+            if row is not None and row != before.get(name)
+        ]
 
     def forget(self, connection: Connection, generation: int, limit: int) -> int:
         """Delete up to `limit` rows of a generation; how many that was."""
@@ -312,7 +297,7 @@ class ProjectionTable:
         return cast(literal(encoded, LargeBinary()), Text())
 
 
-def _on(first: Mapping[str, int]) -> list[str]:
+def _going_on(first: Mapping[str, int]) -> list[str]:
     """The names that go on from rows that are there."""
     return [name for name, version in first.items() if version > 1]
 

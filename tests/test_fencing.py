@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import asyncpg
 import pytest
 from held_commit import HeldCommit, Waiters, counting_statements, watching_waiters
 from independent_fold import fold_log
@@ -140,22 +141,25 @@ async def test_a_boot_with_both_keys_that_waited_comes_up_under_the_new_one(
 
 def shapes(statements: list[str]) -> list[str]:
     """What each statement does to which tables."""
-    pattern = (
-        r"\b(SELECT|INSERT|UPDATE)\b.*?\b(ledger_head|secret_event|secret_current|projection_\w+)"
-    )
+    verb = r"\b(?:SELECT|INSERT|UPDATE)\b"
+    table = r"\b(ledger_head|secret_event|secret_current|projection_\w+)"
+    pattern = rf"({verb})(?:(?!{verb}).)*?{table}"
     return [", ".join(dict.fromkeys(map(" ".join, re.findall(pattern, s)))) for s in statements]
 
 
 async def test_the_epoch_costs_an_append_no_statement_of_its_own(database_url: str) -> None:
     if database_url.startswith("sqlite"):
-        lock = ["SELECT ledger_head", "SELECT secret_event"]
-        enter = ["UPDATE ledger_head", "INSERT secret_event"]
+        append = ["SELECT ledger_head", "SELECT secret_event"]
+        append += ["UPDATE ledger_head", "INSERT secret_event"]
+        kept = [*append, "UPDATE projection_checkpoint", "SELECT secret_current"]
+        kept += ["INSERT secret_current"]
     else:  # a trip each
-        lock = ["SELECT ledger_head", "SELECT ledger_head, SELECT secret_event"]
-        enter = ["UPDATE ledger_head, INSERT secret_event"]
-    append = [*lock, *enter]
-    fold = ["UPDATE projection_checkpoint", "SELECT secret_current", "INSERT secret_current"]
-    for options, expected in (({"projections": ()}, append), ({}, append + fold)):
+        lock, read = "SELECT ledger_head", "SELECT ledger_head, SELECT secret_event"
+        enter = "UPDATE ledger_head, INSERT secret_event"
+        append = [lock, read, enter]
+        kept = [lock, f"{read}, SELECT secret_current"]
+        kept += [f"{enter}, UPDATE projection_checkpoint, INSERT secret_current"]
+    for options, expected in (({"projections": ()}, append), ({}, kept)):
         async with opened(database_url, OLD, **options) as ledger:
             await ledger.put("a", "1")
             calls = partial(ledger.put, "a", "2"), partial(ledger.put_many, {"a": "3", "b": "1"})
@@ -167,3 +171,24 @@ async def test_the_epoch_costs_an_append_no_statement_of_its_own(database_url: s
                 # The statement that takes the lock states the epoch, and no other one asks.
                 assert "key_epoch = " in sent[0].partition("WHERE")[2]
                 assert not any("key_epoch = " in s.partition("WHERE")[2] for s in sent[1:])
+
+
+async def test_an_append_to_postgresql_begins_in_the_trip_that_takes_the_lock(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts: list[str] = []
+    execute = asyncpg.Connection.execute
+
+    async def noted(self: Any, query: str, *args: Any, **options: Any) -> str:
+        scripts.append(query)
+        done: str = await execute(self, query, *args, **options)
+        return done
+
+    async with opened(postgres_url, OLD) as ledger:
+        await ledger.put("a", "1")
+        monkeypatch.setattr(asyncpg.Connection, "execute", noted)
+        await ledger.put("a", "2")
+    begin, commit = scripts[:2]
+    assert begin.startswith("BEGIN")
+    assert begin.endswith("FOR UPDATE")
+    assert commit == "COMMIT"

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from attacker import attacking
+from commits import before_commit
+from held_commit import watching_waiters
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
@@ -31,6 +33,7 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.util import await_only
 
 from ledger import (
     Event,
@@ -722,6 +725,26 @@ async def test_a_fold_never_sees_sealed_bytes(database_url: str) -> None:
         assert seen
         await rebuild(ledger.database, Looking())
     assert set(seen) == {b""}
+
+
+async def test_a_write_waits_for_a_row_that_is_being_mended_and_builds_on_it(
+    postgres_url: str,
+) -> None:
+    async with opened(postgres_url) as ledger:
+        await ledger.put("a", "1", actor="alice")
+        await edit(ledger.database, "UPDATE {s}secret_current SET created_by = 'mallory'")
+        writing: list[asyncio.Task[Any]] = []
+
+        def write() -> None:
+            writing.append(asyncio.create_task(ledger.put("a", "2", actor="bob")))
+            await_only(waiters.come(1))
+
+        with watching_waiters(postgres_url) as waiters, before_commit(1, write):
+            assert (await rebuild(ledger.database, SysSecret())).changed == 1
+        await writing[0]
+        row = (await rows(ledger.database, SysSecret()))["a"]
+        assert (row["created_by"], row["updated_by"], row["version"]) == ("alice", "bob", 2)
+        assert await differences(ledger.database, SysSecret()) == []
 
 
 async def test_a_row_that_should_not_be_there_goes_where_its_secret_begins_without_one(

@@ -104,15 +104,13 @@ class Statement:
         self._results = results if any(results) else ()
         self._repeated: tuple[int, str] | None = None
 
-    def inside(self, sql: str, columns: int) -> Statement:
-        """This query inside another, which has `{query}` in its place and returns so many
-        columns before its own."""
-        return Statement(
-            sql.replace("{query}", self.sql),
-            given=self._given,
-            binds=self._binds,
-            results=[*[None] * columns, *self._results] if self._results else (),
-        )
+    def columns_if(self, condition: str, prefix: str) -> str | None:
+        """Such an INSERT of many, of rows that `condition` allows, for a part of another
+        statement: its parameters begin with `prefix`. None where it is none."""
+        if self.columnar == self.numbered:
+            return None
+        sql = _CAST_ROW.sub(lambda row: f"{_columns(row)} WHERE {condition}", self.sql)
+        return _PLACE.sub(rf":{prefix}\1", sql)
 
     def _number(self, sql: str) -> str:
         return _PLACE.sub(lambda m: f"${self.names.index(m[1]) + 1}", sql)

@@ -20,15 +20,25 @@ from sqlalchemy.exc import ArgumentError
 from ledger.errors import LedgerUnavailable
 from ledger.events import Event
 from ledger.state import Head
-from ledger.store.connection import Connection, Mode
+from ledger.store.connection import Connection, Mode, Rows
 from ledger.store.home import Home
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from ledger.store.connection import Statement
     from ledger.store.statements import Statements
 
-__all__ = ["Database", "LockedHead", "Mode", "Replica", "address_of", "connect", "is_engine"]
+__all__ = [
+    "Database",
+    "Kept",
+    "LockedHead",
+    "Mode",
+    "Replica",
+    "address_of",
+    "connect",
+    "is_engine",
+]
 
 T = TypeVar("T")
 
@@ -43,6 +53,19 @@ class LockedHead(NamedTuple):
     newest: Iterator[Event]
     """The newest event of each stream that was asked for; large ones are fetched as they are
     reached."""
+    beside: Rows | None = None
+    """What was asked for beside them, unread (`Statement.read`); None where that is no quicker
+    than to ask for it by itself."""
+
+
+class Kept(NamedTuple):
+    """What a projection is to hold once events are added: its checkpoint moves along with the
+    head row, and if it does these rows are written."""
+
+    projection: str
+    upsert: Statement
+    rows: Sequence[Sequence[Any]]
+    """In order of the statement's `names`."""
 
 
 class Replica(NamedTuple):
@@ -139,10 +162,19 @@ class Database(Protocol):
         ...
 
     def lock_head(
-        self, connection: Connection, generation: int, epoch: int, streams: Sequence[str] = ()
+        self,
+        connection: Connection,
+        generation: int,
+        epoch: int,
+        streams: Sequence[str] = (),
+        beside: Statement | None = None,
     ) -> LockedHead | None:
         """Lock the active head row, and find the newest event of each of these streams as the
-        lock's last holder left it. None where the row is not active or not of that epoch."""
+        lock's last holder left it. None where the row is not active or not of that epoch.
+
+        `beside`: a query of rows of `:in_generation`, whose first column is `name`; those of the
+        streams that there are come in the same trip, where the database can.
+        """
         ...
 
     def lock_generation(self, connection: Connection, generation: int) -> Head | None:
@@ -150,10 +182,15 @@ class Database(Protocol):
         ...
 
     def extend(
-        self, connection: Connection, before: Head, after: Head, events: Sequence[Event]
-    ) -> bool:
-        """Add rows behind the locked head row, which moves on with them; False where that was
-        not at `before` any more."""
+        self,
+        connection: Connection,
+        before: Head,
+        after: Head,
+        events: Sequence[Event],
+        kept: Kept | None = None,
+    ) -> tuple[bool, bool]:
+        """Add rows behind the locked head row, which moves on with them: whether that was still
+        at `before`, and whether `kept` was done in the same trip."""
         ...
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:

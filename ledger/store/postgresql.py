@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -32,7 +33,7 @@ from ledger.store.connection import (
     Statement,
     compiled,
 )
-from ledger.store.database import LockedHead, Replica
+from ledger.store.database import Kept, LockedHead, Replica
 from ledger.store.home import Home
 from ledger.store.hosts import connector, place_of
 from ledger.store.identifiers import DEFAULT_SCHEMA, quoted, schema_name
@@ -116,6 +117,7 @@ CROSS JOIN LATERAL (
 # The planner is not to know which one is meant: of a generation that is new its statistics say
 # that it is all but empty, so that any index will do, and it walks all of it for each secret.
 _GENERATION: Final = "(SELECT CAST(:generation AS integer))"
+_COUNTS: Final = "SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM entered)"
 _TYPES: Final = (
     "integer", "bigint", "text", "bigint", "text", "text", "bytea",
     "bigint", "text", "bytea", "bytea", "bytea",
@@ -242,13 +244,7 @@ class PostgresqlDatabase:
         # The wait is bounded for this transaction only.
         wait = max(LEAST_WAIT, int(patience * 1000))
         self._lock = f"SET LOCAL lock_timeout = {wait}; SELECT 1 FROM {prefix}ledger_head WHERE "
-        # Behind the lock, so that all of it is as the lock's last holder left it.
-        self._locked = Statement(
-            f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit'), e.*"
-            f" FROM (SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head"
-            "  WHERE generation = :generation) AS h"
-            f" LEFT JOIN ({_newest(prefix)}) AS e ON true"
-        )
+        self._locked: dict[Statement | None, Statement] = {}
         self._head = Statement(
             f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head WHERE generation = :generation"
         )
@@ -256,11 +252,12 @@ class PostgresqlDatabase:
         into = f"{prefix}secret_event ({EVENT_COLUMNS})"
         insert = f"INSERT INTO {into} SELECT * FROM unnest({arrays})"
         self._insert = Statement(insert)
-        self._extend = Statement(
+        self._extending_sql = (
             f"WITH moved AS ({self.statements.advance_head.sql} RETURNING 1),"
             f" entered AS ({insert} RETURNING 1)"
-            " SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM entered)"
         )
+        self._extend = Statement(f"{self._extending_sql} {_COUNTS}, 0")
+        self._extending: dict[Statement, Statement | None] = {}
         self._heads_of = Statement(_newest(prefix))
         # LIMIT: or else the planner joins with the whole generation.
         self._hashes_of = Statement(
@@ -457,20 +454,44 @@ class PostgresqlDatabase:
         return None if row is None else Replica(row[0], row[1])
 
     def lock_head(
-        self, connection: Connection, generation: int, epoch: int, streams: Sequence[str] = ()
+        self,
+        connection: Connection,
+        generation: int,
+        epoch: int,
+        streams: Sequence[str] = (),
+        beside: Statement | None = None,
     ) -> LockedHead | None:
         where = f"generation = {generation:d} AND state = 'active' AND key_epoch = {epoch:d}"
         if not self._take(connection, where):
             return None
+        if len(streams) >= MANY:
+            beside = None
+        given = {"generation": generation, "in_generation": generation}
         rows = connection.execute(
-            self._locked, {"generation": generation, "names": self.names(streams)}
+            self._locked_beside(beside), {**given, "names": self.names(streams)}
         )
         *columns, now, synchronous = rows[0][:7]
         if synchronous == "off":
             connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
         head = Head.of_row(columns)
-        newest = whole(connection, self.statements, (row[7:] for row in rows if row[7] is not None))
-        return LockedHead(head, max(head.recorded_at, now), map(Event.of_row, newest))
+        events = (row[7:19] for row in rows if row[7] is not None)
+        newest = map(Event.of_row, whole(connection, self.statements, events))
+        found = Rows(row[19:] for row in rows if row[19] is not None) if beside else None
+        return LockedHead(head, max(head.recorded_at, now), newest, found)
+
+    def _locked_beside(self, query: Statement | None) -> Statement:
+        """What is read behind the lock, so that all of it is as the lock's last holder left it."""
+        if query not in self._locked:
+            more, join = "", ""
+            if query is not None:
+                more, join = ", r.*", f" LEFT JOIN ({query.sql}) AS r ON r.name = e.stream"
+            self._locked[query] = Statement(
+                f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit'), e.*{more}"
+                f" FROM (SELECT {HEAD_COLUMNS} FROM {self.statements.prefix}ledger_head"
+                "  WHERE generation = :generation) AS h"
+                f" LEFT JOIN ({_newest(self.statements.prefix)}) AS e ON true{join}"
+            )
+        return self._locked[query]
 
     def lock_generation(self, connection: Connection, generation: int) -> Head | None:
         if not self._take(connection, f"generation = {generation:d}"):
@@ -483,17 +504,40 @@ class PostgresqlDatabase:
         return connection.script(f"{self._lock}{where} FOR UPDATE") == "SELECT 1"
 
     def extend(
-        self, connection: Connection, before: Head, after: Head, events: Sequence[Event]
-    ) -> bool:
+        self,
+        connection: Connection,
+        before: Head,
+        after: Head,
+        events: Sequence[Event],
+        kept: Kept | None = None,
+    ) -> tuple[bool, bool]:
+        given: dict[str, Any] = {**advancing(before, after)}
         if len(events) >= MANY:
-            moved = connection.execute(self.statements.advance_head, advancing(before, after))
+            moved = connection.execute(self.statements.advance_head, given)
             self.insert_events(connection, events)
-            return moved.rowcount == 1
-        given = {**advancing(before, after), **_columns(events)}
-        moves, entered = connection.execute(self._extend, given).one()
+            return moved.rowcount == 1, False
+        given |= _columns(events)
+        statement = self._extend_keeping(kept.upsert) if kept else None
+        if kept and statement:
+            rows = zip(*kept.upsert.rows(kept.rows), strict=True) if kept.rows else repeat(())
+            given |= zip((f"r_{name}" for name in kept.upsert.names), rows, strict=False)
+            given["projection"] = kept.projection
+        moves, entered, keeps = connection.execute(statement or self._extend, given).one()
         if entered != len(events):
             raise others_stored()
-        return bool(moves == 1)
+        return moves == 1, keeps == 1
+
+    def _extend_keeping(self, upsert: Statement) -> Statement | None:
+        """The statement that writes a projection's rows too, where they can be written so."""
+        if upsert not in self._extending:
+            folding = upsert.columns_if("EXISTS (SELECT 1 FROM kept)", "r_")
+            advance = self.statements.advance_checkpoint.sql
+            sql = (
+                f"{self._extending_sql}, kept AS ({advance} RETURNING 1), folded AS ({folding})"
+                f" {_COUNTS}, (SELECT count(*) FROM kept)"
+            )
+            self._extending[upsert] = Statement(sql) if folding else None
+        return self._extending[upsert]
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
         if len(events) < MANY:

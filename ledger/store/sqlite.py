@@ -26,7 +26,7 @@ from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEv
 from ledger.events import Event
 from ledger.state import Head
 from ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
-from ledger.store.database import LockedHead, Replica
+from ledger.store.database import Kept, LockedHead, Replica
 from ledger.store.home import Home
 from ledger.store.identifiers import quoted
 from ledger.store.sqlite_files import OpenFiles
@@ -397,7 +397,12 @@ class SqliteDatabase:
         return None
 
     def lock_head(
-        self, connection: Connection, generation: int, epoch: int, streams: Sequence[str] = ()
+        self,
+        connection: Connection,
+        generation: int,
+        epoch: int,
+        streams: Sequence[str] = (),
+        beside: Statement | None = None,
     ) -> LockedHead | None:
         row = connection.execute(_ACTIVE_HEAD, {"generation": generation, "epoch": epoch}).first()
         if row is None:
@@ -411,11 +416,16 @@ class SqliteDatabase:
         return None if row is None else Head.of_row(row)
 
     def extend(
-        self, connection: Connection, before: Head, after: Head, events: Sequence[Event]
-    ) -> bool:
+        self,
+        connection: Connection,
+        before: Head,
+        after: Head,
+        events: Sequence[Event],
+        kept: Kept | None = None,
+    ) -> tuple[bool, bool]:
         moved = connection.execute(self.statements.advance_head, advancing(before, after))
         self.insert_events(connection, events)
-        return moved.rowcount == 1
+        return moved.rowcount == 1, False
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
         if connection.execute(_INSERT, list(events)).rowcount != len(events):
