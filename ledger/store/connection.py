@@ -104,13 +104,18 @@ class Statement:
         self._results = results if any(results) else ()
         self._repeated: tuple[int, str] | None = None
 
-    def columns_if(self, condition: str, prefix: str) -> str | None:
-        """Such an INSERT of many, of rows that `condition` allows, for a part of another
-        statement: its parameters begin with `prefix`. None where it is none."""
+    def part(self, condition: str, prefix: str, *, one: bool) -> str | None:
+        """The INSERT of a row whose values are all cast to their types, for a part of another
+        statement: of one row, or of many, each parameter an array of one column's values; if
+        `condition` holds. Its parameters begin with `prefix`. None of any other statement."""
+
+        def rows(row: re.Match[str]) -> str:
+            one_row = f"SELECT {row[0].removeprefix('VALUES ')[1:-1]}"
+            return f"{one_row if one else _columns(row)} WHERE {condition}"
+
         if self.columnar == self.numbered:
             return None
-        sql = _CAST_ROW.sub(lambda row: f"{_columns(row)} WHERE {condition}", self.sql)
-        return _PLACE.sub(rf":{prefix}\1", sql)
+        return _PLACE.sub(rf":{prefix}\1", _CAST_ROW.sub(rows, self.sql))
 
     def _number(self, sql: str) -> str:
         return _PLACE.sub(lambda m: f"${self.names.index(m[1]) + 1}", sql)

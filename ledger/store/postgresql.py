@@ -117,11 +117,11 @@ CROSS JOIN LATERAL (
 # The planner is not to know which one is meant: of a generation that is new its statistics say
 # that it is all but empty, so that any index will do, and it walks all of it for each secret.
 _GENERATION: Final = "(SELECT CAST(:generation AS integer))"
-_COUNTS: Final = "SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM entered)"
 _TYPES: Final = (
     "integer", "bigint", "text", "bigint", "text", "text", "bytea",
     "bigint", "text", "bytea", "bytea", "bytea",
 )  # fmt: skip
+_CELLS: Final = tuple(f"c{number}" for number in range(len(_TYPES)))
 
 
 class PostgresqlConnection:
@@ -248,16 +248,9 @@ class PostgresqlDatabase:
         self._head = Statement(
             f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head WHERE generation = :generation"
         )
-        arrays = ", ".join(f"CAST(:c{i} AS {kind}[])" for i, kind in enumerate(_TYPES))
-        into = f"{prefix}secret_event ({EVENT_COLUMNS})"
-        insert = f"INSERT INTO {into} SELECT * FROM unnest({arrays})"
-        self._insert = Statement(insert)
-        self._extending_sql = (
-            f"WITH moved AS ({self.statements.advance_head.sql} RETURNING 1),"
-            f" entered AS ({insert} RETURNING 1)"
-        )
-        self._extend = Statement(f"{self._extending_sql} {_COUNTS}, 0")
-        self._extending: dict[Statement, Statement | None] = {}
+        self._insert = Statement(_insertion(prefix, one=False))
+        self._extend = {one: Statement(self._extending(one=one)) for one in (False, True)}
+        self._extend_keeping: dict[tuple[Statement, bool], Statement | None] = {}
         self._heads_of = Statement(_newest(prefix))
         # LIMIT: or else the planner joins with the whole generation.
         self._hashes_of = Statement(
@@ -516,32 +509,48 @@ class PostgresqlDatabase:
             moved = connection.execute(self.statements.advance_head, given)
             self.insert_events(connection, events)
             return moved.rowcount == 1, False
-        given |= _columns(events)
-        statement = self._extend_keeping(kept.upsert) if kept else None
-        if kept and statement:
-            rows = zip(*kept.upsert.rows(kept.rows), strict=True) if kept.rows else repeat(())
-            given |= zip((f"r_{name}" for name in kept.upsert.names), rows, strict=False)
+        one = len(events) == 1 and (kept is None or len(kept.rows) == 1)
+        keeping = self._keeping(kept.upsert, one=one) if kept else None
+        given |= zip(_CELLS, events[0] if one else zip(*events, strict=True), strict=True)
+        if kept and keeping:
+            rows = kept.upsert.rows(kept.rows)
+            cells = rows[0] if one else zip(*rows, strict=True) if rows else repeat(())
+            given |= zip((f"r_{name}" for name in kept.upsert.names), cells, strict=False)
             given["projection"] = kept.projection
-        moves, entered, keeps = connection.execute(statement or self._extend, given).one()
+        moves, entered, keeps = connection.execute(keeping or self._extend[one], given).one()
         if entered != len(events):
             raise others_stored()
         return moves == 1, keeps == 1
 
-    def _extend_keeping(self, upsert: Statement) -> Statement | None:
-        """The statement that writes a projection's rows too, where they can be written so."""
-        if upsert not in self._extending:
-            folding = upsert.columns_if("EXISTS (SELECT 1 FROM kept)", "r_")
-            advance = self.statements.advance_checkpoint.sql
-            sql = (
-                f"{self._extending_sql}, kept AS ({advance} RETURNING 1), folded AS ({folding})"
-                f" {_COUNTS}, (SELECT count(*) FROM kept)"
-            )
-            self._extending[upsert] = Statement(sql) if folding else None
-        return self._extending[upsert]
+    def _keeping(self, upsert: Statement, *, one: bool) -> Statement | None:
+        """The statement that adds events and writes a projection's rows too, where those can be
+        written so."""
+        if (upsert, one) not in self._extend_keeping:
+            folding = upsert.part("EXISTS (SELECT 1 FROM kept)", "r_", one=one)
+            sql = self._extending(folding or "", one=one)
+            self._extend_keeping[upsert, one] = Statement(sql) if folding else None
+        return self._extend_keeping[upsert, one]
+
+    def _extending(self, folding: str = "", *, one: bool) -> str:
+        sql, insertion = self.statements, _insertion(self.statements.prefix, one=one)
+        parts = {
+            "moved": f"{sql.advance_head.sql} RETURNING 1",
+            "entered": f"{insertion} RETURNING 1",
+        }
+        keeps = "0"
+        if folding:
+            parts |= {"kept": f"{sql.advance_checkpoint.sql} RETURNING 1", "folded": folding}
+            keeps = "(SELECT count(*) FROM kept)"
+        tables = ", ".join(f"{name} AS ({part})" for name, part in parts.items())
+        return (
+            f"WITH {tables} SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM entered),"
+            f" {keeps}"
+        )
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
         if len(events) < MANY:
-            entered = connection.execute(self._insert, _columns(events)).rowcount
+            columns = dict(zip(_CELLS, zip(*events, strict=True), strict=True))
+            entered = connection.execute(self._insert, columns).rowcount
         else:
             assert isinstance(connection, PostgresqlConnection)  # noqa: S101  # `run` made it
             assert self.schema is not None  # noqa: S101
@@ -582,6 +591,11 @@ def _newest(prefix: str) -> str:
     )
 
 
-def _columns(events: Sequence[Event]) -> dict[str, list[Any]]:
-    columns = zip(*events, strict=True)
-    return {f"c{number}": list(column) for number, column in enumerate(columns)}
+def _insertion(prefix: str, *, one: bool) -> str:
+    """What adds an event, or many, each parameter an array of one column's values."""
+    many = "" if one else "[]"
+    cells = ", ".join(
+        f"CAST(:{cell} AS {kind}{many})" for cell, kind in zip(_CELLS, _TYPES, strict=True)
+    )
+    rows = f"SELECT {cells}" if one else f"SELECT * FROM unnest({cells})"
+    return f"INSERT INTO {prefix}secret_event ({EVENT_COLUMNS}) {rows}"

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -446,7 +447,8 @@ class SqliteDatabase:
         return dict(connection.execute(_HASHES_OF, asked))
 
     def names(self, values: Sequence[str]) -> str:
-        return json.dumps(values)
+        # As `json.dumps` has it, which takes ten times as long for a few.
+        return f"[{','.join(map(encode_basestring_ascii, values))}]"
 
     def text(self, value: str) -> str | bytes:
         try:
