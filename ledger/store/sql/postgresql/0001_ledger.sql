@@ -16,7 +16,12 @@ CREATE TABLE {s}ledger_head (
     key_epoch   bigint  NOT NULL,
     state       text    NOT NULL
         CHECK (state IN ('building', 'active', 'closed', 'purging', 'purged', 'moved'))
-) WITH (fillfactor = 20);
+) WITH (
+    -- One row, changed by every append: its old versions stay on its page, and where a long
+    -- transaction has kept them the next vacuum is done with them at once.
+    fillfactor = 20,
+    autovacuum_vacuum_cost_delay = 0
+);
 
 CREATE UNIQUE INDEX ledger_head_one_in_use ON {s}ledger_head ((1))
     WHERE state IN ('active', 'moved');

@@ -13,6 +13,12 @@ CREATE TABLE {s}secret_current (
     updated_at      bigint  NOT NULL,
     updated_by      text,
     PRIMARY KEY (generation, name)
+) WITH (
+    -- Each write of a secret leaves an old row: room for the new one on its page, and a vacuum
+    -- before a fiftieth of the table is dead rows.
+    fillfactor = 80,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_analyze_scale_factor = 0.02
 );
 
 CREATE TABLE {s}projection_checkpoint (
@@ -20,7 +26,7 @@ CREATE TABLE {s}projection_checkpoint (
     generation integer NOT NULL,
     position   bigint  NOT NULL,
     PRIMARY KEY (projection, generation)
-) WITH (fillfactor = 20);
+) WITH (fillfactor = 20, autovacuum_vacuum_cost_delay = 0);
 
 CREATE VIEW {s}sys_secret AS
 SELECT c.name, c.version, c.position, c.state, c.key_id, c.key_fingerprint,
