@@ -23,7 +23,7 @@ from leaks import shown_by
 from rich.traceback import Traceback
 
 from ledger.errors import InvalidValue
-from ledger.secret import Secret
+from ledger.secret import Secret, Values
 
 CANARY = "canary-7f3a"
 
@@ -216,3 +216,23 @@ def test_bytes_that_are_no_text_are_an_invalid_value_to_reveal_text_without_the_
         Secret(CANARY.encode() + b"\xff").reveal_text()
     assert CANARY not in shown_by(caught.value)
     assert caught.value.__context__ is None
+
+
+def test_the_values_of_a_page_show_as_little() -> None:
+    values = Values([CANARY.encode(), None])
+    values.add(b"more " + CANARY.encode())
+    assert [values.at(n) for n in range(len(values))] == [
+        CANARY.encode(), None, b"more " + CANARY.encode(),
+    ]  # fmt: skip
+    assert values.part(slice(1, 3)).at(1) == values.at(2)
+    out = io.StringIO()
+    rich.inspect(values, console=rich.console.Console(file=out, width=200), all=True)
+    named = [getattr(values, name) for name in dir(values) if not name.startswith("__")]
+    shown = [values, named, gc.get_referents(values), {"k": [values, Holder(Secret(CANARY))]}]
+    shown += [f"{values} {values!a}", pprint.pformat(values), values._all.__closure__]
+    assert CANARY not in repr(shown) + out.getvalue()
+    assert repr(values) == "Values(3)"
+    ways: list[Callable[[Any], Any]] = [pickle.dumps, copy.deepcopy, copy.copy, json.dumps, iter]
+    for way in ways:
+        with pytest.raises(TypeError):
+            way(values)
