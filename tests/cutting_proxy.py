@@ -10,6 +10,8 @@ from typing import Literal, Self, get_args
 from sqlalchemy.engine import make_url
 
 COMMIT = b"COMMIT\x00"
+COPY = b"PGCOPY\n\xff\r\n\x00"
+"""What rows that are copied in begin with."""
 
 Moment = Literal["before the commit arrives", "before its answer arrives"]
 
@@ -25,6 +27,8 @@ class CuttingProxy:
         self.cut: Moment | None = None
         self.cut_every = 0
         self.cuts = 0
+        self.cut_copy = False
+        """Whether the next COPY is torn, some of its rows being through."""
         self._commits = 0
         self._moments = cycle(get_args(Moment))
         self.down_after_cut = False
@@ -83,8 +87,15 @@ class CuttingProxy:
                         await back.drain()
                         await there.read(1)  # the server has answered: it has committed
                     break
+                if COPY in data and self.cut_copy:
+                    self.cut_copy = False
+                    self.cuts += 1
+                    back.write(data[: len(data) // 2])
+                    await back.drain()
+                    break
                 back.write(data)
                 await back.drain()
+        answers.cancel()
         back.close()
         writer.close()
 

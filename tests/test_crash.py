@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 from cutting_proxy import CuttingProxy, Moment
 from fleet import ROOT, Acknowledged, check_history, start, whole_log
-from ledgers import OLD, STRANGER, file_of, opened
+from ledgers import NEW, OLD, STRANGER, file_of, opened
 from postgresql_server import PostgresServer
 
 from ledger import Key, LedgerError, LedgerUnavailable, SecretVersion
@@ -130,6 +130,23 @@ async def test_a_commit_of_unknown_outcome_is_written_once(
         events = await whole_log(ledger)
     assert Counter(e.stream for e in events) == {"$ledger": 2, "a": 2, "b": 1, "c": 1}
     await check_history(postgres_url, OLD, [])
+
+
+async def test_a_copy_that_is_torn_is_written_once(postgres_url: str) -> None:
+    async with CuttingProxy(postgres_url) as proxy, opened(proxy.url, OLD) as ledger:
+        await ledger.put("n/0005", "before")
+        proxy.cut_copy = True
+        written = await ledger.put_many({f"n/{n:04}": f"{n}" for n in range(1000)})
+        assert proxy.cuts == 1
+        assert Counter(one.version for one in written) == {1: 999, 2: 1}
+        assert len(await whole_log(ledger)) == 1003
+        proxy.cut_copy = True
+        await ledger.rotate(NEW)
+        assert (await ledger.rekey()).rekeyed == 1000
+        proxy.cut_copy = True
+        assert (await ledger.migrate()).copied == ledger.position - 1
+        assert proxy.cuts == 3
+    await check_history(postgres_url, NEW, [])
 
 
 async def test_an_outcome_that_stays_unknown_is_said_to_be(postgres_url: str) -> None:
