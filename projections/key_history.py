@@ -20,7 +20,7 @@ from ledger.events import CONTROL_STREAM, Event, from_microseconds
 from ledger.key_record import KeyMoment, KeyRecord, key_state
 from ledger.metadata import parse_metadata
 from ledger.state import Head
-from ledger.store.connection import Connection
+from ledger.store.connection import Connection, Statement
 from ledger.store.database import Database
 from ledger.store.reads import heads_of_generations, stream_page
 from projections import checkpoint
@@ -29,6 +29,8 @@ from projections.sys_secret import SysSecret
 __all__ = ["active_at", "key_history"]
 
 _PRESENT: Final = ("active", "moved", "closed")
+FEW: Final = 3
+"""Earlier keys up to which each is counted by itself."""
 
 
 async def key_history(
@@ -53,7 +55,7 @@ async def key_history(
             raise NotALedger(f"{database.place}: no generation is in use")
         ((control, head),) = in_use
         others = [pair for pair in controls if pair[1] is not head]
-        return control, head, others, _current_secrets(connection, database, head)
+        return control, head, others, _current_secrets(connection, database, control, head)
 
     control, head, others, secrets = await database.run(unit, "snapshot")
     if secrets is None:  # the projection is behind: the log says it too, in a longer time
@@ -112,14 +114,28 @@ def active_at(records: Sequence[KeyRecord], at: datetime) -> KeyRecord | None:
 
 
 def _current_secrets(
-    connection: Connection, database: Database, head: Head
+    connection: Connection, database: Database, control: Control, head: Head
 ) -> Counter[bytes] | None:
     """How many secrets have their latest event under each key, from `sys_secret`; None where
     that is not as far as the log."""
     if checkpoint.read(connection, database, SysSecret.name, head.generation) != head.position:
         return None
-    rows = connection.execute(database.statements.current_by_key, {"generation": head.generation})
-    return Counter({row[0]: row[1] for row in rows})
+    place = {"generation": head.generation}
+    earlier = [key.fingerprint for key in control.keys[:-1]]
+    if len(earlier) > FEW:
+        rows = connection.execute(database.statements.current_by_key, place)
+        return Counter({row[0]: row[1] for row in rows})
+    # One pass: to group them SQLite would sort all rows. What is under no other key is under the
+    # active one.
+    counts = ["count(*)"] + [
+        f"count(*) FILTER (WHERE key_fingerprint = :k{number})" for number in range(len(earlier))
+    ]
+    sql = f"SELECT {', '.join(counts)} {database.statements.current_of_generation}"
+    keys = {f"k{number}": key for number, key in enumerate(earlier)}
+    total, *found = connection.execute(Statement(sql), {**place, **keys}).one()
+    return Counter(dict(zip(earlier, found, strict=True))) + Counter(
+        {control.active.fingerprint: total - sum(found)}
+    )
 
 
 def _moment(event: Event) -> KeyMoment:

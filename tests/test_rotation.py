@@ -212,3 +212,26 @@ async def test_a_rotation_follows_a_control_event_that_it_had_not_seen(database_
             await log.retire(OLD)  # the epoch stays, the control stream grows
             assert (await ledger.rotate(THIRD)).epoch == 3
             assert (await ledger.verify("full")).ok
+
+
+async def test_the_audit_says_how_many_secrets_lie_under_each_of_many_keys(
+    database_url: str,
+) -> None:
+    keys = [Key.generate(f"k-{n}") for n in range(7)]
+    expected: dict[str, int] = {}
+    async with opened(database_url, keys[0]) as ledger:
+        for number, key in enumerate(keys):
+            await ledger.put_many({f"{key.key_id}/{n}": "x" for n in range(number + 1)})
+            expected[f"k-{number}"] = number + 1
+            if number:  # one of them is written again under each new key
+                expected[f"k-{number - 1}"] -= 1
+                expected[f"k-{number}"] += 1
+                await ledger.put(f"k-{number - 1}/0", "again")
+            history = await ledger.key_history()
+            assert {key.key_id: key.secrets for key in history} == expected
+            assert sum(expected.values()) == len([info async for info in ledger.list()])
+            if number < 6:
+                await ledger.rotate(keys[number + 1])
+        await ledger.rekey()
+        history = await ledger.key_history()
+        assert [key.secrets for key in history] == [0] * 6 + [sum(expected.values())]

@@ -377,9 +377,12 @@ class Statements:
             " FROM {s}secret_event GROUP BY generation ORDER BY generation"
         )
 
+        self.current_of_generation: Final = (
+            f"FROM {schema_prefix}secret_current WHERE generation = :generation"
+        )
         self.current_by_key: Final = sql(
-            "SELECT key_fingerprint, count(*) FROM {s}secret_current"
-            " WHERE generation = :generation GROUP BY key_fingerprint"
+            "SELECT key_fingerprint, count(*) {rows} GROUP BY key_fingerprint",
+            rows=self.current_of_generation,
         )
         self.checkpoint: Final = sql(
             "SELECT position FROM {s}projection_checkpoint"
