@@ -134,8 +134,9 @@ def enter(
         recorded_at=locked.now,
         key_epoch=before.key_epoch if epoch is None else epoch,
     )
-    first = rider(projections) if locked.beside is not None else None
-    kept = first.kept(database, events, locked.beside) if first and locked.beside else None
+    first, kept = rider(projections), None
+    if first is not None and locked.beside is not None:
+        kept = first.kept(database, events, locked.beside)
     moved, done = database.extend(connection, before, after, events, kept)
     if not moved:
         raise TamperedEvent(

@@ -532,20 +532,13 @@ class PostgresqlDatabase:
         return self._extend_keeping[upsert, one]
 
     def _extending(self, folding: str = "", *, one: bool) -> str:
-        sql, insertion = self.statements, _insertion(self.statements.prefix, one=one)
-        parts = {
-            "moved": f"{sql.advance_head.sql} RETURNING 1",
-            "entered": f"{insertion} RETURNING 1",
-        }
-        keeps = "0"
+        sql = self.statements
+        parts = {"moved": sql.advance_head.sql, "entered": _insertion(sql.prefix, one=one)}
         if folding:
-            parts |= {"kept": f"{sql.advance_checkpoint.sql} RETURNING 1", "folded": folding}
-            keeps = "(SELECT count(*) FROM kept)"
-        tables = ", ".join(f"{name} AS ({part})" for name, part in parts.items())
-        return (
-            f"WITH {tables} SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM entered),"
-            f" {keeps}"
-        )
+            parts |= {"kept": sql.advance_checkpoint.sql, "folded": folding}
+        tables = ", ".join(f"{name} AS ({part} RETURNING 1)" for name, part in parts.items())
+        counts = [f"(SELECT count(*) FROM {name})" for name in ("moved", "entered", "kept")]
+        return f"WITH {tables} SELECT {', '.join(counts if folding else [*counts[:2], '0'])}"
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
         if len(events) < MANY:
