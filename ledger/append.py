@@ -24,8 +24,8 @@ from ledger.events import Event
 from ledger.format import seal_event
 from ledger.keys import LedgerKey
 from ledger.state import Head
-from ledger.store.connection import Connection, Rows, Statement
-from ledger.store.database import Database, Kept, LockedHead
+from ledger.store.connection import Connection, Rows
+from ledger.store.database import Beside, Database, Kept, LockedHead
 from ledger.versions import SecretInfo
 
 __all__ = [
@@ -59,8 +59,8 @@ class InlineProjection(Protocol):
 class Riding(InlineProjection, Protocol):
     """One whose rows come in the trip that reads the heads, and go in the one that adds events."""
 
-    def beside(self, database: Database) -> Statement:
-        """The query of its rows."""
+    def beside(self, database: Database) -> Beside:
+        """What is to be asked for with the heads."""
         ...
 
     def kept(self, database: Database, events: Sequence[Event], found: Rows) -> Kept | None:

@@ -35,6 +35,11 @@ class CheckedPage:
     suspects: Sequence[tuple[CheckedRow | None, Finding]]
     """None for the row where it is not one of them that is at fault."""
 
+    def __post_init__(self) -> None:
+        # A value that slipped to another row would be sealed into it, and proven to be there.
+        if len(self.values) != len(self.rows):
+            raise ValueError(f"{len(self.values)} values for {len(self.rows)} rows")
+
     @property
     def last(self) -> Event:
         """The newest of them."""

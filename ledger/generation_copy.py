@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ledger.authority import HeldKeys
 from ledger.checking import CheckedPage
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 __all__ = ["Copied", "differences", "read_back", "reseal"]
-
-
-_MISSING: Final = "it is missing from the new generation"
-_OTHER_DATA: Final = "its data is not that of the original"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +104,20 @@ def read_back(
 ) -> list[Finding]:
     """Where what is `stored` is not what was `written` a moment ago in place of the old events,
     chain and hash included, or does not open to what they hold."""
-    found: list[Finding] = []
-    known = {event.position: number for number, event in enumerate(written)}
-    for event in stored:
-        number = known.pop(event.position, None)
-        if number is None or event != written[number]:
-            found.append(finding_of(event, "it is not what was written there"))
-        elif not is_purged(event.sealed) and not compare_digest(
-            open_event(cipher, ledger_id, event), old.values.at(number) or b""
-        ):
-            found.append(finding_of(event, _OTHER_DATA))
-    missing = [written[number] for number in known.values()]
-    return found + [finding_of(event, _MISSING) for event in missing]
+    known = {event.position: event for event in written}
+    found = [
+        finding_of(event, "it is not what was written there")
+        for event in stored
+        if event != known.get(event.position)
+    ]
+    if found:
+        return found
+    values = Values(
+        None if is_purged(event.sealed) else open_event(cipher, ledger_id, event)
+        for event in stored
+    )
+    rows = [CheckedRow(event, None, None, None) for event in stored]
+    return differences(old, CheckedPage(rows, values, ()))
 
 
 def differences(old: CheckedPage, new: CheckedPage) -> list[Finding]:
@@ -133,18 +131,24 @@ def differences(old: CheckedPage, new: CheckedPage) -> list[Finding]:
         event = row.event
         number = there.pop(event.position, None)
         if number is None:
-            found.append(finding_of(event, _MISSING))
+            found.append(finding_of(event, "it is missing from the new generation"))
             continue
         copy = new.rows[number].event
-        found += [
-            finding_of(copy, f"its {name} is not that of the original")
-            for name in ("stream", "version", "event_type", "recorded_at", "metadata")
-            if getattr(event, name) != getattr(copy, name)
-        ]
+        if _lasting(event) != _lasting(copy):
+            found += [
+                finding_of(copy, f"its {name} is not that of the original")
+                for name in ("stream", "version", "event_type", "recorded_at", "metadata")
+                if getattr(event, name) != getattr(copy, name)
+            ]
         if not _is_same(old, n, new, number):
-            found.append(finding_of(copy, _OTHER_DATA))
+            found.append(finding_of(copy, "its data is not that of the original"))
     extra = [new.rows[number].event for number in there.values()]
     return found + [finding_of(event, "there is no original of it") for event in extra]
+
+
+def _lasting(event: Event) -> tuple[object, ...]:
+    """What a migration keeps as it is."""
+    return event.stream, event.version, event.event_type, event.recorded_at, event.metadata
 
 
 def _is_same(old: CheckedPage, number: int, new: CheckedPage, copied: int) -> bool:

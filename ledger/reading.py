@@ -40,10 +40,18 @@ from ledger.store.reads import (
 )
 from ledger.versions import SecretInfo, SecretVersion, info_of, version_of
 
-__all__ = ["Told", "get_secret", "list_history", "list_secrets", "patiently", "tell", "verdict"]
+__all__ = [
+    "Facts",
+    "facts_of",
+    "get_secret",
+    "list_history",
+    "list_secrets",
+    "patiently",
+    "verdict",
+]
 
 
-class Told(NamedTuple):
+class Facts(NamedTuple):
     """What an event says of itself, worked out once for many answers. Its value is not in it."""
 
     context: bytes
@@ -52,10 +60,10 @@ class Told(NamedTuple):
     """None where the caller's metadata is part of it: each answer has a copy of its own."""
 
 
-def tell(ledger_id: bytes, event: Event) -> Told:
+def facts_of(ledger_id: bytes, event: Event) -> Facts:
     """Raises TamperedEvent where a field could not have been written by this format."""
     info = info_of(event)
-    return Told(context_of(ledger_id, event), None if info.metadata else info)
+    return Facts(context_of(ledger_id, event), None if info.metadata else info)
 
 
 async def get_secret(
@@ -132,10 +140,10 @@ def verdict(
     at: datetime | None = None,
     time: int | None = None,
     *,
-    told: Told | None = None,
+    facts: Facts | None = None,
 ) -> SecretVersion:
     """How a read ends under `standing`, with what was found for it; `time` is `at` in
-    microseconds, `told` is of the event found, where that is known. Raises what `get_secret`
+    microseconds, `facts` is of the event found, where that is known. Raises what `get_secret`
     raises."""
     _, event, newest_end, end, following = found
     control, held = standing.control, standing.keys
@@ -153,7 +161,7 @@ def verdict(
         raise not_found(stream)
     if ended:
         check_end(control, held, end, event)
-    context, info = told or (None, None)
+    context, info = facts or (None, None)
     value = Secret(read_event(control, held, event, context=context, destroyed_later=ended))
     info = info or info_of(event)
     if info.state == "deleted":

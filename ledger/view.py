@@ -29,7 +29,7 @@ from ledger.errors import InvalidValue, LedgerError, LedgerUnavailable, MissingK
 from ledger.events import CONTROL_STREAM
 from ledger.following import Follower
 from ledger.names import normalise_name
-from ledger.reading import Told, get_secret, tell, verdict
+from ledger.reading import Facts, facts_of, get_secret, verdict
 from ledger.store.connection import Connection
 from ledger.store.patience import patiently
 from ledger.store.reads import Changes, Found, changes
@@ -98,7 +98,7 @@ class ViewStatus:
 
 class _Kept(NamedTuple):
     found: Found
-    told: Told
+    facts: Facts
     size: int
     """The bytes of memory that it takes, rounded up."""
 
@@ -167,7 +167,7 @@ class SealedView:
             self._kept.move_to_end(name)
             self._hits += 1
             try:
-                return verdict(standing, kept.found, name, told=kept.told)
+                return verdict(standing, kept.found, name, facts=kept.facts)
             except (MissingKey, TamperedEvent):  # never said from memory
                 self._hits -= 1
         return await self._read(name)
@@ -194,13 +194,13 @@ class SealedView:
         if found.event is None:
             return
         try:
-            told = tell(self._follower.standing.control.ledger_id, found.event)
+            facts = facts_of(self._follower.standing.control.ledger_id, found.event)
         except TamperedEvent:  # the verdict says so
             return
-        size = _size(stream, found, told)
+        size = _size(stream, found, facts)
         if size > self._room:
             return
-        self._kept[stream] = _Kept(found, told, size)
+        self._kept[stream] = _Kept(found, facts, size)
         self._bytes += size
         while self._bytes > self._room:
             self._drop(next(iter(self._kept)))
@@ -320,7 +320,7 @@ def _now() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-def _size(stream: str, found: Found, told: Told) -> int:
+def _size(stream: str, found: Found, facts: Facts) -> int:
     """The bytes of memory that an entry takes, rounded up."""
-    parts = (stream, told.context, *(found.event or ()), *(found.end or ()))
+    parts = (stream, facts.context, *(found.event or ()), *(found.end or ()))
     return ENTRY_BYTES + sum(map(getsizeof, parts))

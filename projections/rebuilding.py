@@ -74,8 +74,8 @@ def _mend(
 ) -> Written:
     """Write the rows that differ, as they are at the checkpoint, which is locked first.
 
-    Before it the head row: an append loads its rows in the statement that moves the checkpoint,
-    which may not have to wait in between for this one.
+    Before it the head row: an append reads its rows behind that lock, and then takes the
+    checkpoint where it was for a proof that they are as they were.
     """
     generation = page.standing.generation
     database.lock_generation(connection, generation)

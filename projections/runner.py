@@ -17,8 +17,8 @@ from ledger.errors import LedgerUnavailable
 from ledger.events import Event
 from ledger.findings import Progress
 from ledger.state import Head
-from ledger.store.connection import Connection, Rows, Statement
-from ledger.store.database import Database, Kept
+from ledger.store.connection import Connection, Rows
+from ledger.store.database import Beside, Database, Kept
 from projections import checkpoint, pages
 from projections.comparison import differences_at
 from projections.protocol import Projection
@@ -60,12 +60,14 @@ class Inline:
             events = [*missed, *events]
         self._table(database).apply(connection, generation, events)
 
-    def beside(self, database: Database) -> Statement:
-        """The query of the rows of a generation, to be asked with the heads that are built on."""
-        return self._table(database).rows
+    def beside(self, database: Database) -> Beside:
+        """The rows of a generation, to be asked for with the heads that are built on."""
+        return Beside(self.name, self._table(database).rows)
 
     def kept(self, database: Database, events: Sequence[Event], found: Rows) -> Kept | None:
         """What `events` make of the rows that were found; None where `apply` has to see to it."""
+        if type(self).apply is not Inline.apply:  # a subclass does more, or something else
+            return None
         return self._table(database).kept(events, found)
 
     def _missed(

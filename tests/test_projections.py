@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from attacker import attacking
 from commits import before_commit
+from connections import each_statement
 from held_commit import watching_waiters
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -747,6 +748,29 @@ async def test_a_write_waits_for_a_row_that_is_being_mended_and_builds_on_it(
         assert await differences(ledger.database, SysSecret()) == []
 
 
+async def test_a_write_beside_a_catch_up_that_overtakes_it_folds_every_event(
+    postgres_url: str,
+) -> None:
+    """Its rows were read while the table was behind, and by then the checkpoint is where an
+    append expects it."""
+    async with opened(postgres_url) as ledger, opened(postgres_url, none=True) as unkept:
+        await ledger.put("other", "1")
+        await unkept.put("a", "1", actor="alice")
+        caught_up: list[int] = []
+
+        def overtake(statement: str) -> None:
+            if "INSERT INTO" in statement and not caught_up:
+                caught_up.append(-1)
+                caught_up.append(await_only(catch_up(unkept.database, SysSecret())))
+
+        with each_statement(overtake):
+            await ledger.put("a", "2", actor="bob")
+        assert caught_up == [-1, 1]
+        row = (await rows(ledger.database, SysSecret()))["a"]
+        assert (row["created_by"], row["updated_by"], row["version"]) == ("alice", "bob", 2)
+        assert await differences(ledger.database, SysSecret()) == []
+
+
 async def test_a_row_that_should_not_be_there_goes_where_its_secret_begins_without_one(
     database_url: str,
 ) -> None:
@@ -766,6 +790,23 @@ async def test_a_row_that_should_not_be_there_goes_where_its_secret_begins_witho
         assert set(await rows(ledger.database, Late())) == {"b"}
         await ledger.put("a", "2")
         assert (await rows(ledger.database, Late()))["a"]["writes"] == 1
+
+
+async def test_what_a_subclass_does_with_an_append_is_not_passed_over(database_url: str) -> None:
+    class Counting(Inline):
+        applied = 0
+
+        def apply(self, *given: Any) -> None:
+            self.applied += 1
+            super().apply(*given)
+
+    projection = Counting(SysSecret())
+    async with opened(database_url, projection) as ledger:
+        before = projection.applied
+        await ledger.put("a", "1")
+        await ledger.put_many({"a": "2", "b": "1"})
+        assert projection.applied == before + 2
+        assert await differences(ledger.database, SysSecret()) == []
 
 
 @pytest.mark.parametrize("listed", [False, True])
@@ -804,6 +845,8 @@ async def test_many_rows_at_once_keep_the_types_of_their_columns(
             return {**folded, "list": [1, event.position]} if listed else folded
 
     async with opened(postgres_url, Inline(Typed())) as ledger:
+        upsert = ProjectionTable(Typed(), ledger.database)._upsert
+        assert ("unnest" in upsert.columnar) == (not listed)
         await ledger.put_many({f"s/{n:05}": "x" for n in range(300)})
         found = await rows(ledger.database, Typed())
         assert len(found) == 300
@@ -815,6 +858,8 @@ async def test_many_rows_at_once_keep_the_types_of_their_columns(
         assert row.get("list") == ([1, position] if listed else None)
         assert await differences(ledger.database, Typed()) == []
         await ledger.put_many({f"s/{n:05}": "y" for n in range(300)})
+        await ledger.put_many({f"s/{n:05}": "z" for n in range(30)})
+        await ledger.put("s/00000", "alone")
         assert await differences(ledger.database, Typed()) == []
 
 

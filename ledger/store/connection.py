@@ -33,7 +33,7 @@ Parameters = Mapping[str, Any] | list[Any] | None
 Processor = Callable[[Any], Any]
 
 _ROW: Final = re.compile(r"(?<=VALUES )\(\?(?:, \?)*\)")
-_CAST: Final = r"(:\w+)::([A-Z][\w ]*(?:\(\d+\))?)"
+_CAST: Final = r"(:\w+)::([A-Z][\w ]*(?:\(\d+(?:, \d+)?\))?)"
 _CAST_ROW: Final = re.compile(rf"VALUES \((?:{_CAST}(?:, |(?=\))))+\)")
 _PLACE: Final = re.compile(r"(?<![:\w]):([a-z_]\w*)", re.IGNORECASE)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ledger.store.statements import Statements
 
 __all__ = [
+    "Beside",
     "Database",
     "Kept",
     "LockedHead",
@@ -54,8 +55,16 @@ class LockedHead(NamedTuple):
     """The newest event of each stream that was asked for; large ones are fetched as they are
     reached."""
     beside: Rows | None = None
-    """What was asked for beside them, unread (`Statement.read`); None where that is no quicker
-    than to ask for it by itself."""
+    """The rows that were asked for with them, unread (`Statement.read`); None where those are to
+    be asked for by themselves."""
+
+
+class Beside(NamedTuple):
+    """The rows of a projection that are asked for with the heads that an append builds on."""
+
+    projection: str
+    query: Statement
+    """All rows of `:in_generation`; its first column is `name`."""
 
 
 class Kept(NamedTuple):
@@ -167,13 +176,13 @@ class Database(Protocol):
         generation: int,
         epoch: int,
         streams: Sequence[str] = (),
-        beside: Statement | None = None,
+        beside: Beside | None = None,
     ) -> LockedHead | None:
         """Lock the active head row, and find the newest event of each of these streams as the
         lock's last holder left it. None where the row is not active or not of that epoch.
 
-        `beside`: a query of rows of `:in_generation`, whose first column is `name`; those of the
-        streams that there are come in the same trip, where the database can.
+        With them, where the database can, the rows `beside` of those of the streams that there
+        are, unless the projection's checkpoint is elsewhere than the head row.
         """
         ...
 

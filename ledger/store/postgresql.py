@@ -33,7 +33,7 @@ from ledger.store.connection import (
     Statement,
     compiled,
 )
-from ledger.store.database import Kept, LockedHead, Replica
+from ledger.store.database import Beside, Kept, LockedHead, Replica
 from ledger.store.home import Home
 from ledger.store.hosts import connector, place_of
 from ledger.store.identifiers import DEFAULT_SCHEMA, quoted, schema_name
@@ -452,37 +452,47 @@ class PostgresqlDatabase:
         generation: int,
         epoch: int,
         streams: Sequence[str] = (),
-        beside: Statement | None = None,
+        beside: Beside | None = None,
     ) -> LockedHead | None:
         where = f"generation = {generation:d} AND state = 'active' AND key_epoch = {epoch:d}"
         if not self._take(connection, where):
             return None
         if len(streams) >= MANY:
             beside = None
-        given = {"generation": generation, "in_generation": generation}
-        rows = connection.execute(
-            self._locked_beside(beside), {**given, "names": self.names(streams)}
-        )
-        *columns, now, synchronous = rows[0][:7]
+        given = {"generation": generation, "names": self.names(streams)}
+        if beside is not None:
+            given |= {"in_generation": generation, "projection": beside.projection}
+        rows = connection.execute(self._locked_with(beside.query if beside else None), given)
+        *columns, now, synchronous, checkpoint = rows[0][:8]
         if synchronous == "off":
             connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
         head = Head.of_row(columns)
-        events = (row[7:19] for row in rows if row[7] is not None)
+        events = (row[8:20] for row in rows if row[8] is not None)
         newest = map(Event.of_row, whole(connection, self.statements, events))
-        found = Rows(row[19:] for row in rows if row[19] is not None) if beside else None
+        found = None
+        if beside is not None and checkpoint == head.position:
+            found = Rows(row[20:] for row in rows if row[20] is not None)
         return LockedHead(head, max(head.recorded_at, now), newest, found)
 
-    def _locked_beside(self, query: Statement | None) -> Statement:
-        """What is read behind the lock, so that all of it is as the lock's last holder left it."""
+    def _locked_with(self, query: Statement | None) -> Statement:
+        """What is read behind the lock, so that all of it is as the lock's last holder left it.
+
+        The checkpoint is read with the rows: a table that is behind may be caught up before the
+        checkpoint is compared, and the rows would be of before.
+        """
         if query not in self._locked:
-            more, join = "", ""
+            sql, checkpoint, rows, join = self.statements, "NULL", "", ""
             if query is not None:
-                more, join = ", r.*", f" LEFT JOIN ({query.sql}) AS r ON r.name = e.stream"
+                checkpoint = (
+                    f"(SELECT max(c.position) FROM {sql.prefix}projection_checkpoint AS c"
+                    " WHERE c.projection = :projection AND c.generation = :generation)"
+                )
+                rows, join = ", r.*", f" LEFT JOIN ({query.sql}) AS r ON r.name = e.stream"
             self._locked[query] = Statement(
-                f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit'), e.*{more}"
-                f" FROM (SELECT {HEAD_COLUMNS} FROM {self.statements.prefix}ledger_head"
+                f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit'), {checkpoint}, e.*"
+                f"{rows} FROM (SELECT {HEAD_COLUMNS} FROM {sql.prefix}ledger_head"
                 "  WHERE generation = :generation) AS h"
-                f" LEFT JOIN ({_newest(self.statements.prefix)}) AS e ON true{join}"
+                f" LEFT JOIN ({_newest(sql.prefix)}) AS e ON true{join}"
             )
         return self._locked[query]
 

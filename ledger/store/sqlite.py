@@ -27,7 +27,7 @@ from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEv
 from ledger.events import Event
 from ledger.state import Head
 from ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
-from ledger.store.database import Kept, LockedHead, Replica
+from ledger.store.database import Beside, Kept, LockedHead, Replica
 from ledger.store.home import Home
 from ledger.store.identifiers import quoted
 from ledger.store.sqlite_files import OpenFiles
@@ -403,7 +403,7 @@ class SqliteDatabase:
         generation: int,
         epoch: int,
         streams: Sequence[str] = (),
-        beside: Statement | None = None,
+        beside: Beside | None = None,
     ) -> LockedHead | None:
         row = connection.execute(_ACTIVE_HEAD, {"generation": generation, "epoch": epoch}).first()
         if row is None:
