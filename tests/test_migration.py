@@ -222,6 +222,20 @@ async def test_no_rotation_and_no_second_migrator_while_one_is_under_way(
         assert (await two.verify("full")).ok
 
 
+async def test_a_stream_that_goes_on_over_many_pages_keeps_its_chain(database_url: str) -> None:
+    batch = BULK // 10
+    async with opened(database_url, OLD) as ledger:
+        for n in range(32):  # each page has some versions of one, every third page of another
+            more = {"often": f"{n}"} if n // 10 != 1 else {}
+            bulk = {f"bulk/{n}/{k}": "x" for k in range(batch - 2)}
+            await ledger.put_many({**bulk, **more, "always": f"{n}"})
+        await ledger.rotate(NEW)
+        assert (await ledger.migrate()).copied > 3 * BULK
+        (await ledger.verify("full")).raise_if_not_ok()
+        assert (await ledger.get("always")).version == 32
+        assert (await ledger.get("often", version=11)).value.reveal() == b"20"
+
+
 def stop(_: object) -> None:
     raise Enough
 
