@@ -6,11 +6,15 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import old_ledgers
 import pytest
 from moves import Route
 from postgresql_server import DatabaseHost, ExternalServer, PostgresServer
 from sqlalchemy.engine import make_url
+
+from ledger import Keyring
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +67,20 @@ def database_url(request: pytest.FixtureRequest) -> str:
     backend = "sqlite_url" if request.param == "sqlite" else "postgres_url"
     url: str = request.getfixturevalue(backend)
     return url
+
+
+class OldLedger(NamedTuple):
+    """A ledger that an older release wrote, and the keys that open it."""
+
+    url: str
+    keyring: Keyring
+
+
+@pytest.fixture
+async def old_ledger(database_url: str) -> OldLedger:
+    """A copy of the ledger of schema 5 that `tests/old_ledgers` keeps, on each backend."""
+    await old_ledgers.lay(database_url)
+    return OldLedger(database_url, Keyring.of(old_ledgers.HELD[0], old_ledgers.HELD[1:]))
 
 
 def _url(kind: str, name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:

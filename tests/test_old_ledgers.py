@@ -1,0 +1,71 @@
+"""Ledgers that an older release wrote are read by this one, or say what has to be done."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import OldLedger
+
+from ledger import (
+    SecretDeleted,
+    SecretDestroyed,
+    SecretLedger,
+)
+
+VALUES = {
+    "app/anew": "app/anew under key two",
+    "app/destroyed": "begun again",
+    "app/empty": "under key two",
+    "app/größe": "under key two",
+    "app/large": "large " * 3_000,
+    "app/versions": "under key five",
+    "early/older": "early/older under key two",
+    "first/kept": "first/kept under key two",
+    "late/older": "under key five",
+}
+DELETED = ("app/deleted", "app/restored")
+GONE = ("early/head", "early/deleted", "late/head", "late/deleted")
+"""Their newest events lie under a key that is lost."""
+
+
+async def test_a_ledger_of_an_older_release_is_whole_and_every_value_of_it_is_read(
+    old_ledger: OldLedger,
+) -> None:
+    url, keyring = old_ledger
+    async with SecretLedger.open(url, keyring, verify="full") as ledger:
+        assert (await ledger.verify("full")).ok
+        listed = [s.name async for s in ledger.list()]
+        assert [n for n in listed if n not in GONE] == sorted(VALUES, key=str.encode)
+        for name, value in VALUES.items():
+            assert (await ledger.get(name)).value.reveal_text() == value
+        assert (
+            await ledger.get("app/versions", version=4)
+        ).value.reveal_text() == "in generation 2"
+        for name in DELETED:
+            with pytest.raises(SecretDeleted):
+                await ledger.get(name)
+        for name in GONE:
+            with pytest.raises((SecretDestroyed, SecretDeleted)):
+                await ledger.get(name)
+        for name, version in (("early/older", 1), ("late/older", 1), ("app/destroyed", 2)):
+            with pytest.raises(SecretDestroyed):
+                await ledger.get(name, version=version)
+
+
+async def test_a_ledger_of_an_older_release_keeps_its_generations_and_its_audit(
+    old_ledger: OldLedger,
+) -> None:
+    url, keyring = old_ledger
+    async with SecretLedger.open(url, keyring, verify="control") as ledger:
+        found = [(g.generation, g.state) for g in await ledger.generations()]
+        assert found == [(0, "purged"), (1, "purged"), (2, "closed"), (3, "active")]
+        states = {key.key_id: key.state for key in await ledger.key_history()}
+        assert states == {
+            "zero": "retired",
+            "one": "lost",
+            "two": "superseded",
+            "three": "superseded",
+            "four": "lost",
+            "five": "active",
+        }
+        nodes = {(n.state, n.host, n.pid) for n in await ledger.nodes() if n.node == "node-a"}
+        assert ("refused", "host.example", 4242) in nodes
