@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 from conftest import OldLedger
+from ledgers import rows
+from old_ledgers import SCHEMA
 
 from ledger import (
+    SchemaOutdated,
     SecretDeleted,
     SecretDestroyed,
     SecretLedger,
+    upgrade_schema,
 )
+from ledger.store.schema import SCHEMA_VERSION
 
 VALUES = {
     "app/anew": "app/anew under key two",
@@ -27,10 +32,35 @@ GONE = ("early/head", "early/deleted", "late/head", "late/deleted")
 """Their newest events lie under a key that is lost."""
 
 
+async def test_a_ledger_of_an_older_release_is_left_as_it_is_until_it_is_upgraded(
+    old_ledger: OldLedger,
+) -> None:
+    url, keyring = old_ledger
+    before = await rows(url)
+    assert before["ledger_meta"][0][-1] == SCHEMA
+    for read_only in (False, True):
+        with pytest.raises(SchemaOutdated):
+            async with SecretLedger.open(url, keyring, read_only=read_only):
+                pass
+    assert await rows(url) == before
+
+
+async def test_an_upgrade_keeps_every_row_of_the_log_byte_for_byte(old_ledger: OldLedger) -> None:
+    url, keyring = old_ledger
+    before = await rows(url)
+    done = await upgrade_schema(url, keyring)
+    assert [int(name[:4]) for name in done] == list(range(SCHEMA + 1, SCHEMA_VERSION + 1))
+    after = await rows(url)
+    for table in ("secret_event", "ledger_key", "ledger_move"):
+        assert set(after[table]) >= set(before[table])
+    assert after["ledger_meta"][0][-1] == SCHEMA_VERSION
+
+
 async def test_a_ledger_of_an_older_release_is_whole_and_every_value_of_it_is_read(
     old_ledger: OldLedger,
 ) -> None:
     url, keyring = old_ledger
+    await upgrade_schema(url, keyring)
     async with SecretLedger.open(url, keyring, verify="full") as ledger:
         assert (await ledger.verify("full")).ok
         listed = [s.name async for s in ledger.list()]
@@ -55,6 +85,7 @@ async def test_a_ledger_of_an_older_release_keeps_its_generations_and_its_audit(
     old_ledger: OldLedger,
 ) -> None:
     url, keyring = old_ledger
+    await upgrade_schema(url, keyring)
     async with SecretLedger.open(url, keyring, verify="control") as ledger:
         found = [(g.generation, g.state) for g in await ledger.generations()]
         assert found == [(0, "purged"), (1, "purged"), (2, "closed"), (3, "active")]

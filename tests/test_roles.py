@@ -69,6 +69,7 @@ HARMFUL = (
     "DELETE FROM {s}ledger_head",
     "UPDATE {s}ledger_key SET key_id = 'other'",
     "DELETE FROM {s}ledger_key",
+    "UPDATE {s}ledger_wrap SET wrapped = wrapped",
     "UPDATE {s}ledger_meta SET schema_version = 99",
     "DELETE FROM {s}ledger_meta",
     "TRUNCATE {s}secret_current",

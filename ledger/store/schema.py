@@ -37,6 +37,7 @@ OUR_TABLES: Final = frozenset(
         "ledger_node",
         "ledger_move",
         "ledger_attestation",
+        "ledger_wrap",
         "secret_current",
         "projection_checkpoint",
         "sys_secret",

@@ -7,6 +7,8 @@ DROP TABLE IF EXISTS {s}projection_checkpoint;
 
 DROP TABLE IF EXISTS {s}secret_current;
 
+DROP TABLE IF EXISTS {s}ledger_wrap;
+
 DROP TABLE IF EXISTS {s}ledger_attestation;
 
 DROP TABLE IF EXISTS {s}ledger_move;

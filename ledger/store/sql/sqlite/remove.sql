@@ -6,6 +6,8 @@ DROP TABLE IF EXISTS projection_checkpoint;
 
 DROP TABLE IF EXISTS secret_current;
 
+DROP TABLE IF EXISTS ledger_wrap;
+
 DROP TABLE IF EXISTS ledger_attestation;
 
 DROP TABLE IF EXISTS ledger_move;

@@ -11,13 +11,13 @@ REVOKE CREATE ON SCHEMA {schema} FROM {role};
 REVOKE ALL ON
     {s}ledger_meta, {s}ledger_head, {s}ledger_key, {s}secret_event, {s}ledger_node,
     {s}secret_current, {s}projection_checkpoint, {s}sys_secret, {s}ledger_move,
-    {s}ledger_attestation
+    {s}ledger_attestation, {s}ledger_wrap
 FROM {role};
 
 GRANT SELECT ON
     {s}ledger_meta, {s}ledger_head, {s}ledger_key, {s}secret_event, {s}ledger_node,
     {s}secret_current, {s}projection_checkpoint, {s}sys_secret, {s}ledger_move,
-    {s}ledger_attestation
+    {s}ledger_attestation, {s}ledger_wrap
 TO {role};
 
 COMMIT;

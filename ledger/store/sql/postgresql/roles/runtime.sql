@@ -12,7 +12,7 @@ REVOKE CREATE ON SCHEMA {schema} FROM {role};
 REVOKE ALL ON
     {s}ledger_meta, {s}ledger_head, {s}ledger_key, {s}secret_event, {s}ledger_node,
     {s}secret_current, {s}projection_checkpoint, {s}sys_secret, {s}ledger_move,
-    {s}ledger_attestation
+    {s}ledger_attestation, {s}ledger_wrap
 FROM {role};
 
 GRANT SELECT ON {s}ledger_meta, {s}ledger_head, {s}ledger_move, {s}sys_secret TO {role};
@@ -27,6 +27,6 @@ GRANT SELECT, INSERT, UPDATE ON {s}projection_checkpoint TO {role};
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON {s}secret_current, {s}ledger_node TO {role};
 
-GRANT SELECT, INSERT, DELETE ON {s}ledger_attestation TO {role};
+GRANT SELECT, INSERT, DELETE ON {s}ledger_attestation, {s}ledger_wrap TO {role};
 
 COMMIT;

@@ -1,0 +1,14 @@
+-- What the first release needs beside the facts that its events seal.
+
+-- Wrapped root keys: the ciphertexts that the control stream names by key and SHA-256. Nothing
+-- here is proven, so a row that no opened event names counts for nothing. The key may not be
+-- introduced yet, so no foreign key holds it. A row can be deleted, and is never changed.
+CREATE TABLE {s}ledger_wrap (
+    key_fingerprint bytea NOT NULL CHECK (length(key_fingerprint) = 32),
+    wrap_hash       bytea NOT NULL CHECK (length(wrap_hash) = 32),
+    wrapped         bytea NOT NULL CHECK (length(wrapped) BETWEEN 1 AND 8192),
+    PRIMARY KEY (key_fingerprint, wrap_hash)
+);
+
+-- Ciphertexts do not compress.
+ALTER TABLE {s}ledger_wrap ALTER COLUMN wrapped SET STORAGE EXTERNAL;
