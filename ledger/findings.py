@@ -112,6 +112,8 @@ class VerifyReport:
     omitted: int
     """Findings beyond the first 1,000 of each kind."""
     seconds: float
+    warnings: Sequence[str] = ()
+    """What is no damage, and an operator should know of all the same."""
 
     @property
     def ok(self) -> bool:
@@ -187,6 +189,7 @@ class Tally:
     by_key: Counter[str] = field(default_factory=Counter)
     events: int = 0
     heads: int = 0
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
         # By kind, so that no number of missing keys crowds out the one that was tampered with.
@@ -210,4 +213,5 @@ class Tally:
             findings=tuple(self.findings),
             omitted=self.omitted,
             seconds=seconds,
+            warnings=tuple(self.warnings),
         )

@@ -16,12 +16,10 @@ from ledger.errors import InvalidKey, LedgerError, LedgerUnavailable, NotALedger
 from ledger.findings import OpenLevel, Tally, check_open_level
 from ledger.following import snapshot
 from ledger.gate import check_not_moved, check_pinned, check_state, judge
-from ledger.health import Lagging
 from ledger.key_sources import ledger_schema, parse_ledger_id, pinned_ledger_id
 from ledger.keys import KeyProvider, Keyring
 from ledger.nodes import HEARTBEAT, Identity
 from ledger.scrub import SCRUB_RATE, check_rate
-from ledger.state import Head
 from ledger.store.closing import close
 from ledger.store.database import Database, address_of, connect, is_engine
 from ledger.store.reads import head_in_use
@@ -163,25 +161,24 @@ async def open_ledger(
         await close(database)
 
 
-async def _check_kept(database: Database, kept: Sequence[InlineProjection]) -> None:
-    """Hold the projections against the log. Raises TamperedEvent.
+async def _fold(database: Database) -> None:
+    """Begin the tables that a ledger keeps unless it is told otherwise."""
+    import projections as read_side
 
-    One that is behind was not caught up, so the ledger is only read: that is no damage.
-    """
+    for projection in read_side.default():
+        await projection.catch_up(database)
+
+
+async def _check_kept(database: Database, kept: Sequence[InlineProjection]) -> None:
+    """Hold the projections against the log, as far as each is folded. Raises TamperedEvent."""
     head = await database.run(lambda c: head_in_use(c, database), "statement")
     if head is None:
         raise LedgerUnavailable(f"{database.place}: no generation is in use")
     tally = Tally()
     for each in kept:
-        if isinstance(each, CheckedProjection) and not await _is_behind(database, each, head):
+        if isinstance(each, CheckedProjection):
             await check_projections(database, head, [each], tally)
     tally.report("full", 0.0).raise_if_not_ok()
-
-
-async def _is_behind(database: Database, projection: object, head: Head) -> bool:
-    if not isinstance(projection, Lagging):
-        return False
-    return await database.run(lambda c: projection.lag(c, database, head), "snapshot") > 0
 
 
 async def _keys_of(keyring: Keyring | KeyProvider) -> Keyring:
@@ -238,6 +235,8 @@ async def init_ledger(
             announce=False,
         )
         booted = await boot(database, keyring, Identity.of(None), options)
+        if booted.created:
+            await _fold(database)
         return booted.meta.ledger_id.hex(), booted.created
     finally:
         await close(database)
@@ -267,6 +266,9 @@ async def upgrade_schema(
         control = check_state(state)
         check_not_moved(state, read_only=False)
         judge(control, keyring)
-        return await upgrade(database)
+        applied = await upgrade(database)
+        if applied:
+            await _fold(database)
+        return applied
     finally:
         await close(database)

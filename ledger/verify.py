@@ -35,7 +35,12 @@ class CheckedProjection(Protocol):
     name: str
 
     def differences(self, database: Database, head: Head) -> AsyncIterator[str]:
-        """Each way in which the table, at `head`, is not what the log folds to."""
+        """Each way in which the table is not what the log folds to. A table that is behind
+        `head` is compared as far as it is folded."""
+        ...
+
+    async def behind(self, database: Database, head: Head) -> int:
+        """Positions that the table is behind `head`; 0 where no secret was written there."""
         ...
 
 
@@ -127,7 +132,16 @@ def unchanged(state: State, control: Control) -> Head | None:
 async def check_projections(
     database: Database, head: Head, projections: Sequence[CheckedProjection], tally: Tally
 ) -> None:
-    """Add each way in which a projection, at `head`, is not what the log folds to."""
+    """Add each way in which a projection, at `head`, is not what the log folds to.
+
+    A table that is only behind is no damage: that is a warning.
+    """
     for projection in projections:
+        behind = await projection.behind(database, head)
+        if behind:
+            tally.warnings.append(
+                f"{projection.name} is {behind} positions behind the log: the next node that opens"
+                " the ledger to write folds them"
+            )
         async for difference in projection.differences(database, head):
             tally.add(Finding("projection", f"{projection.name}: {difference}"))

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from ledger.events import CONTROL_STREAM
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
@@ -20,7 +22,7 @@ from projections import checkpoint, pages
 from projections.protocol import Projection
 from projections.table import ProjectionTable, RowValues, same
 
-__all__ = ["Compared", "Difference", "Moved", "check", "compare", "differences_at"]
+__all__ = ["Compared", "Difference", "Moved", "check", "compare", "differences_at", "has_secrets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,11 @@ class Difference:
     """What the log folds to; None for no row."""
     actual: Any
     """What the table holds; None for no row."""
+
+    @property
+    def is_lag(self) -> bool:
+        """Whether the table is only behind the log. Up to its checkpoint it may be right."""
+        return self.secret is None and 0 <= (self.actual or 0) < self.expected
 
     def __str__(self) -> str:
         if self.secret is None:
@@ -201,11 +208,29 @@ def _table_page(
 async def check(database: Database, projection: Projection) -> AsyncIterator[Difference]:
     """Each way in which the table is not what the log folds to; nothing is written.
 
-    The checkpoint comes first, where it is not at the log's end; the rows are compared with
-    the log up to the checkpoint. Raises LedgerUnavailable, NotALedger.
+    The checkpoint comes first, where secrets were written behind it or it is ahead of the log;
+    the rows are compared with the log up to the checkpoint. Raises LedgerUnavailable, NotALedger.
     """
     async for difference in differences_at(database, projection, None):
         yield difference
+
+
+async def has_secrets(database: Database, generation: int, after: int, bound: int) -> bool:
+    """Whether an event between two positions is of a secret. The others change no row."""
+    while events := await database.run(
+        partial(
+            pages.by_position,
+            database=database,
+            generation=generation,
+            after=after,
+            bound=bound,
+        ),
+        "statement",
+    ):
+        if any(event.stream != CONTROL_STREAM for event in events):
+            return True
+        after = events[-1].position
+    return False
 
 
 async def differences_at(
@@ -224,8 +249,12 @@ async def differences_at(
                     if head is not None and head.generation == now.generation:
                         enough = min(head.position, now.end)
                     at = now.checkpoint
-                    if at is None or not enough <= at <= now.end:
-                        yield Difference(None, "checkpoint", now.end, at)
+                    difference = Difference(None, "checkpoint", now.end, at)
+                    is_told = at is None or not enough <= at <= now.end
+                    if is_told and difference.is_lag:
+                        is_told = await has_secrets(database, now.generation, at or 0, now.end)
+                    if is_told:
+                        yield difference
                 for difference in page.differences():
                     yield difference
             return

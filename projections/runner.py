@@ -20,7 +20,7 @@ from ledger.state import Head
 from ledger.store.connection import Connection, Rows
 from ledger.store.database import Beside, Database, Kept
 from projections import checkpoint, pages
-from projections.comparison import differences_at
+from projections.comparison import differences_at, has_secrets
 from projections.protocol import Projection
 from projections.table import ProjectionTable
 
@@ -112,9 +112,20 @@ class Inline:
         return checkpoint.standing(connection, database, self.name, head.generation).lag
 
     async def differences(self, database: Database, head: Head) -> AsyncIterator[str]:
-        """Each way in which the table is not what the log folds to."""
+        """Each way in which the table, as far as it is folded, is not what the log folds to."""
         async for difference in differences_at(database, self.projection, head):
-            yield str(difference)
+            if not difference.is_lag:
+                yield str(difference)
+
+    async def behind(self, database: Database, head: Head) -> int:
+        """Positions that the table is behind `head`; 0 where no secret was written there."""
+        here = await database.run(
+            lambda c: checkpoint.standing(c, database, self.name, head.generation), "snapshot"
+        )
+        at, end = here.checkpoint or 0, min(head.position, here.end)
+        if 0 <= at < end and await has_secrets(database, head.generation, at, end):
+            return end - at
+        return 0
 
     def _table(self, database: Database) -> ProjectionTable:
         key = database.name, database.schema

@@ -67,6 +67,8 @@ async def verify(
         damage = error
         report = report_of(level, error)
     _show(output, report)
+    for warning in report.warnings:
+        output.warning(warning)
     if damage is not None:
         raise damage
     report.raise_if_not_ok()
