@@ -44,6 +44,8 @@ async def commit(
     give_up = asyncio.get_running_loop().time() + patience
     attempt: Attempt | None = None
     looked = False
+    doubt: LedgerError | None = None
+    """Of a COMMIT that failed so that no look into the database can tell what came of it."""
     pause = 0.02
     follows = 0
 
@@ -78,13 +80,17 @@ async def commit(
             if done is None:
                 standing = await follower.follow(standing)
         except LedgerError as error:
+            if error.details.get("outcome_unknown") and attempt is not None:
+                doubt = error
             if not is_transient(error):
                 if attempt is None or looked:
+                    if doubt is not None:
+                        raise outcome_unknown(error) from None
                     raise
                 looked = True  # once more: it may have been committed all the same
                 continue
             if asyncio.get_running_loop().time() + pause > give_up:
-                if attempt is None:
+                if attempt is None and doubt is None:
                     raise
                 raise outcome_unknown(error) from None
             await asyncio.sleep(pause)
@@ -107,8 +113,9 @@ async def commit(
 def outcome_unknown(error: LedgerError | None) -> LedgerUnavailable:
     """What a caller is told where a write may or may not have been committed."""
     reason = error.message if error else "the generation that it was written to is gone"
+    first = f"{error.hint}; " if error and error.hint else ""
     return LedgerUnavailable(
         f"whether the write was committed is unknown: {reason}",
-        hint="read the secret before you write it again, and state `expect`",
+        hint=f"{first}read the secret before you write it again, and state `expect`",
         outcome_unknown=True,
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from commits import before_commit
 from ledgers import OLD, file_of, opened, refused
 
 from ledger import LedgerUnavailable, TamperedEvent
@@ -107,6 +108,23 @@ async def test_a_wal_that_is_removed_during_a_write_leaves_its_outcome_unknown(
         with pytest.raises(LedgerUnavailable, match="-wal") as caught:
             await ledger.database.run(remove_and_write, "write")
         assert caught.value.outcome_unknown
+
+
+@pytest.mark.parametrize("end", ["-wal", ""])
+async def test_a_file_that_is_moved_at_the_commit_of_a_put_leaves_its_outcome_unknown(
+    sqlite_url: str, end: str
+) -> None:
+    """Also where the second try is refused with an error that says nothing of the first one."""
+    file = Path(file_of(sqlite_url) + end)
+    async with opened(sqlite_url, OLD) as ledger:
+        await ledger.put("a", "1")
+        with (
+            before_commit(1, lambda: file.rename(file.with_suffix(".moved"))),
+            pytest.raises(LedgerUnavailable, match="not the file that was opened") as caught,
+        ):
+            await ledger.put("a", "2")
+        assert caught.value.outcome_unknown
+        assert "stop every process" in caught.value.hint
 
 
 async def test_a_file_behind_a_symbolic_link_is_followed(tmp_path: Path) -> None:

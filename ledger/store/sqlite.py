@@ -207,6 +207,7 @@ class SqliteDatabase:
     def _run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
         failure: LedgerError
         files, writing = self._files, mode in _WRITES
+        committing = False
         if files is not None:
             files.check(writing=writing)
         try:
@@ -214,6 +215,7 @@ class SqliteDatabase:
             try:
                 connection.begin(mode, self._patience)
                 done = unit(connection)
+                committing = writing
                 connection.commit()
             except BaseException:
                 connection.rollback()
@@ -224,7 +226,7 @@ class SqliteDatabase:
                 files.committed()
             return done
         except DRIVER_ERRORS as error:
-            failure = translate(error, self.place)
+            failure = translate(error, self.place, at_commit=committing)
         # Raised outside the handler: the driver's exception is no context of it either.
         raise failure
 

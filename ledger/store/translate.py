@@ -45,14 +45,18 @@ _TIMEOUTS = {
 }
 _ENDED = "08003"
 _UNPREPARED_STATES = ("26000", "42P05")
+_UNDONE_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CONSTRAINT", "SQLITE_FULL")
+"""What SQLite's COMMIT fails with before the commit's mark is whole in the -wal."""
 _REFUSED_STATES = ("22", "23", "42", "P0", "54")
 _REFUSED_NAMES = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
 
 
-def translate(error: BaseException, place: str, *, lost: bool = False) -> LedgerError:
+def translate(
+    error: BaseException, place: str, *, lost: bool = False, at_commit: bool = False
+) -> LedgerError:
     """The LedgerError that stands for a driver's `error` at the database `place`.
 
-    `lost`: the connection is gone with it.
+    `lost`: the connection is gone with it. `at_commit`: COMMIT itself ended in it.
     """
     if isinstance(error, LedgerError):
         return error
@@ -69,6 +73,9 @@ def translate(error: BaseException, place: str, *, lost: bool = False) -> Ledger
         details["constraint"] = constraint
     if name:
         details["sqlite_error"] = name
+    if at_commit and name and not name.startswith(_UNDONE_NAMES):
+        # The commit's mark may be in the -wal, and is found there after a crash.
+        details["outcome_unknown"] = True
     kind = str(name or state or type(origin).__name__)
     if kind in _WRONG_HOST:
         kind = _WRONG_HOST[0]
@@ -130,6 +137,8 @@ def _sentence(kind: str, lost: bool) -> str:
         return f"the disk is full ({kind})"
     if kind.startswith("SQLITE_READONLY") or kind == _READ_ONLY:
         return f"the database is read-only ({kind})"
+    if kind.startswith("SQLITE_IOERR"):
+        return f"reading or writing the files failed ({kind})"
     if kind.startswith("SQLITE_CANTOPEN"):
         return f"the database file can't be opened ({kind})"
     if kind in _TIMEOUTS:
@@ -152,6 +161,8 @@ def _sentence(kind: str, lost: bool) -> str:
 def _hint(kind: str, lost: bool) -> str:
     if kind.startswith(("SQLITE_FULL", "53100")):
         return "free space; nothing half-written is left"
+    if kind.startswith("SQLITE_IOERR"):
+        return "check the disk, its quota and the system's log; then try again"
     if kind.startswith("SQLITE_CANTOPEN"):
         return "check that the folder exists and can be written"
     if kind.startswith("42501"):
