@@ -28,7 +28,9 @@ __all__ = [
     "dev_key_line",
     "is_dev_minted",
     "local_key",
+    "open_to_others",
     "read_file",
+    "write_key_file",
 ]
 
 MAX_FILE_BYTES: Final = 64 * 1024
@@ -134,6 +136,47 @@ def local_key(home: Path, key_id: str | None = None) -> Key:
     except InvalidKey as error:
         problem = error.message
     raise _corrupt(file, problem)
+
+
+def open_to_others(mode: int) -> bool:
+    """Whether a file of that mode is open to its group or to others, so that no key may be read
+    from it."""
+    return bool(mode & _OTHERS)
+
+
+def write_key_file(path: Path, key: Key) -> None:
+    """Write `key` into a new file that its owner alone can read, and make it outlive a power cut.
+
+    What is there already is never overwritten. Raises InsecureKeyFile if the file can't be
+    written whole, or if its file system doesn't keep the mode; then no file is left.
+    """
+    made = False
+    problem = ""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        made = True
+        with os.fdopen(fd, "wb") as out:
+            if open_to_others(os.fstat(fd).st_mode):
+                problem = "its file system makes it open to others"
+            else:
+                out.write(key.text().reveal() + b"\n")
+                out.flush()
+                os.fsync(fd)
+    except OSError as error:
+        problem = os.strerror(error.errno or errno.EIO)
+    except ValueError:  # a NUL in the path
+        problem = os.strerror(errno.ENOENT)
+    if not problem:
+        _sync_directory(path.parent)
+        return
+    if made:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    # The path is not repeated: a key in its place is a likely slip.
+    raise InsecureKeyFile(
+        f"the key file can't be made: {problem}",
+        hint="name a file that is not there yet, in a directory that this process can write to",
+    )
 
 
 def _mint(home: Path, file: KeyFile) -> None:

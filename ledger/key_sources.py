@@ -67,7 +67,7 @@ _NO_KEY_HINT: Final = (
     " copy in a safe place, and give it to every node:\n"
     "  export OS_SECRET_KEY=$(secret-ledger keygen)\n"
     "or, as a file:\n"
-    "  (umask 077; secret-ledger keygen > os-secret-key);"
+    "  secret-ledger keygen --file os-secret-key;"
     ' export OS_SECRET_KEY_FILE="$PWD/os-secret-key"'
 )
 

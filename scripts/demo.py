@@ -181,7 +181,7 @@ def show(demo: Demo) -> None:
     name = SHOWN
 
     demo.step("A new ledger, in a file that did not exist. `init` prints the line that pins it.")
-    demo.run(right, "init", show=1)
+    demo.run(right, "init", "--shell", show=1)
 
     demo.step("A service writes its secrets and reads them back.")
     asyncio.run(write_and_read(demo))

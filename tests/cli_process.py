@@ -35,7 +35,7 @@ def environment(url: str) -> dict[str, str]:
 
 
 def run(
-    environ: dict[str, str], *words: str, value: bytes = b""
+    environ: dict[str, str], *words: str, value: bytes = b"a value"
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [*LEDGER, *words], env=environ, input=value, capture_output=True, timeout=60, check=False

@@ -72,7 +72,7 @@ class Cli:
         texts = [f"{k.key_id}={k.text().reveal_text()}" for k in previous]
         self.set("OS_SECRET_PREVIOUS_KEYS", ",".join(texts) or None)
 
-    def __call__(self, *words: str, value: bytes = b"") -> Done:
+    def __call__(self, *words: str, value: bytes = b"a value") -> Done:
         stdin, out, err = (io.TextIOWrapper(io.BytesIO(b)) for b in (value, b"", b""))
         with self._monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", stdin)

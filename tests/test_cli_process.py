@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from cli_process import LEDGER, environment, on_terminal, run, terminal
@@ -48,6 +51,34 @@ def test_a_value_typed_at_a_terminal_is_not_shown_and_has_no_line_break(
     assert f"{CANARY}\n" in shown
 
 
+def test_a_command_that_fails_before_the_pipe_overwrites_nothing(environ: dict[str, str]) -> None:
+    run(environ, "put", "a", value=b"one")
+    shell = f"false | {sys.executable} -m ledger put a"
+    assert subprocess.run(["bash", "-c", shell], env=environ, check=False).returncode == 2
+    shell = f"{sys.executable} -m ledger put a 0> /dev/null"
+    done = subprocess.run(["bash", "-c", shell], env=environ, capture_output=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2, b"error: stdin can't be read: Bad file descriptor",
+    )  # fmt: skip
+    assert run(environ, "get", "a").stdout == b"one"
+
+
+def test_a_pipe_that_does_not_block_is_read_to_its_end(environ: dict[str, str]) -> None:
+    run(environ, "init")
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with subprocess.Popen([*LEDGER, "put", "a"], env=environ, stdin=reading) as process:
+        os.write(writing, b"first, ")
+        end = time.monotonic() + 60
+        while select.select([reading], [], [], 0)[0] and time.monotonic() < end:
+            time.sleep(0.01)  # until it has taken the first part
+        os.write(writing, b"then the rest")
+        os.close(writing)
+        assert process.wait(timeout=60) == 0
+    os.close(reading)
+    assert run(environ, "get", "a").stdout == b"first, then the rest"
+
+
 def test_nothing_typed_is_nothing_written(environ: dict[str, str]) -> None:
     run(environ, "init")
     with terminal(environ, "put", "a") as person:
@@ -55,7 +86,7 @@ def test_nothing_typed_is_nothing_written(environ: dict[str, str]) -> None:
         time.sleep(0.2)
         person.type("\n")
         assert person.end() == 2
-        assert "error: nothing was typed" in person.shown
+        assert "error: the value of a is empty; nothing was written" in person.shown
     assert run(environ, "get", "a").returncode == 20
 
 
@@ -179,3 +210,19 @@ def test_help_loads_no_database_driver_and_no_cipher(environ: dict[str, str]) ->
         [sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_keygen_into_a_file_that_others_can_read_says_so(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    for mask, words, warned in (
+        ("022", "keygen", 1), ("022", "keygen --json", 1), ("027", "keygen", 1),
+        ("077", "keygen", 0), ("022", f"keygen --file {tmp_path}/own", 0),
+    ):  # fmt: skip
+        shell = f"umask {mask}; {sys.executable} -m ledger {words} > {tmp_path}/key"
+        done = subprocess.run(
+            ["bash", "-c", shell], env=environ, capture_output=True, text=True, check=False
+        )
+        (tmp_path / "key").unlink()
+        assert done.returncode == 0
+        assert done.stderr.count("stdout is a file that others can read") == warned, words

@@ -24,7 +24,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Cli:
 
 def test_a_value_comes_back_byte_for_byte(cli: Cli, tmp_path: Path) -> None:
     for value in (b"text", b"", b"line\n", b"\n\n", bytes(range(256)), "h\u00e9 \u2713".encode()):
-        assert cli("put", "a/b", value=value).code == 0
+        assert cli("put", "a/b", "--allow-empty", value=value).code == 0
         assert cli("get", "a/b").raw == value
     file = tmp_path / "value"
     file.write_bytes(b"from a file\n")
@@ -107,6 +107,26 @@ def test_a_value_at_the_bound_fits_and_one_byte_more_does_not(cli: Cli) -> None:
     assert over.code == 23
     assert over.remarks("error:") == ["error: the value of a has more than 1,048,576 bytes"]
     assert cli("get", "a").raw == bytes(MAX_VALUE)
+
+
+def test_an_empty_value_replaces_nothing_unless_it_is_allowed(cli: Cli, tmp_path: Path) -> None:
+    cli("put", "a", value=b"one")
+    empty, line = tmp_path / "empty", tmp_path / "line"
+    empty.write_bytes(b"")
+    line.write_bytes(b"\r\n")
+    for words, value in (
+        (["put", "a"], b""), (["put", "a"], b"\n"), (["put", "a"], b"\n\r\n"),
+        (["put", "new", "--json"], b""),
+        (["put", "a", "--file", str(empty)], b"x"), (["put", "a", "--file", str(line)], b"x"),
+    ):  # fmt: skip
+        refused = cli(*words, value=value)
+        assert (refused.code, refused.raw) == (2, b""), words
+        assert "nothing was written" in refused.err
+        assert "--allow-empty" in refused.err
+    assert [row[:2] for row in cli("list").rows] == [["a", "1"]]
+    assert cli("put", "a", "--allow-empty", "--file", str(empty)).code == 0
+    assert cli("get", "a").raw == b""
+    assert cli("put", "a", value=b" ").code == 0
 
 
 def test_a_line_break_that_echo_adds_is_kept_and_remarked(cli: Cli) -> None:

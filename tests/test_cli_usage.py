@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_session import KEY, Cli
 
 from ledger import errors
+from ledger.cli.app import make_app
+from ledger.cli.usage import _ENDING, _OTHER_WORDS
 
 VERBS = (
     "init", "keygen", "put", "get", "list", "history", "delete", "restore", "destroy", "verify",
@@ -18,6 +22,7 @@ VERBS = (
     "projections rebuild", "nodes", "health", "schema upgrade", "schema grants",
 )  # fmt: skip
 
+MEANT = "did you mean: secret-ledger"
 _FOR_GOOD = ["a", "--reason", "x", "--yes"]
 ARGUMENTS = {
     "get": ["a"], "put": ["a"], "history": ["a"], "delete": ["a"], "restore": ["a"],
@@ -35,6 +40,17 @@ def cli(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> Cli:
 @pytest.mark.parametrize(
     ("words", "error", "hint"),
     [
+        ("rm a", "there is no verb rm", f"{MEANT} delete (a deleted secret can be restored)"),
+        ("remove a", "there is no verb remove", f"{MEANT} delete"),
+        ("undelete a", "there is no verb undelete", f"{MEANT} restore"),
+        ("ls", "there is no verb ls", f"{MEANT} list"),
+        ("set a", "there is no verb set", f"{MEANT} put"),
+        ("keys list", "there is no verb list", f"{MEANT} keys status"),
+        ("rotate", "there is no verb rotate", f"{MEANT} keys rotate"),
+        ("destory a", "there is no verb destory", "secret-ledger --help"),
+        ("keys retrie", "there is no verb retrie", "secret-ledger keys --help"),
+        ("keys losst", "there is no verb losst", "secret-ledger keys --help"),
+        ("generations prune", "there is no verb prune", "secret-ledger generations --help"),
         ("", "no verb is given", "secret-ledger --help"),
         ("keys", "no verb is given", "secret-ledger keys --help"),
         ("lsit", "there is no verb lsit", "did you mean: secret-ledger list"),
@@ -71,6 +87,19 @@ def test_a_usage_error_is_exit_2_with_a_way_out(
     assert rest[0].startswith(f"hint: {hint}" if hint else "hint: ")
     as_json = cli(*words.split(), "--json")
     assert (as_json.error["error"], as_json.error["exit_code"]) == ("usage", 2)
+
+
+def test_no_word_that_is_no_verb_leads_to_a_verb_that_ends_something() -> None:
+    app = make_app()
+    families = {"": app, **{name: app[name] for name in _OTHER_WORDS if name}}
+    for family, words in _OTHER_WORDS.items():
+        for word, meant in words.items():
+            assert word not in set(families[family]), word
+            assert meant in VERBS, word
+            assert meant.split()[-1] not in _ENDING - {"delete"}, word
+    assert {verb for verb in VERBS if verb.split()[-1] in _ENDING} == {
+        "delete", "destroy", "keys retire", "keys lost", "generations purge",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -160,10 +189,34 @@ def test_keygen_prints_a_key_and_nothing_else(cli: Cli) -> None:
     assert cli("keygen", "--id", "NO").code == 16
 
 
+def test_keygen_writes_a_file_that_boot_accepts_and_never_overwrites_one(
+    cli: Cli, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    assert cli("keygen", "--file", str(file)).raw == b""
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    kept = file.read_text()
+    assert re.fullmatch(r"slk1_[A-Za-z0-9_-]+\n", kept)
+    for path in (file, tmp_path, tmp_path / "none" / "key", Path(str(file) + "\0")):
+        refused = cli("keygen", "--file", str(path))
+        assert (refused.code, refused.raw) == (16, b""), path
+        assert refused.remarks("error: the key file can't be made: ")
+    assert file.read_text() == kept
+    other = tmp_path / "other"
+    made = cli("keygen", "--id", "k-1", "--file", str(other), "--json")
+    assert made.json == {"file": str(other), "key_id": "k-1"}
+    assert other.read_text().strip() not in made.out
+    cli.hold(None)
+    cli.set("OS_SECRET_KEY_FILE", str(file))
+    assert cli("init").code == 0
+
+
 def test_init_gives_the_line_that_pins_the_ledger(cli: Cli) -> None:
     done = cli("init")
-    found = re.fullmatch(r"export OS_SECRET_LEDGER_ID=([0-9a-f]{32})\n", done.out)
-    assert found
+    found = re.fullmatch(r"OS_SECRET_LEDGER_ID=([0-9a-f]{32})\n", done.out)
+    assert found  # as systemd and Docker take it, which don't know `export`
+    assert cli("init", "--shell").out == f"export {done.out}"
+    assert cli("init", "--shell", "--json").json["setting"] == done.out.strip()
     cli.set("OS_SECRET_LEDGER_ID", found[1])
     assert cli("put", "a", value=b"1").code == 0
     again = cli("init", "--json").json

@@ -77,7 +77,7 @@ def test_the_examples_run_one_after_the_other_and_again_on_the_pinned_ledger(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    pin = run("-m", "ledger", "init").strip().removeprefix("export ")
+    pin = run("-m", "ledger", "init").strip()
     name, _, value = pin.partition("=")
     environ[name] = value
     for example in [*EXAMPLES, *EXAMPLES]:

@@ -26,7 +26,7 @@ _MORE: Final = """\
 Begin with:
   export OS_SECRET_KEY=$(secret-ledger keygen)
   export OS_SECRET_LEDGER_URL=sqlite+aiosqlite:///app.db
-  secret-ledger init
+  eval "$(secret-ledger init --shell)"
   printf %s "$PASSWORD" | secret-ledger put db/warehouse/password
   secret-ledger get db/warehouse/password
   secret-ledger list db/

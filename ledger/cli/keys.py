@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import stat
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import App, Parameter
@@ -31,14 +35,14 @@ def add_to(app: App) -> None:
         app,
         keygen,
         "export OS_SECRET_KEY=$(secret-ledger keygen)",
-        "(umask 077; secret-ledger keygen > os-secret-key)",
+        "secret-ledger keygen --file os-secret-key",
     )
     family = App(name="keys", help="The ledger's keys.", version_flags=[], help_epilogue=examples())
     register(family, status)
     register(
         family,
         rotate,
-        "(umask 077; secret-ledger keygen > new-key)    # keep a copy of it first",
+        "secret-ledger keygen --file new-key    # keep a copy of it first",
         "export OS_SECRET_PREVIOUS_KEYS=$OS_SECRET_KEY OS_SECRET_KEY=$(cat new-key)",
         "secret-ledger keys rotate",
     )
@@ -54,22 +58,52 @@ async def keygen(
         str | None,
         Parameter(name="--id", help="A label for it, to be set as OS_SECRET_KEY_ID beside it."),
     ] = None,
+    file: Annotated[
+        Path | None,
+        Parameter(help="Write it to this new file (mode 0600), for OS_SECRET_KEY_FILE."),
+    ] = None,
     common: Common = DEFAULTS,
 ) -> None:
-    """Make a new root key and print it. It is kept nowhere: keep a copy in a safe place."""
+    """Make a new root key and print it. It is kept nowhere: keep a copy in a safe place.
+
+    With --file the key goes into a file that its owner alone can read, and stdout has none of
+    it. A file that is there already is never overwritten.
+    """
+    from ledger.key_files import write_key_file
     from ledger.keys import Key
 
     output = Output(common.json)
     key = Key.generate(id_)
-    text = key.text().reveal_text()
-    if output.as_json:
-        output.document({"key": text, "key_id": key.key_id})
+    if file is not None:
+        write_key_file(file, key)
+        if output.as_json:
+            output.document({"file": str(file.absolute()), "key_id": key.key_id})
+    elif output.as_json:
+        output.document({"key": key.text().reveal_text(), "key_id": key.key_id})
     else:
-        print(text)
+        print(key.text().reveal_text())
+    if file is None:
+        _warn_of_readers(output)
     if sys.stderr.isatty():
+        if file is not None:
+            output.note(f"export OS_SECRET_KEY_FILE={shlex.quote(str(file.absolute()))}")
         output.note("keep a copy in a safe place: without it, nobody opens what it has sealed")
         if key.key_id is not None:
             output.note(f"export OS_SECRET_KEY_ID={shlex.quote(key.key_id)}")
+
+
+def _warn_of_readers(output: Output) -> None:
+    """Say it where the shell has sent the key into a file that others can read."""
+    from ledger.key_files import open_to_others
+
+    with suppress(OSError, ValueError):  # stdout is closed, or no file of the system
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+        if stat.S_ISREG(mode) and open_to_others(mode):
+            output.warning(
+                f"stdout is a file that others can read (mode {stat.S_IMODE(mode):04o}), and no"
+                " key is taken from such a file: chmod 600 it, or make it with"
+                " secret-ledger keygen --file FILE"
+            )
 
 
 async def status(

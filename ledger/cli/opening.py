@@ -93,7 +93,7 @@ async def opened(
         if ledger.created:
             output.warning(
                 f"there was no ledger at {ledger.database.place}, so one was made; pin it:"
-                f" export OS_SECRET_LEDGER_ID={ledger.ledger_id}"
+                f" OS_SECRET_LEDGER_ID={ledger.ledger_id}"
             )
         yield ledger
 

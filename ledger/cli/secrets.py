@@ -71,6 +71,10 @@ def put(
     /,
     *,
     file: Annotated[Path | None, Parameter(help="Take the value from this file.")] = None,
+    allow_empty: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False, help="Accept a value without any content."),
+    ] = False,
     expect: Expect = None,
     actor: Actor = None,
     metadata: Annotated[
@@ -82,8 +86,10 @@ def put(
     """Write a secret: its first version, or the next one.
 
     The value comes from stdin, from --file, or is asked for on a terminal, never from an
-    argument. Its bytes are taken as they are, a last line break included. Where the database
-    holds nothing at all, a ledger is made, unless OS_SECRET_LEDGER_ID pins one.
+    argument. Its bytes are taken as they are, a last line break included. A value that is
+    empty, or holds line breaks alone, is refused without --allow-empty: the command before the
+    pipe may have failed. Where the database holds nothing at all, a ledger is made, unless
+    OS_SECRET_LEDGER_ID pins one.
     """
     from ledger.cli.values import read_value
     from ledger.names import normalise_name
@@ -93,7 +99,8 @@ def put(
     name = normalise_name(name)
     database_url(common)
     keys = keyring()  # what is wrong with the settings is said before anything is typed
-    value = read_value(name, file, output)  # no loop runs yet: Ctrl-C ends it at once
+    # No loop runs yet: Ctrl-C ends it at once.
+    value = read_value(name, file, output, allow_empty=allow_empty)
 
     async def work() -> None:
         async with opened(common, output, create=True, keys=keys) as ledger:

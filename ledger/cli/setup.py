@@ -17,7 +17,12 @@ __all__ = ["add_to"]
 
 def add_to(app: App) -> None:
     """Register these verbs."""
-    register(app, init, "secret-ledger init >> service.env")
+    register(
+        app,
+        init,
+        "secret-ledger init >> service.env",
+        'eval "$(secret-ledger init --shell)"',
+    )
     family = App(
         name="schema",
         help="The tables that the ledger lies in.",
@@ -34,25 +39,35 @@ def add_to(app: App) -> None:
     app.command(family)
 
 
-async def init(*, common: Common = DEFAULTS) -> None:
+async def init(
+    *,
+    shell: Annotated[
+        bool,
+        Parameter(
+            negative=(), show_default=False, help="Print the line as a shell takes it, with export."
+        ),
+    ] = False,
+    common: Common = DEFAULTS,
+) -> None:
     """Make a ledger, also beside an application's own tables, and print the line that pins it.
 
-    Where there is a ledger already, its gate is passed and nothing is changed.
+    The line is NAME=value, as systemd, Docker and .env files take it. Where there is a ledger
+    already, its gate is passed and nothing is changed.
     """
     from ledger.opening import init_ledger
 
     output = Output(common.json)
     url = database_url(common)
     ledger_id, created = await init_ledger(url, keyring(), schema=common.schema)
-    pin = f"export OS_SECRET_LEDGER_ID={ledger_id}"
+    pin = f"OS_SECRET_LEDGER_ID={ledger_id}"
     if output.as_json:
-        output.document({"ledger_id": ledger_id, "created": created, "export": pin})
+        output.document({"ledger_id": ledger_id, "created": created, "setting": pin})
         return
     if created:
         output.note(f"made ledger {ledger_id}; the line on stdout pins it, on every node")
     else:
         output.note(f"ledger {ledger_id} was there already; nothing was changed")
-    print(pin)
+    print(f"export {pin}" if shell else pin)
 
 
 async def upgrade(*, common: Common = DEFAULTS) -> None:

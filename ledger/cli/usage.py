@@ -24,6 +24,34 @@ from cyclopts.exceptions import (
 __all__ = ["UsageError", "explain"]
 
 _WORD: Final = re.compile(r"[a-z][a-z-]{0,19}")
+_OTHER_WORDS: Final[dict[str, dict[str, str]]] = {
+    "": {
+        **dict.fromkeys(("rm", "remove", "del"), "delete"),
+        **dict.fromkeys(("ls", "dir", "find"), "list"),
+        **dict.fromkeys(("set", "add", "write", "store", "save", "update", "edit"), "put"),
+        **dict.fromkeys(("read", "show", "cat", "print", "reveal"), "get"),
+        **dict.fromkeys(("undelete", "recover"), "restore"),
+        **dict.fromkeys(("log", "versions", "audit"), "history"),
+        **dict.fromkeys(("status", "ready", "doctor"), "health"),
+        **dict.fromkeys(("create", "new"), "init"),
+        **dict.fromkeys(("check", "fsck", "validate"), "verify"),
+        **{verb: f"keys {verb}" for verb in ("rotate", "rekey", "census")},
+        "upgrade": "schema upgrade",
+        "grants": "schema grants",
+        "rebuild": "projections rebuild",
+    },
+    "keys": {
+        **dict.fromkeys(("list", "ls", "show", "get"), "keys status"),
+        **dict.fromkeys(("log", "audit"), "keys history"),
+        **dict.fromkeys(("new", "generate", "create", "add"), "keygen"),
+    },
+    "generations": dict.fromkeys(("ls", "show", "status", "history"), "generations list"),
+    "projections": dict.fromkeys(("verify", "list", "status"), "projections check"),
+    "schema": dict.fromkeys(("update", "migrate"), "schema upgrade"),
+}
+"""What other programs call it, by the family the word was typed in."""
+_ENDING: Final = frozenset(("delete", "destroy", "retire", "lost", "purge"))
+"""Verbs that end something: a word that is only spelt like one of them leads to none."""
 
 
 class UsageError(Exception):
@@ -85,9 +113,16 @@ def _unknown_verb(
     for name in chain:
         family = family[name]
     verbs = sorted(name for name in family if not name.startswith("-"))
-    near = get_close_matches(word, verbs, n=1)
     shown = f" {word}" if _WORD.fullmatch(word) else ""
-    hint = " ".join(("did you mean: secret-ledger", *chain, *near)) if near else help_hint
+    meant = _OTHER_WORDS.get(" ".join(chain), {}).get(word)
+    if meant is None:
+        near = get_close_matches(word, verbs, n=1)
+        meant = " ".join((*chain, *near)) if near and near[0] not in _ENDING else None
+    if meant is None:
+        return UsageError(f"there is no verb{shown}", hint=help_hint)
+    hint = f"did you mean: secret-ledger {meant}"
+    if meant == "delete":
+        hint += " (a deleted secret can be restored)"
     return UsageError(f"there is no verb{shown}", hint=hint)
 
 

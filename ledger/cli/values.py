@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import getpass
 import os
+import select
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ledger.cli.output import Output
+from ledger.cli.output import Output, visible
 from ledger.cli.usage import UsageError
 from ledger.errors import ValueTooLarge
 from ledger.secret import Secret
@@ -17,9 +19,28 @@ from ledger.values import MAX_VALUE
 __all__ = ["read_value", "write_value"]
 
 
-def read_value(name: str, file: Path | None, output: Output) -> Secret:
+def read_value(
+    name: str, file: Path | None, output: Output, *, allow_empty: bool = False
+) -> Secret:
     """The bytes of `file` or stdin as they are, a last line break included; on a terminal,
-    what is typed without an echo. Raises UsageError or ValueTooLarge."""
+    what is typed without an echo.
+
+    Raises ValueTooLarge; UsageError if there is nothing to read, or if the value is empty and
+    `allow_empty` is false.
+    """
+    value = _given(name, file, output)
+    # What `false | put` and `echo "$UNSET" | put` hand over.
+    if not allow_empty and not value.reveal().strip(b"\r\n"):
+        what = "holds line breaks alone" if value.reveal() else "is empty"
+        raise UsageError(
+            f"the value of {visible(name)} {what}; nothing was written",
+            hint="check the command or the file that it comes from; if it is meant so, give"
+            " --allow-empty",
+        )
+    return value
+
+
+def _given(name: str, file: Path | None, output: Output) -> Secret:
     if file is not None:
         return _from_file(name, file, output)
     if sys.stdin is None or sys.stdin.closed:
@@ -29,7 +50,15 @@ def read_value(name: str, file: Path | None, output: Output) -> Secret:
         )
     if sys.stdin.isatty():
         return _typed(name)
-    return _bounded(name, sys.stdin.buffer, output)
+    problem = ""
+    try:
+        return _bounded(name, sys.stdin.buffer, output)
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+    raise UsageError(
+        f"stdin can't be read: {problem}",
+        hint=f'printf %s "$VALUE" | secret-ledger put {name}',
+    )
 
 
 def _from_file(name: str, file: Path, output: Output) -> Secret:
@@ -47,7 +76,7 @@ def _from_file(name: str, file: Path, output: Output) -> Secret:
 
 
 def _bounded(name: str, source: BinaryIO, output: Output) -> Secret:
-    value = Secret(source.read(MAX_VALUE + 1))
+    value = Secret(b"".join(_pieces(source)))
     size = len(value.reveal())
     if size > MAX_VALUE:
         raise ValueTooLarge(
@@ -59,16 +88,26 @@ def _bounded(name: str, source: BinaryIO, output: Output) -> Secret:
     return value
 
 
+def _pieces(source: BinaryIO) -> Iterator[bytes]:
+    """Up to the end, or one byte past the bound. A pipe that doesn't block gives what it holds
+    so far, which is not all that its writer has to say."""
+    room = MAX_VALUE + 1
+    while room > 0:
+        piece: bytes | None = source.read(room)
+        if piece is None:
+            select.select([source], [], [])
+            continue
+        if not piece:
+            return
+        room -= len(piece)
+        yield piece
+
+
 def _typed(name: str) -> Secret:
     try:
         value = Secret(os.fsencode(getpass.getpass(f"Value of {name} (not shown): ")))
     except EOFError:
-        value = Secret(b"")
-    if not value.reveal():
-        raise UsageError(
-            "nothing was typed, and nothing was written",
-            hint=f"an empty value can be given so: printf '' | secret-ledger put {name}",
-        )
+        raise UsageError("nothing was typed, and nothing was written") from None
     return value
 
 
