@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ledger.events import CONTROL_STREAM
 from ledger.format import printable
@@ -22,6 +22,8 @@ __all__ = ["Census", "KeyCount", "KeyUse", "census", "heads_by_key", "uses"]
 PAGE = 5000
 """Rows that one transaction counts: some ten milliseconds."""
 MAX_PREFIXES = 1000
+_FIRST: Final = -(2**63)
+"""A position below every one that a row can claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ class Census:
 async def census(database: Database, generation: int) -> Census:
     """Count both, `generation` being the one in use. Raises LedgerUnavailable."""
     generations = await database.run(lambda c: heads_of_generations(c, database), "statement")
-    present = [head for head in generations if head.state != "purged"]
-    return Census(await heads_by_key(database, generation), await uses(database, present))
+    # Those that say that they were purged too: whether rows of theirs are left is counted.
+    return Census(await heads_by_key(database, generation), await uses(database, generations))
 
 
 async def heads_by_key(database: Database, generation: int) -> Sequence[KeyCount]:
@@ -106,19 +108,20 @@ async def heads_by_key(database: Database, generation: int) -> Sequence[KeyCount
 
 
 async def uses(database: Database, heads: Sequence[Head]) -> Sequence[KeyUse]:
-    """What lies under each key in each of these generations. Raises LedgerUnavailable."""
+    """What lies under each key in each of these generations, by the rows that there are: where
+    its head row says that it ends is not believed. Raises LedgerUnavailable."""
     found: list[KeyUse] = []
     for head in heads:
         counts: dict[tuple[str, bytes], tuple[int, int, int, int]] = {}
-        for after in range(0, head.position, PAGE):
+        after: int | None = _FIRST
+        while after is not None:
 
             def page(
                 connection: Connection, head: Head = head, after: int = after
             ) -> list[tuple[Any, ...]]:
-                bounds = {"after": after, "bound": min(after + PAGE, head.position)}
                 rows = connection.execute(
                     database.statements.event_keys,
-                    {"generation": head.generation, "purged": b"\0", **bounds},
+                    {"generation": head.generation, "purged": b"\0", "after": after, "limit": PAGE},
                 )
                 return [tuple(row) for row in rows]
 
@@ -134,6 +137,9 @@ async def uses(database: Database, heads: Sequence[Head]) -> Sequence[KeyUse]:
                     last,
                     before[3] + size,
                 )
+            ends = [row[4] for row in rows if isinstance(row[4], int)]
+            full = sum(row[2] for row in rows) >= PAGE
+            after = max(ends, default=None) if full else None
         by_time = sorted(counts.items(), key=lambda entry: entry[1][2])
         found += [KeyUse(head.generation, head.state, *key, *count) for key, count in by_time]
     return found

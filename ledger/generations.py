@@ -1,8 +1,8 @@
 """Generations: what exists, and how one that is not in use any more is taken out.
 
-Purging is the one place where events are deleted. The database's own trigger allows it only
-while the generation's head row says `purging`; what was there is said before, in the control
-stream: the counts, and a hash over all of it.
+Before a generation is purged, the control stream says what was there: the counts, and a hash
+over all of it. What is to be done follows from the sealed events of the control stream. A head
+row that says `purged` ends nothing while rows of its generation are left.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from ledger.append import Attempt, InlineProjection, enter
 from ledger.census import KeyUse, uses
 from ledger.committing import commit
 from ledger.control import Control
 from ledger.control_log import Entry, control_events, lock_control
+from ledger.emptying import empty, has_rows
 from ledger.errors import InvalidValue, MigrationInProgress
 from ledger.events import EventType, from_microseconds
-from ledger.findings import Progress, Tell
+from ledger.findings import Tell
 from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.log import log
 from ledger.metadata import encode_metadata, parse_metadata
+from ledger.openings import openings_of
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
@@ -34,8 +36,8 @@ from ledger.store.transitions import replace_head
 
 __all__ = ["GenerationInfo", "PurgeReport", "abandon", "list_generations", "purge"]
 
-BATCH = 2000
-"""Rows that one transaction deletes, or reads the hashes of."""
+PAGE = 2000
+"""Rows whose hashes one transaction reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +72,6 @@ class PurgeReport:
     """The address of the target of an abandoned move, where its other half lies still."""
 
 
-@runtime_checkable
-class Forgetting(Protocol):
-    """A projection that can drop its rows of a generation."""
-
-    def forget(
-        self, connection: Connection, database: Database, generation: int, limit: int
-    ) -> int:
-        """Delete up to `limit` rows; how many there were. None are left after 0."""
-        ...
-
-
 async def list_generations(database: Database, control: Control) -> Sequence[GenerationInfo]:
     """Every generation there ever was, oldest first. Raises LedgerUnavailable."""
     heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
@@ -91,7 +82,7 @@ async def list_generations(database: Database, control: Control) -> Sequence[Gen
         if event.event_type == EventType.GENERATION_OPENED:
             opened[about["generation"]] = event.recorded_at
             closed[about["from"]] = event.recorded_at
-    found = await uses(database, [head for head in heads if head.state != "purged"])
+    found = await uses(database, heads)
     listed: list[GenerationInfo] = []
     for head in heads:
         keys = [use for use in found if use.generation == head.generation]
@@ -129,9 +120,11 @@ async def purge(
     generation that is in use or never was, MigrationInProgress for one that is being built.
     """
     database = follower.database
-    await follower.follow()
+    openings = openings_of((await follower.follow()).control)
     head = await _head(database, generation)
-    if head.state == "purged":
+    left = await database.run(lambda c: has_rows(c, database, generation), "statement")
+    used, begun = generation in openings.used, generation in openings.purged
+    if head.state == "purged" and not left and (begun or not used):
         return PurgeReport(changed=False, generation=generation, deleted=0)
     if head.state == "building":
         raise MigrationInProgress(
@@ -139,26 +132,35 @@ async def purge(
             hint="to throw it away: secret-ledger migrate --abandon",
             generation=generation,
         )
-    if head.state not in ("closed", "purging"):
+    if head.state not in ("closed", "purging", "purged") or generation == openings.in_use:
         raise InvalidValue(f"generation {generation} is {head.state}: only a closed one is purged")
-    if head.state == "closed":
-        about = await _certificate(database, head)
-        metadata = encode_metadata(actor=actor, ledger=about)
+    certificate = None
+    if used and not begun:
+        end = openings.end(generation) or head.position
+        certificate = encode_metadata(
+            actor=actor, ledger=await _certificate(database, head._replace(position=end))
+        )
 
-        def begin(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
-            control, held = standing.control, standing.held
-            locked = lock_control(connection, database, control)
-            if locked is None or held is None:
-                return None
-            if not replace_head(connection, database, head, head._replace(state="purging")):
-                return ()  # somebody else has begun
-            entry = Entry(EventType.GENERATION_PURGED, metadata)
-            events = control_events(control, held, locked, [entry])
-            return enter(connection, database, locked, events, projections)
+    def begin(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+        control, held = standing.control, standing.held
+        locked = lock_control(connection, database, control)
+        if locked is None or held is None:
+            return None
+        if generation in openings_of(control).purged and certificate is not None:
+            return ()  # somebody else has begun
+        now = database.lock_generation(connection, generation)
+        if now is None or now.state not in ("closed", "purging", "purged"):
+            return ()
+        replace_head(connection, database, now, now._replace(state="purging"))
+        if certificate is None:  # said before, or never in use: there is nothing more to say
+            return ()
+        entry = Entry(EventType.GENERATION_PURGED, certificate)
+        events = control_events(control, held, locked, [entry])
+        return enter(connection, database, locked, events, projections)
 
-        await commit(follower, begin, patience=patience)
-        await follower.follow()
-    deleted = await _delete(database, head._replace(state="purging"), projections, on_progress)
+    await commit(follower, begin, patience=patience)
+    await follower.follow()
+    deleted = await empty(database, generation, projections, on_progress)
     log.info("generation_purged", generation=generation, deleted=deleted, actor=actor)
     return PurgeReport(changed=True, generation=generation, deleted=deleted)
 
@@ -181,7 +183,7 @@ async def abandon(
         raise copy(standing.refusal)
     control = standing.control
     heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
-    purged = _purged(control)
+    purged = openings_of(control).purged
     building = next(
         (
             head for head in heads
@@ -197,11 +199,8 @@ async def abandon(
     def begin(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
         if lock_control(connection, database, standing.control) is None:
             return None
-        now = next(
-            h for h in heads_of_generations(connection, database)
-            if h.generation == building.generation
-        )  # fmt: skip
-        if now.state == "building":
+        now = database.lock_generation(connection, building.generation)
+        if now is not None and now.state == "building":
             replace_head(connection, database, now, now._replace(state="purging"))
         return ()
 
@@ -211,19 +210,10 @@ async def abandon(
         raise MigrationInProgress(
             f"generation {head.generation} was put in use meanwhile", generation=head.generation
         )
-    deleted = await _delete(database, head, projections, on_progress)
+    deleted = await empty(database, head.generation, projections, on_progress)
     begun = await database.run(lambda c: moves(c, database), "statement")
     left_at = next((m.place for m in begun if m.generation == building.generation), None)
     return PurgeReport(True, building.generation, deleted, left_at)
-
-
-def _purged(control: Control) -> set[int]:
-    """The generations whose purge was begun."""
-    return {
-        parse_metadata(event.metadata).ledger["generation"]
-        for event in control.events
-        if event.event_type == EventType.GENERATION_PURGED
-    }
 
 
 async def _head(database: Database, generation: int) -> Head:
@@ -240,17 +230,19 @@ async def _head(database: Database, generation: int) -> Head:
 async def _certificate(database: Database, head: Head) -> dict[str, Any]:
     """What is about to be deleted: counts by fingerprint, the last position, and SHA-256 over
     the event hashes in order of position."""
-    digest = sha256()
-    sql = database.statements
-    for after in range(0, head.position, BATCH):
-        bounds = {"after": after, "bound": min(after + BATCH, head.position)}
+    digest, sql, after = sha256(), database.statements, 0
+    while True:
 
-        def page(connection: Connection, bounds: dict[str, int] = bounds) -> list[bytes]:
-            rows = connection.execute(sql.event_hashes, {"generation": head.generation, **bounds})
-            return [row[0] for row in rows]
+        def page(connection: Connection, after: int = after) -> list[tuple[int, bytes]]:
+            place = {"generation": head.generation, "after": after, "limit": PAGE}
+            return [(row[0], row[1]) for row in connection.execute(sql.event_hashes, place)]
 
-        for event_hash in await database.run(page, "statement"):
+        rows = await database.run(page, "statement")
+        for _, event_hash in rows:
             digest.update(event_hash)
+        if len(rows) < PAGE:
+            break
+        after = rows[-1][0]
     counts = {
         use.key_fingerprint.hex(): {"events": use.events, "purged": use.purged}
         for use in await uses(database, [head])
@@ -261,41 +253,3 @@ async def _certificate(database: Database, head: Head) -> dict[str, Any]:
         "counts": counts,
         "sha256": digest.hexdigest(),
     }
-
-
-async def _delete(
-    database: Database,
-    head: Head,
-    projections: Sequence[InlineProjection],
-    on_progress: Tell | None,
-) -> int:
-    """Delete what lies in a generation that is `purging`, then say that it is purged."""
-    sql = database.statements
-    generation = head.generation
-
-    def batch(connection: Connection) -> int:
-        last = connection.execute(sql.last_position, {"generation": generation}).scalar_one()
-        done = connection.execute(
-            sql.delete_events, {"generation": generation, "after": last - BATCH}
-        )
-        return done.rowcount
-
-    def forget(connection: Connection) -> int:
-        return sum(
-            projection.forget(connection, database, generation, BATCH)
-            for projection in projections
-            if isinstance(projection, Forgetting)
-        )
-
-    def end(connection: Connection) -> None:
-        replace_head(connection, database, head, head._replace(state="purged"))
-
-    deleted = 0
-    while done := await database.run(batch, "write"):
-        deleted += done
-        if on_progress is not None:
-            on_progress(Progress(min(deleted, head.position), head.position))
-    while await database.run(forget, "write"):
-        pass
-    await database.run(end, "write")
-    return deleted

@@ -14,6 +14,7 @@ from ledger.append import InlineProjection
 from ledger.building import kept_in
 from ledger.control import Control
 from ledger.creation import lay_out
+from ledger.emptying import Forgetting
 from ledger.errors import (
     LedgerError,
     MigrationInProgress,
@@ -22,7 +23,6 @@ from ledger.errors import (
     WrongLedger,
 )
 from ledger.format import printable
-from ledger.generations import Forgetting
 from ledger.state import Head, Meta, Move
 from ledger.store.connection import Connection
 from ledger.store.database import Database

@@ -174,10 +174,15 @@ def _check_unused(key: ControlKey, report: KeyEnd, heads: Sequence[Head]) -> Non
     places += [f"generation {h.generation}, half purged" for h in heads if h.state == "purging"]
     if not places:
         return
-    behind = ("closed", "purging")
+    behind = ("closed", "purging", "purged")
     migrate = any(use.events and use.state not in behind for use in report.uses)
     steps = ["secret-ledger migrate"] if migrate else []
-    steps += [f"secret-ledger generations purge {h.generation}" for h in heads if h.state in behind]
+    left = {use.generation for use in report.uses if use.state == "purged" and use.events}
+    steps += [
+        f"secret-ledger generations purge {h.generation}"
+        for h in heads
+        if h.state in ("closed", "purging") or h.generation in left
+    ]
     if migrate:
         steps.append("secret-ledger generations purge of the one that it leaves")
     raise KeyInUse(

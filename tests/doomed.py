@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 from typing import Any, Final, Literal
 
-from ledger import Key, Keyring, SecretLedger, generations
+from ledger import Key, Keyring, SecretLedger, emptying
 from ledger.store import reads
 from ledger.store.connection import Connection
 from ledger.store.postgresql import PostgresqlDatabase
@@ -127,7 +127,7 @@ async def _work(errand: Errand, fate: _Fate, wire: Pipe) -> None:
 def small_pages() -> None:
     """Make pages and batches of this process small."""
     reads.PAGE_BYTES = PAGE_BYTES  # type: ignore[misc]  # that is what is done to it
-    generations.BATCH = BATCH
+    emptying.BATCH = BATCH
 
 
 def run(errand: Errand, wire: Pipe) -> None:

@@ -26,7 +26,7 @@ from independent_fold import CONTROL, fold_log, read_rows
 from ledgers import emptied
 from secret_model import Model, Ring, Version, shown
 
-from ledger import Key, Keyring, LedgerError, SecretInfo, SecretLedger, generations
+from ledger import Key, Keyring, LedgerError, SecretInfo, SecretLedger, emptying
 from ledger.events import from_microseconds
 from ledger.findings import Level
 from ledger.store import reads
@@ -398,7 +398,7 @@ def test_any_sequence_of_operations_leaves_what_the_model_says(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reads, "PAGE_BYTES", 600)  # some six small events
-    monkeypatch.setattr(generations, "BATCH", 10)
+    monkeypatch.setattr(emptying, "BATCH", 10)
     monkeypatch.setattr(logging.getLogger("ledger"), "disabled", True)  # it would drown the steps
 
     @settings(

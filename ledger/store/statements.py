@@ -327,12 +327,14 @@ class Statements:
         self.heads_at: Final = sql(_HEADS_AT, newest=newest)
         self.head_keys_from: Final = sql(_HEADS, after=">=", what=_HEAD_KEYS, newest=newest)
         self.head_keys_after: Final = sql(_HEADS, after=">", what=_HEAD_KEYS, newest=newest)
+        # By the rows that there are: no head row says how many pages that takes.
         self.event_keys: Final = sql(
             "SELECT key_id, key_fingerprint, count(*),"
             " sum(CASE WHEN substr(sealed, 1, 1) = :purged THEN 1 ELSE 0 END), max(position),"
             " sum(length(sealed))"
-            " FROM {s}secret_event WHERE generation = :generation"
-            " AND position > :after AND position <= :bound GROUP BY key_id, key_fingerprint"
+            " FROM (SELECT key_id, key_fingerprint, position, sealed FROM {s}secret_event"
+            "  WHERE generation = :generation AND position > :after"
+            "  ORDER BY position LIMIT :limit) AS e GROUP BY key_id, key_fingerprint"
         )
         self.check_page: Final = sql(_CHECK_PAGE)
         self.destroyed_after: Final = sql(
@@ -362,13 +364,10 @@ class Statements:
             " HAVING min(version) <> 1 OR max(version) <> count(*) ORDER BY stream LIMIT :limit"
         )
         self.event_hashes: Final = sql(
-            "SELECT event_hash FROM {s}secret_event WHERE generation = :generation"
-            " AND position > :after AND position <= :bound ORDER BY position"
+            "SELECT position, event_hash FROM {s}secret_event WHERE generation = :generation"
+            " AND position > :after ORDER BY position LIMIT :limit"
         )
         # Deletion from the end, for purging alone; the triggers hold it to that.
-        self.last_position: Final = sql(
-            "SELECT coalesce(max(position), 0) FROM {s}secret_event WHERE generation = :generation"
-        )
         self.delete_events: Final = sql(
             "DELETE FROM {s}secret_event WHERE generation = :generation AND position > :after"
         )
