@@ -47,11 +47,20 @@ class Look:
 
 
 def database_url(common: Common) -> str:
-    """`--url`, else the setting. Raises UsageError where there is neither."""
+    """`--url`, else the setting. Raises UsageError if there is neither, or if the ledger would
+    be gone when the command ends."""
     from ledger.key_sources import LEDGER_URL, setting
+    from ledger.store.database import address_of
+    from ledger.store.sqlite_url import is_in_memory
 
     url = common.url if common.url is not None else setting(os.environ, LEDGER_URL)
     if url:
+        address = address_of(url)
+        if address is not None and is_in_memory(address):
+            raise UsageError(
+                "a ledger in memory is gone when the command ends",
+                hint="name a file: sqlite+aiosqlite:///path/to/file.db",
+            )
         return url
     raise UsageError(
         "no database is named",

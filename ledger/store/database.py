@@ -22,6 +22,7 @@ from ledger.events import Event
 from ledger.state import Head
 from ledger.store.connection import Connection, Mode, Rows
 from ledger.store.home import Home
+from ledger.store.sqlite_url import read_text
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -254,11 +255,13 @@ def address_of(url: object) -> URL | None:
         address = address.difference_update_query(["password"]).set(password=password)
     if "sslpassword" in address.query:  # there is no place for a second one: refused by name
         address = address.update_query_dict({"sslpassword": "***"})
-    if isinstance(url, str) and address.get_backend_name() == "postgresql":
+    if isinstance(url, str):
         # SQLAlchemy passes over `sslmode=`; but a failed substitution is not "unset".
         given = parse_qsl(url.rpartition("?")[2], keep_blank_values=True)
         blank = {name: "" for name, value in given if not value and name.isidentifier()}
         address = address.update_query_dict(blank)
+        if address.get_backend_name() == "sqlite":
+            address = read_text(url, address)
     return address
 
 
@@ -282,7 +285,9 @@ def connect(
     if address is not None and kind == "sqlite":
         from ledger.store.sqlite import SqliteDatabase
 
-        return SqliteDatabase(address, read_only=read_only, patience=patience)
+        return SqliteDatabase(
+            address, read_only=read_only, patience=patience, of_engine=engine is not None
+        )
     if address is not None and kind == "postgresql":
         from ledger.store.postgresql import PostgresqlDatabase
 

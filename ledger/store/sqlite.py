@@ -31,6 +31,7 @@ from ledger.store.database import Beside, Kept, LockedHead, Replica
 from ledger.store.home import Home
 from ledger.store.identifiers import quoted
 from ledger.store.sqlite_files import OpenFiles
+from ledger.store.sqlite_url import read_path
 from ledger.store.statements import (
     EVENT_COLUMNS,
     HEAD_COLUMNS,
@@ -163,17 +164,14 @@ class SqliteDatabase:
     dialect: Final[Dialect] = _DIALECT
     schema: str | None = None
 
-    def __init__(self, url: URL, *, read_only: bool, patience: float) -> None:
+    def __init__(
+        self, url: URL, *, read_only: bool, patience: float, of_engine: bool = False
+    ) -> None:
         self._patience = patience
         self.read_only = read_only
         self.statements = Statements("", _AMONG)
         self.on_connection: Callable[[Connection], None] | None = None
-        self._file = url.database if url.database not in (None, "", ":memory:") else None
-        if self._file and self._file.startswith("file:"):
-            raise LedgerUnavailable(
-                "SQLite URLs with file: are not supported",
-                hint="write the path itself: sqlite+aiosqlite:///path/to/file.db",
-            )
+        self._file = read_path(url, of_engine=of_engine)
         self.in_memory = self._file is None
         self._files = OpenFiles(Path(self._file)) if self._file else None
         self.home = Home(self.place)
