@@ -96,6 +96,11 @@ class LedgerError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    @property
+    def outcome_unknown(self) -> bool:
+        """Whether the write that failed may have been committed all the same."""
+        return bool(self.details.get("outcome_unknown", False))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.hint, self.details)
 
@@ -279,11 +284,6 @@ class LedgerUnavailable(LedgerError):
     """
 
     code, exit_code = "ledger_unavailable", 40
-
-    @property
-    def outcome_unknown(self) -> bool:
-        """Whether the write that failed may have been committed all the same."""
-        return bool(self.details.get("outcome_unknown", False))
 
 
 class NodeNotReady(LedgerError):

@@ -9,7 +9,7 @@ is cancelled leaves the queue, or its write happens; nobody else notices.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Final
@@ -40,6 +40,43 @@ class _Waiting:
     request: Request
     size: int
     outcome: asyncio.Future[Sequence[SecretInfo]]
+    since: float
+    """When its caller called, by the event loop's clock."""
+    until: float
+    """When its caller gives up, unless it can be written by then."""
+
+
+class _Batch:
+    """The callers that one transaction is for. Implements `ledger.committing.Waiters`."""
+
+    def __init__(self, callers: Sequence[_Waiting], trouble: Callable[[LedgerError], None]) -> None:
+        self._callers = callers
+        self._trouble = trouble
+        self._clock = asyncio.get_running_loop().time
+        self.written: Sequence[_Waiting] = ()
+        """The callers that were decided last."""
+
+    def requests(self) -> list[Request]:
+        """What the callers ask for who still wait."""
+        self.written = self._waiting()
+        return [caller.request for caller in self.written]
+
+    def _waiting(self) -> list[_Waiting]:
+        return [caller for caller in self._callers if not caller.outcome.done()]
+
+    def left(self) -> float:
+        """Seconds until the first of them gives up."""
+        now = self._clock()
+        return min((caller.until - now for caller in self._waiting()), default=0.0)
+
+    def hear(self, error: LedgerError, told: LedgerError) -> bool:
+        """Answer those whose time is over; whether anybody is left."""
+        self._trouble(error)
+        now = self._clock()
+        for caller in self._waiting():
+            if caller.until <= now:
+                caller.outcome.set_exception(copy(told))
+        return bool(self._waiting())
 
 
 class Writer:
@@ -63,17 +100,21 @@ class Writer:
         self._warned = False
         self._left: Head | None = None
         """The head row as the last batch left it."""
+        self._trouble: tuple[LedgerError, float] | None = None
+        """Why the database could not be written to, and when that was, unless it could since."""
 
     async def submit(self, intents: Sequence[Intent]) -> Sequence[SecretInfo]:
         """Write all of `intents` in one transaction, or none. Raises what refused them."""
         if self._closed:
             raise _closed()
+        since = asyncio.get_running_loop().time()
         self._database.home.check()
         if self._task is None or self._task.done():  # done: a host cancelled it
             self._task = asyncio.create_task(self._run(), name="secret-ledger writer")
         size = sum(len(i.value.reveal()) for i in intents if isinstance(i, Put))
         outcome: asyncio.Future[Sequence[SecretInfo]] = asyncio.get_running_loop().create_future()
-        await self._queue.put(_Waiting(Request(intents), size, outcome))
+        until = since + self._patience
+        await self._queue.put(_Waiting(Request(intents), size, outcome, since, until))
         if self._task.done():  # it waited for room, and the writer has ended since
             raise _closed()
         return await outcome
@@ -119,6 +160,9 @@ class Writer:
                 continue
             if waiting.outcome.done():  # its caller was cancelled
                 continue
+            if trouble := self._outlasted(waiting):
+                waiting.outcome.set_exception(copy(trouble))
+                continue
             events += len(waiting.request.intents)
             size += waiting.size
             if batch and (events > BATCH_EVENTS or size > BATCH_BYTES):
@@ -126,10 +170,24 @@ class Writer:
                 return batch, ended
             batch.append(waiting)
 
-    async def _write_out(self, batch: Sequence[_Waiting]) -> None:
+    def _outlasted(self, waiting: _Waiting) -> LedgerError | None:
+        """The trouble that lasted as long as a caller was patient, before its turn had come."""
+        error, at = self._trouble or (None, 0.0)
+        patient = asyncio.get_running_loop().time() < waiting.until
+        return None if patient or at < waiting.since else error
+
+    def _heard(self, error: LedgerError) -> None:
+        self._trouble = error, asyncio.get_running_loop().time()
+
+    async def _write_out(self, callers: Sequence[_Waiting]) -> None:
         outcomes: Sequence[Outcome | Exception]
+        if all(waiting.outcome.done() for waiting in callers):
+            return
+        group = _Batch(callers, self._heard)
+        batch = callers
         try:
-            outcomes = await self._commit([w.request for w in batch])
+            outcomes = await self._commit(group)
+            batch = group.written
             one_at_fault = False
         except LedgerError as error:
             outcomes = [error] * len(batch)
@@ -155,16 +213,20 @@ class Writer:
             else:
                 waiting.outcome.set_result(outcome)
 
-    async def _commit(self, requests: Sequence[Request]) -> Sequence[Outcome]:
+    async def _commit(self, batch: _Batch) -> Sequence[Outcome]:
         follower = self._follower
 
         def write(c: Connection, standing: Standing) -> Attempt | Sequence[Outcome] | None:
+            requests = batch.requests()
+            if not requests:  # nobody waits any longer
+                return []
             return append(
                 c, follower.database, standing, requests, self._projections, follower.seen,
                 self._left,
             )  # fmt: skip
 
-        done = await commit(follower, write, patience=self._patience)
+        done = await commit(follower, write, waiters=batch)
+        self._trouble = None
         if not isinstance(done, Attempt):
             return done
         self._left = done.head

@@ -30,12 +30,12 @@ async def interrupted(
     seen = Transactions()
     others: list[asyncio.Future[object]] = []
 
-    async def counted(unit: object, mode: object) -> object:
+    async def counted(unit: object, mode: object, **options: object) -> object:
         seen.begun += 1
         if seen.begun == at:
             others.append(asyncio.ensure_future(meanwhile()))
             await asyncio.shield(others[0])
-        return await run(unit, mode)
+        return await run(unit, mode, **options)
 
     database.run = counted
     try:

@@ -87,9 +87,11 @@ class _Fate:
         self.armed = False
 
     def around(self, run: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def counted(database: object, unit: Callable[[Connection], Any], mode: str) -> Any:
+        async def counted(
+            database: object, unit: Callable[[Connection], Any], mode: str, **options: Any
+        ) -> Any:
             if not self.armed or mode not in ("write", "note"):
-                return await run(database, unit, mode)
+                return await run(database, unit, mode, **options)
             number = 0
 
             def last_statement_then(connection: Connection) -> Any:
@@ -99,7 +101,7 @@ class _Fate:
                 self._die(number, "before")
                 return done
 
-            done = await run(database, last_statement_then, mode)
+            done = await run(database, last_statement_then, mode, **options)
             self._die(number, "after")
             return done
 

@@ -530,12 +530,12 @@ async def test_a_flip_of_the_generation_is_followed(
         run = database.run
         units = 0
 
-        async def flipping(unit: Any, mode: Any) -> Any:
+        async def flipping(unit: Any, mode: Any, **options: Any) -> Any:
             nonlocal units
             units += 1
             if units == 4:
                 await run(lambda c: flip(c, database), "write")
-            return await run(unit, mode)
+            return await run(unit, mode, **options)
 
         monkeypatch.setattr(database, "run", flipping)
         if call == "check":

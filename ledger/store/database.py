@@ -127,8 +127,13 @@ class Database(Protocol):
         """`place` as it may be kept and told elsewhere: without a user, its path in full."""
         ...
 
-    async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
-        """Run `unit` in one transaction of that mode; commit if it returns."""
+    async def run(
+        self, unit: Callable[[Connection], T], mode: Mode, *, wait: float | None = None
+    ) -> T:
+        """Run `unit` in one transaction of that mode; commit if it returns.
+
+        `wait`: seconds that a `write` waits for another's lock, default the database's patience.
+        """
         ...
 
     async def watch(self) -> Callable[[], int | None] | None:

@@ -135,6 +135,8 @@ class PostgresqlConnection:
         self.raw: Final = raw
         self.info = info
         self.mode: Mode = mode
+        self.wait = 0.0
+        """Seconds that it waits for its turn at the head row."""
         self._begun = False
         self._prepared: dict[str, Any] = info.setdefault(PostgresqlConnection, {})
 
@@ -241,9 +243,8 @@ class PostgresqlDatabase:
         self._under_way: set[asyncio.Task[Any]] = set()
         prefix = f"{quoted(self.schema)}."
         self.statements = Statements(prefix, _AMONG, newest=_NEWEST_OF_EACH, generation=_GENERATION)
-        # The wait is bounded for this transaction only.
-        wait = max(LEAST_WAIT, int(patience * 1000))
-        self._lock = f"SET LOCAL lock_timeout = {wait}; SELECT 1 FROM {prefix}ledger_head WHERE "
+        self._patience = patience
+        self._lock = f"SELECT 1 FROM {prefix}ledger_head WHERE "
         self._locked: dict[Statement | None, Statement] = {}
         self._head = Statement(
             f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head WHERE generation = :generation"
@@ -283,12 +284,14 @@ class PostgresqlDatabase:
     def address(self) -> str:
         return re.sub("//[^/]*@", "//", self.place)
 
-    async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
+    async def run(
+        self, unit: Callable[[Connection], T], mode: Mode, *, wait: float | None = None
+    ) -> T:
         if self._closed:
             raise closed(self.place)
         self.home.check()
         # Shielded: a caller that is cancelled does not tear down a connection of the pool.
-        task = asyncio.create_task(self._run(unit, mode))
+        task = asyncio.create_task(self._run(unit, mode, wait))
         self._under_way.add(task)
         task.add_done_callback(self._ended)
         try:
@@ -305,10 +308,12 @@ class PostgresqlDatabase:
         if not task.cancelled():
             task.exception()  # looked at, also where nobody waits for it any more
 
-    async def _run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
-        return await greenlet_spawn(self._on_connection, unit, mode)
+    async def _run(self, unit: Callable[[Connection], T], mode: Mode, wait: float | None) -> T:
+        return await greenlet_spawn(self._on_connection, unit, mode, wait)
 
-    def _on_connection(self, unit: Callable[[Connection], T], mode: Mode) -> T:
+    def _on_connection(
+        self, unit: Callable[[Connection], T], mode: Mode, wait: float | None = None
+    ) -> T:
         failure: LedgerError
         try:
             borrowed = self._engine.sync_engine.raw_connection()
@@ -322,15 +327,20 @@ class PostgresqlDatabase:
                     hint="check the parameters of the URL: they are those of asyncpg.connect",
                 )
         else:
-            return self._in_transaction(borrowed, unit, mode)
+            return self._in_transaction(borrowed, unit, mode, wait)
         # Raised outside the handler: the driver's exception is no context of it either.
         raise failure
 
     def _in_transaction(
-        self, borrowed: PoolProxiedConnection, unit: Callable[[Connection], T], mode: Mode
+        self,
+        borrowed: PoolProxiedConnection,
+        unit: Callable[[Connection], T],
+        mode: Mode,
+        wait: float | None,
     ) -> T:
         failure: LedgerError
         connection = PostgresqlConnection(borrowed.driver_connection, borrowed.info, mode)
+        connection.wait = self._patience if wait is None else wait
         try:
             if self.on_connection is not None:
                 self.on_connection(connection)
@@ -504,7 +514,10 @@ class PostgresqlDatabase:
     def _take(self, connection: Connection, where: str) -> bool:
         """Lock a head row; False where there is none of that kind."""
         assert isinstance(connection, PostgresqlConnection)  # noqa: S101  # `run` made it
-        return connection.script(f"{self._lock}{where} FOR UPDATE") == "SELECT 1"
+        # The wait is bounded for this transaction only.
+        wait = max(LEAST_WAIT, int(connection.wait * 1000))
+        sql = f"SET LOCAL lock_timeout = {wait}; {self._lock}{where} FOR UPDATE"
+        return connection.script(sql) == "SELECT 1"
 
     def extend(
         self,

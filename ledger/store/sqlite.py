@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,6 +53,8 @@ UNDECODED: Final = "Could not decode to UTF-8"
 MANY: Final = 250
 """Rows that one statement inserts, where there are so many."""
 PAGE_CACHE_KIB: Final = 8192
+WAIT_STEPS: Final = 10
+"""A second has so many lengths of waiting for a lock."""
 NOTE_TIMEOUT: Final = 1500
 """Milliseconds that a `note` waits for another process's write lock."""
 
@@ -89,7 +92,7 @@ class SqliteConnection:
         self.raw: Final = raw
         self.info: dict[Any, Any] = {}
         self.mode: Mode = "statement"
-        self._last_written: Mode | None = None
+        self._last_written: tuple[Mode, int] | None = None
 
     def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
         if not isinstance(statement, Statement):
@@ -135,13 +138,14 @@ class SqliteConnection:
         """Begin a transaction of that mode; a lock is waited for so many seconds."""
         self.mode, raw = mode, self.raw
         if mode in _WRITES:
-            if mode != self._last_written:  # the settings are the connection's
-                note = mode == "note"
-                wait = NOTE_TIMEOUT if note else int(patience * 1000)
+            note = mode == "note"
+            # In steps: what is left of a patience is a little less at each write.
+            wait = NOTE_TIMEOUT if note else math.ceil(patience * WAIT_STEPS) * 1000 // WAIT_STEPS
+            if self._last_written != (mode, wait):  # the settings are the connection's
                 self._last_written = None
                 raw.execute(f"PRAGMA busy_timeout = {wait}")
                 raw.execute(f"PRAGMA synchronous = {'NORMAL' if note else 'FULL'}")
-                self._last_written = mode
+                self._last_written = mode, wait
             raw.execute("BEGIN IMMEDIATE")
         elif mode == "snapshot":
             raw.execute("BEGIN")
@@ -195,14 +199,17 @@ class SqliteDatabase:
     def address(self) -> str:
         return f"sqlite:{Path(self._file).absolute()}" if self._file else self.place
 
-    async def run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
+    async def run(
+        self, unit: Callable[[Connection], T], mode: Mode, *, wait: float | None = None
+    ) -> T:
         if self._closed:
             raise closed(self.place)
         self.home.check()
         executor = self._writer if mode in _WRITES else self._readers
-        return await asyncio.get_running_loop().run_in_executor(executor, self._run, unit, mode)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(executor, self._run, unit, mode, wait)
 
-    def _run(self, unit: Callable[[Connection], T], mode: Mode) -> T:
+    def _run(self, unit: Callable[[Connection], T], mode: Mode, wait: float | None = None) -> T:
         failure: LedgerError
         files, writing = self._files, mode in _WRITES
         committing = False
@@ -211,7 +218,7 @@ class SqliteDatabase:
         try:
             connection = self._borrow(write=writing)
             try:
-                connection.begin(mode, self._patience)
+                connection.begin(mode, self._patience if wait is None else wait)
                 done = unit(connection)
                 committing = writing
                 connection.commit()
