@@ -40,7 +40,7 @@ from ledger.nodes import (
 from ledger.state import Meta, State
 from ledger.store.connection import Connection
 from ledger.store.database import Database
-from ledger.store.reads import first_under
+from ledger.store.reads import ahead_of_clock, first_under
 from ledger.store.translate import is_refusal, is_transient
 
 __all__ = ["BootOptions", "Booted", "boot", "check_not_ephemeral"]
@@ -178,7 +178,10 @@ async def _pass(
     except KeyFingerprintMismatch:
         await _check_control_not_replaced(database, control, keyring)
         raise
-    settings = await database.run(database.check_settings, "statement")
+    head = state.in_use[0]
+    settings, ahead = await database.run(
+        lambda c: (database.check_settings(c), ahead_of_clock(c, database, head)), "statement"
+    )
     checked = await verify_to_open(database, state.meta, standing, options.verify)
     if checked is None:
         return None
@@ -196,6 +199,7 @@ async def _pass(
     active = control.active.fingerprint
     warnings = [
         *settings,
+        *ahead,
         *checked.warnings,
         *_of_keys(standing, state.in_use[0].position),
         *(difference(node, active) for node in nodes),

@@ -206,7 +206,7 @@ def out_of_reach(standing: Standing, end: int) -> list[str]:
         events = len(reign) - sum(position in reign for position in own)
         if events:
             found.append(
-                f"{events:,} older versions lie under {key.id} ({short(key.fingerprint)}…), which"
+                f"{events:,} versions lie under {key.id} ({short(key.fingerprint)}…), which"
                 " is not in the keyring: they can't be read; add it to OS_SECRET_PREVIOUS_KEYS"
             )
     return found

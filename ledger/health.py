@@ -12,7 +12,6 @@ from typing import Literal, Protocol, runtime_checkable
 from ledger.append import InlineProjection
 from ledger.errors import LedgerError
 from ledger.events import from_microseconds
-from ledger.findings import VerifyReport
 from ledger.following import Follower
 from ledger.gate import Standing, out_of_reach
 from ledger.key_record import KeyState, key_state
@@ -20,6 +19,8 @@ from ledger.nodes import Identity, difference, differing_nodes
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
+from ledger.store.reads import ahead_of_clock
+from ledger.verified import Verified
 
 __all__ = [
     "Health",
@@ -27,7 +28,6 @@ __all__ = [
     "Lagging",
     "Look",
     "Observer",
-    "Verified",
     "key_status",
     "rotation_due",
     "tell",
@@ -125,14 +125,6 @@ def rotation_due(keys: Sequence[KeyStatus], *, days: float, events: int) -> str 
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """The last verification, and when it was: seconds of the monotonic clock."""
-
-    report: VerifyReport
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
 class Look:
     """What the database said when it was last asked."""
 
@@ -145,6 +137,7 @@ class Look:
     """Why it can't be worked with."""
     failures: Sequence[str] = ()
     """What did not go well beside that."""
+    warnings: Sequence[str] = ()
 
 
 class Observer:
@@ -197,6 +190,7 @@ async def _look(follower: Follower, projections: Sequence[InlineProjection], me:
     differing: Sequence[str] = ()
     reasons: list[str] = []
     failures: list[str] = []
+    warnings: list[str] = []
     try:
         replica = await database.run(database.replica, "statement")
         if replica is not None:
@@ -212,14 +206,21 @@ async def _look(follower: Follower, projections: Sequence[InlineProjection], me:
             position = head.position
             if follower.in_doubt or not follower.is_current(head):
                 await follower.follow()
-            lag = await _projection_lag(database, head, projections)
+            lag, untold = await _projection_lag(database, head, projections)
+            failures += untold
+            warnings += await database.run(
+                lambda c: ahead_of_clock(c, database, head),
+                "statement",
+            )
             differing, untold = await _differing(follower, me)
             failures += untold
     except LedgerError as error:
         reasons.append(f"{error.code}: {error.message}")
         behind = error.details.get("replica_lag_seconds", behind)
+    except Exception as error:  # noqa: BLE001  # an instrumentation's, say; it may quote anything
+        reasons.append(f"looking at the database failed: {type(error).__name__}")
     trip = time.monotonic() - began if trip is None else trip
-    return Look(position, trip, lag, behind, differing, reasons, failures)
+    return Look(position, trip, lag, behind, differing, reasons, failures, warnings)
 
 
 async def _differing(follower: Follower, me: Identity) -> tuple[list[str], list[str]]:
@@ -251,8 +252,7 @@ def tell(
     reasons = list(look.reasons)
     if standing.refusal is not None:
         reasons.append(f"{standing.refusal.code}: {standing.refusal.message}")
-    if not verified.report.ok:
-        reasons.append(f"{len(verified.report.findings)} findings at the last verify")
+    reasons += verified.reasons()
     failures = (*failures, *look.failures)
     return Health(
         ready=not reasons,
@@ -272,6 +272,7 @@ def tell(
         round_trip_seconds=look.round_trip_seconds,
         warnings=(
             *warnings,
+            *look.warnings,
             *(held.warnings if held else ()),
             *out_of_reach(standing, look.position),
         ),
@@ -284,6 +285,8 @@ def tell(
 class Lagging(Protocol):
     """A projection that can say how far it is behind."""
 
+    name: str
+
     def lag(self, connection: Connection, database: Database, head: Head) -> int:
         """Positions between its checkpoint and the head row."""
         ...
@@ -291,9 +294,23 @@ class Lagging(Protocol):
 
 async def _projection_lag(
     database: Database, head: Head, projections: Sequence[InlineProjection]
-) -> int | None:
-    """How far the slowest of `projections` is behind; None where there are none."""
-    lagging = [p for p in projections if isinstance(p, Lagging)]
-    if not lagging:
-        return None
-    return await database.run(lambda c: max(p.lag(c, database, head) for p in lagging), "statement")
+) -> tuple[int | None, list[str]]:
+    """How far the slowest of `projections` is behind, None where nobody can tell; and why not.
+    No node needs its projections' own say to work."""
+    lags: list[int] = []
+    untold: list[str] = []
+    for projection in projections:
+        if not isinstance(projection, Lagging):
+            continue
+        try:
+            lags.append(
+                await database.run(
+                    lambda c, it=projection: it.lag(c, database, head),  # type: ignore[misc]
+                    "statement",
+                )
+            )
+        except LedgerError as error:
+            untold.append(f"projection {projection.name}: {error.message}")
+        except Exception as error:  # noqa: BLE001  # its own code
+            untold.append(f"projection {projection.name}: {type(error).__name__}")
+    return (max(lags) if lags and not untold else None), untold

@@ -41,7 +41,7 @@ from ledger.generations import (
     list_generations,
     purge,
 )
-from ledger.health import Health, KeyStatus, Observer, Verified, key_status, tell
+from ledger.health import Health, KeyStatus, Observer, key_status, tell
 from ledger.incremental import keep_proof, verify_to_open
 from ledger.key_record import KeyRecord
 from ledger.key_watch import KeyWatch
@@ -59,9 +59,10 @@ from ledger.rekeying import RekeyReport, rekey
 from ledger.retirement import KeyEnd, lose, loss, retire
 from ledger.rotation import Rotation, rotate
 from ledger.scrub import Scrub
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import Read, patiently
-from ledger.store.reads import head_in_use
+from ledger.store.reads import ahead_of_clock, head_in_use
 from ledger.values import (
     MAX_CALL,
     MAX_VALUE,
@@ -75,6 +76,7 @@ from ledger.values import (
     wrap,
     wrap_items,
 )
+from ledger.verified import FirstProof, Verified
 from ledger.verify import CheckedProjection, verify_ledger
 from ledger.versions import SecretInfo, SecretVersion
 from ledger.view import SealedView, ViewStatus
@@ -123,7 +125,8 @@ class SecretLedger:
         self._patience = patience
         self._view = view
         self._writer = Writer(self._follower, projections, patience=patience)
-        self._verified = Verified(booted.report, time.monotonic())
+        self._verified = Verified(booted.report)
+        self._first_proof = FirstProof(self.verify, done=booted.report.level != "control")
         self._observer = Observer(self._follower, projections, identity)
         self._settings_warnings = booted.settings
         self._presence = None
@@ -527,6 +530,9 @@ class SecretLedger:
             )
         checked.report.raise_if_not_ok()
         await self._follower.adopt(fresh)
+        self._verified.record(checked.report)
+        if checked.report.level == "control":
+            self._first_proof.forget()
         log.info("ledger_keys_reloaded", ledger_id=self.ledger_id)
         await self._announce()
         return True
@@ -601,12 +607,18 @@ class SecretLedger:
             now = await self._follower.follow()
             if checked is not None and now.control.generation == standing.control.generation:
                 break  # else a rotation or a migration came in between
-        self._verified = Verified(checked.report, time.monotonic())
+        ahead = await read(self._database, self._ahead_of_clock)
+        report = replace(checked.report, warnings=(*checked.report.warnings, *ahead))
+        self._verified.record(report)
         if checked.proof is not None and not self._read_only:
             await keep_proof(
                 self._database, standing, checked.proof, release=self._identity.release
             )
-        return checked.report
+        return report
+
+    def _ahead_of_clock(self, connection: Connection) -> Sequence[str]:
+        head = head_in_use(connection, self._database)
+        return [] if head is None else ahead_of_clock(connection, self._database, head)
 
     async def _go_over(self, read: Read) -> VerifyReport:
         """All that an incremental boot took on trust, for the scrub."""
@@ -614,7 +626,7 @@ class SecretLedger:
             return await self._prove("latest", read=read)
         except TamperedEvent as error:  # the control stream itself
             report = report_of("latest", error)
-            self._verified = Verified(report, time.monotonic())
+            self._verified.record(report)
             return report
 
     async def nodes(self) -> Sequence[NodeInfo]:
@@ -634,9 +646,16 @@ class SecretLedger:
     async def health(self, *, within: float | None = None) -> Health:
         """Whether this node can do its work, and why not. Never raises.
 
+        A ledger that was opened with `verify="control"` has not opened its secrets: the first
+        call does that, as `verify()` would, and is ready only if nothing was found.
         `within`: seconds; a database that has not answered by then makes it unready.
         """
+        began = time.monotonic()
         look = await self._observer.look(within)
+        if not look.reasons:
+            left = None if within is None else max(0.0, within - (time.monotonic() - began))
+            unproven = await self._first_proof.missing(left)
+            look = look if unproven is None else replace(look, reasons=(unproven,))
         tasks = (self._presence, self._key_watch, self._scrub)
         return tell(
             self._follower,
@@ -666,6 +685,7 @@ class SecretLedger:
                 if task is not None:
                     await task.close()
             await self._observer.close()
+            await self._first_proof.close()
             await self._writer.close()
             if self._view is not None:
                 await self._view.close()

@@ -245,7 +245,7 @@ async def test_opening_without_a_historical_key_says_how_much_is_out_of_reach(
         await ledger.rekey()
     async with opened(database_url, NEW) as ledger:
         (warning,) = [w for w in ledger.warnings if "keyring" in w]
-        assert warning.startswith("3 older versions lie under k-old (")
+        assert warning.startswith("3 versions lie under k-old (")
         assert (await ledger.get("a")).value.reveal() == b"3"
         with pytest.raises(MissingKey) as caught:
             await ledger.get("a", version=1)

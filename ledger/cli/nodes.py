@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 
@@ -116,8 +116,15 @@ async def _watch(seen: Look, output: Output, every: float) -> None:
     await watch(ask, Lines(output, _NODE), every)
 
 
-async def health(*, common: Common = DEFAULTS) -> None:
-    """Whether a node with these settings could do its work, and why not.
+async def health(
+    *,
+    level: Annotated[
+        Literal["latest", "incremental", "full"],
+        Parameter(help="What the node verifies when it opens the ledger."),
+    ] = "latest",
+    common: Common = DEFAULTS,
+) -> None:
+    """Whether a node with these settings could open the ledger and do its work, and why not.
 
     It tells of the ledger, of the keys in these settings, and of the live nodes that announce
     another active key; not of a process that runs already: that one answers at /readyz. Exit 0
@@ -128,7 +135,7 @@ async def health(*, common: Common = DEFAULTS) -> None:
     refusal: LedgerError | None = None
     known: dict[str, Any] = {"ready": False, "state": "unready", "reasons": []}
     try:
-        async with look(common, output, say=False) as seen:
+        async with look(common, output, say=False, verify=level) as seen:
             refusal = seen.refusal
             known |= {"ledger_id": seen.ledger.ledger_id, "verified": seen.verified}
             from ledger.secret_ledger import SecretLedger

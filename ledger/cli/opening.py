@@ -21,6 +21,7 @@ from ledger.errors import (
 )
 
 if TYPE_CHECKING:
+    from ledger.findings import OpenLevel
     from ledger.keys import Keyring
     from ledger.secret_ledger import SecretLedger
     from ledger.unverified import UnverifiedLedger
@@ -84,6 +85,7 @@ async def opened(
     read_only: bool = False,
     create: bool = False,
     keys: Keyring | None = None,
+    verify: OpenLevel = "control",
 ) -> AsyncIterator[SecretLedger]:
     """The ledger, behind the gate. Its warnings are said."""
     from ledger.secret_ledger import SecretLedger
@@ -93,7 +95,7 @@ async def opened(
         url,
         keys or keyring(),
         create=create,
-        verify="control",
+        verify=verify,
         read_only=read_only,
         schema=common.schema,
     ) as ledger:
@@ -108,7 +110,9 @@ async def opened(
 
 
 @asynccontextmanager
-async def look(common: Common, output: Output, *, say: bool = True) -> AsyncIterator[Look]:
+async def look(
+    common: Common, output: Output, *, say: bool = True, verify: OpenLevel = "control"
+) -> AsyncIterator[Look]:
     """The ledger to look at: without a key, or refused, as it lies there, and marked so
     (unless the verb says so itself).
 
@@ -118,7 +122,9 @@ async def look(common: Common, output: Output, *, say: bool = True) -> AsyncIter
     database_url(common)
     async with AsyncExitStack() as stack:
         try:
-            ledger = await stack.enter_async_context(opened(common, output, read_only=True))
+            ledger = await stack.enter_async_context(
+                opened(common, output, read_only=True, verify=verify)
+            )
         except (NoStableKey, *REFUSALS) as error:
             refusal = error
         else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from ledger.events import CONTROL_STREAM, Event
+from ledger.events import CONTROL_STREAM, Event, from_microseconds
 from ledger.state import CheckedRow, Head, Meta, Move, State
 from ledger.store.connection import Connection, Statement
 from ledger.store.database import Database
@@ -17,6 +19,7 @@ __all__ = [
     "PAGE",
     "Changes",
     "Found",
+    "ahead_of_clock",
     "changes",
     "check_page",
     "event_at",
@@ -41,6 +44,13 @@ BULK: Final = 1000
 DRAWN: Final = len(DRAWN_NAMES)
 PAGE_BYTES: Final = 8 * 1024 * 1024
 """A page ends early, with at least one row, once its sealed bytes exceed this."""
+
+
+PAST: Final = 60_000_000
+"""Microseconds by which two machines' clocks hardly ever differ."""
+AHEAD: Final = 1_000_000
+"""Microseconds ahead of the clock that are worth a word: a clock that is set a little back, or
+another server's, is none."""
 
 
 class Found(NamedTuple):
@@ -125,6 +135,24 @@ def head_in_use(connection: Connection, database: Database) -> Head | None:
     """The head row that reads resolve to."""
     row = connection.execute(database.statements.head_in_use).first()
     return None if row is None else Head.of_row(row)
+
+
+def ahead_of_clock(connection: Connection, database: Database, head: Head) -> list[str]:
+    """What an operator is told where the log's time lies ahead of the database's clock.
+
+    That clock is asked only if this machine's does not say that the time is long past.
+    """
+    if head.recorded_at < time.time_ns() // 1000 - PAST:
+        return []
+    ahead = head.recorded_at - database.clock(connection)
+    if ahead < AHEAD:
+        return []
+    until = from_microseconds(head.recorded_at).isoformat(" ", "seconds")
+    return [
+        f"the log's time is {timedelta(seconds=ahead // 1_000_000)} ahead of the database's clock:"
+        f" all that is written before {until} is recorded at that time, and get(at=…) of an"
+        " earlier time does not find it"
+    ]
 
 
 def heads_of_generations(connection: Connection, database: Database) -> list[Head]:
