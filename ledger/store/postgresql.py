@@ -1,8 +1,8 @@
 """PostgreSQL through asyncpg: READ COMMITTED, a head row locked first, a schema of our own.
 
-Every name is qualified with the schema, and nothing rests on session state, so that a
-connection pooler in transaction mode may sit in between; `postgresql_connecting` sees to the
-prepared statements then.
+Every name is qualified, ours with the schema and PostgreSQL's own by `postgresql_names`, and
+nothing rests on session state, so that a connection pooler in transaction mode may sit in
+between; `postgresql_connecting` sees to the prepared statements then.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.schema import DDLElement
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from ledger.errors import LedgerError, LedgerUnavailable, NotALedger
@@ -38,6 +39,7 @@ from ledger.store.home import Home
 from ledger.store.hosts import connector, place_of
 from ledger.store.identifiers import DEFAULT_SCHEMA, quoted, schema_name
 from ledger.store.postgresql_connecting import Dialler, explain, replace_closed_connections
+from ledger.store.postgresql_names import qualified
 from ledger.store.postgresql_url import read_url
 from ledger.store.statements import (
     EVENT_COLUMNS,
@@ -90,7 +92,7 @@ SELECT CASE WHEN receiving AND pg_last_wal_replay_lsn() >= pg_last_wal_receive_l
            pg_last_xact_replay_timestamp(),
            (SELECT checkpoint_time FROM pg_control_checkpoint())))) END::float8,
        receiving
-FROM (SELECT EXISTS (SELECT 1 FROM pg_stat_wal_receiver)) AS s (receiving)
+FROM (SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_stat_wal_receiver)) AS s (receiving)
 WHERE pg_is_in_recovery()
 """
 _TABLES: Final = Statement(
@@ -141,9 +143,12 @@ class PostgresqlConnection:
         self._prepared: dict[str, Any] = info.setdefault(PostgresqlConnection, {})
 
     def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
+        self.begin()
+        if isinstance(statement, DDLElement):
+            # A host's own table: its types may be an extension's, which the path has to find.
+            return Rows(await_only(self.raw.fetch(str(statement.compile(dialect=_DIALECT)))))
         if not isinstance(statement, Statement):
             statement = compiled(statement, _DIALECT)
-        self.begin()
         if not isinstance(parameters, list):
             return self._execute(statement, statement.numbered, statement.ordered(parameters))
         rows = statement.rows(parameters)
@@ -151,7 +156,7 @@ class PostgresqlConnection:
             return self._execute(statement, statement.numbered, rows[0])
         if statement.columnar != statement.numbered:
             return self._execute(statement, statement.columnar, list(zip(*rows, strict=True)))
-        await_only(self.raw.executemany(statement.numbered, rows))
+        await_only(self.raw.executemany(qualified(statement.numbered), rows))
         return Rows((), len(rows))
 
     def _execute(self, statement: Statement, sql: str, values: Sequence[Any]) -> Rows:
@@ -166,7 +171,7 @@ class PostgresqlConnection:
         if prepared is None:
             if len(self._prepared) >= MOST_PREPARED:
                 self._prepared.clear()
-            prepared = self._prepared[sql] = await self.raw.prepare(sql)
+            prepared = self._prepared[sql] = await self.raw.prepare(qualified(sql))
         try:
             rows = await prepared.fetch(*values)
         except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
@@ -176,7 +181,7 @@ class PostgresqlConnection:
 
     def exec_driver_sql(self, sql: str) -> Rows:
         self.begin()
-        return Rows(await_only(self.raw.fetch(sql)))
+        return Rows(await_only(self.raw.fetch(qualified(sql))))
 
     def copy(self, schema: str, table: str, columns: Sequence[str], rows: Sequence[Any]) -> int:
         """Add many rows with the COPY protocol; how many that was."""
@@ -187,7 +192,8 @@ class PostgresqlConnection:
         return int(status.rpartition(" ")[2])
 
     def script(self, sql: str) -> str:
-        """Run statements without parameters in one trip; the status of the last one."""
+        """Run statements without parameters in one trip, all names in them qualified already;
+        the status of the last one."""
         if self.mode in _BEGIN and not self._begun:
             self._begun = True
             sql = f"{_BEGIN[self.mode]}; {sql}"
@@ -244,7 +250,12 @@ class PostgresqlDatabase:
         prefix = f"{quoted(self.schema)}."
         self.statements = Statements(prefix, _AMONG, newest=_NEWEST_OF_EACH, generation=_GENERATION)
         self._patience = patience
-        self._lock = f"SELECT 1 FROM {prefix}ledger_head WHERE "
+        lock = (
+            f"SET LOCAL lock_timeout = {{wait}}; SELECT 1 FROM {prefix}ledger_head"
+            " WHERE generation = {generation}%s FOR UPDATE"
+        )
+        self._lock_any = qualified(lock % "")
+        self._lock_active = qualified(lock % " AND state = 'active' AND key_epoch = {epoch}")
         self._locked: dict[Statement | None, Statement] = {}
         self._head = Statement(
             f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head WHERE generation = :generation"
@@ -464,8 +475,7 @@ class PostgresqlDatabase:
         streams: Sequence[str] = (),
         beside: Beside | None = None,
     ) -> LockedHead | None:
-        where = f"generation = {generation:d} AND state = 'active' AND key_epoch = {epoch:d}"
-        if not self._take(connection, where):
+        if not self._take(connection, self._lock_active, generation=generation, epoch=epoch):
             return None
         if len(streams) >= MANY:
             beside = None
@@ -507,17 +517,16 @@ class PostgresqlDatabase:
         return self._locked[query]
 
     def lock_generation(self, connection: Connection, generation: int) -> Head | None:
-        if not self._take(connection, f"generation = {generation:d}"):
+        if not self._take(connection, self._lock_any, generation=generation):
             return None
         return Head.of_row(connection.execute(self._head, {"generation": generation}).one())
 
-    def _take(self, connection: Connection, where: str) -> bool:
+    def _take(self, connection: Connection, lock: str, **numbers: int) -> bool:
         """Lock a head row; False where there is none of that kind."""
         assert isinstance(connection, PostgresqlConnection)  # noqa: S101  # `run` made it
         # The wait is bounded for this transaction only.
         wait = max(LEAST_WAIT, int(connection.wait * 1000))
-        sql = f"SET LOCAL lock_timeout = {wait}; {self._lock}{where} FOR UPDATE"
-        return connection.script(sql) == "SELECT 1"
+        return connection.script(lock.format(wait=wait, **numbers)) == "SELECT 1"
 
     def extend(
         self,

@@ -1,8 +1,10 @@
 """The SQL that both databases understand, named; made once for each database.
 
-`{s}` stands for the schema and its dot. What is spelt differently lies in the dialect
-modules. Reads that callers see resolve the generation in use in their own statement and
-return its head row beside their rows, so that nothing is answered from an old generation.
+`{s}` stands for the schema and its dot. All other names stand as they are, and are qualified
+for PostgreSQL on the way to the server (`ledger.store.postgresql_names`). What is spelt
+differently lies in the dialect modules. Reads that callers see resolve the generation in use
+in their own statement and return its head row beside their rows, so that nothing is answered
+from an old generation.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ _NODE_RENEWED: Final = ", ".join(
 )  # fmt: skip
 DRAWN_NAMES: Final = tuple(f"p{n}" for n in range(50))
 """The parameters of `heads_at`, each a position: few enough, for a value may have a MiB."""
+_DRAWN: Final = ", ".join(f"CAST(:{name} AS BIGINT)" for name in DRAWN_NAMES)
 SMALL: Final = 16 * 1024
 """Sealed bytes up to here come with a page; larger ones are fetched row by row, so that
 no page is larger than memory allows, whatever the values."""
@@ -121,7 +124,7 @@ _HEADS_AT: Final = f"""
 SELECT {_P}, names.position
 FROM (
     SELECT f.position, f.stream FROM {{s}}secret_event AS f
-    WHERE f.generation = :generation AND f.position IN ({_named(",".join(DRAWN_NAMES))})
+    WHERE f.generation = :generation AND f.position IN ({_DRAWN})
 ) AS names {{newest}}
 """
 _HEAD_KEYS: Final = "e.stream, e.key_id, e.key_fingerprint"

@@ -6,7 +6,7 @@
 CREATE TABLE {s}ledger_wrap (
     key_fingerprint bytea NOT NULL CHECK (length(key_fingerprint) = 32),
     wrap_hash       bytea NOT NULL CHECK (length(wrap_hash) = 32),
-    wrapped         bytea NOT NULL CHECK (length(wrapped) BETWEEN 1 AND 8192),
+    wrapped         bytea NOT NULL CHECK (length(wrapped) >= 1 AND length(wrapped) <= 8192),
     PRIMARY KEY (key_fingerprint, wrap_hash)
 );
 

@@ -6,6 +6,6 @@
 CREATE TABLE ledger_wrap (
     key_fingerprint BLOB NOT NULL CHECK (length(key_fingerprint) = 32),
     wrap_hash       BLOB NOT NULL CHECK (length(wrap_hash) = 32),
-    wrapped         BLOB NOT NULL CHECK (length(wrapped) BETWEEN 1 AND 8192),
+    wrapped         BLOB NOT NULL CHECK (length(wrapped) >= 1 AND length(wrapped) <= 8192),
     PRIMARY KEY (key_fingerprint, wrap_hash)
 ) STRICT;
