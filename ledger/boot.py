@@ -36,6 +36,7 @@ from ledger.nodes import (
     difference,
     differing_nodes,
     record_refusal,
+    several_write,
 )
 from ledger.state import Meta, State
 from ledger.store.connection import Connection
@@ -189,6 +190,7 @@ async def _pass(
     follower = Follower(database, keyring, standing)
     follower.saw(state.in_use[0])
     nodes: Sequence[NodeInfo] = ()
+    race: list[str] = []
     if options.announce and not options.read_only:
         announced = await _announce(database, identity, standing)
         if announced is None:
@@ -196,10 +198,13 @@ async def _pass(
         nodes = announced
         if checked.proof is not None:
             await keep_proof(database, standing, checked.proof, release=identity.release)
+        if database.race is not None and await _several_write(database, identity):
+            race = [database.race]
     active = control.active.fingerprint
     warnings = [
         *settings,
         *ahead,
+        *race,
         *checked.warnings,
         *_of_keys(standing, state.in_use[0].position),
         *(difference(node, active) for node in nodes),
@@ -241,6 +246,10 @@ async def _check_control_not_replaced(
                 " the control stream does not know: this is damage, not a wrong key",
                 actual_fingerprint=key.fingerprint.hex(),
             ) from None
+
+
+async def _several_write(database: Database, me: Identity) -> bool:
+    return await database.run(lambda c: several_write(c, database, me), "statement")
 
 
 def _of_keys(standing: Standing, end: int) -> list[str]:

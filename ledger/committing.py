@@ -109,9 +109,12 @@ async def commit(
         standing, before = follower.standing, attempt
         try:
             done = await run()
+            follower.wrote()
             if done is None:
                 standing = await follower.follow(standing)
         except Exception as error:
+            if isinstance(error, LedgerError):
+                follower.wrote(error)
             in_commit = attempt is not None and attempt is not before
             if in_commit and isinstance(error, LedgerError):
                 doubt = doubt or error.outcome_unknown

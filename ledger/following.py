@@ -7,9 +7,11 @@ before any verdict of MissingKey or TamperedEvent, the process first reads on.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection
+from typing import Final
 
-from ledger.errors import NotALedger, TamperedEvent
+from ledger.errors import LedgerError, NotALedger, TamperedEvent
 from ledger.gate import Standing, check_pinned, check_state, judge
 from ledger.keys import Keyring
 from ledger.lineage import Lineage
@@ -17,8 +19,13 @@ from ledger.state import Head, State
 from ledger.store.database import Database
 from ledger.store.reads import read_state
 from ledger.store.schema import check_version, read_meta
+from ledger.store.translate import hinders_writes
 
 __all__ = ["Follower", "snapshot"]
+
+HINDERED: Final = 60.0
+"""Seconds for which a write that failed speaks for the next one. A node that is not ready may
+get no writes, which alone would show that the disk has room again."""
 
 
 async def snapshot(database: Database, *, upgrading: bool = False) -> State | None:
@@ -49,6 +56,7 @@ class Follower:
         """Hears which streams this process may have written to, before any caller does."""
         self.in_doubt = False
         """Whether what was read last could not be followed: damage, or another ledger."""
+        self._unwritable: tuple[str, float] | None = None
         self._lock = asyncio.Lock()
 
     def is_current(self, head: Head) -> bool:
@@ -67,6 +75,21 @@ class Follower:
     def saw(self, head: Head) -> None:
         """Remember how far the log has got."""
         self.lineage.saw(head)
+
+    @property
+    def unwritable(self) -> str | None:
+        """Why a write of this process failed lately, if that hinders every other write too and
+        none has succeeded since."""
+        if self._unwritable is None or time.monotonic() - self._unwritable[1] > HINDERED:
+            return None
+        return self._unwritable[0]
+
+    def wrote(self, failure: LedgerError | None = None) -> None:
+        """A write has succeeded, or failed."""
+        if failure is None:
+            self._unwritable = None
+        elif hinders_writes(failure):
+            self._unwritable = failure.message, time.monotonic()
 
     async def follow(self, known: Standing | None = None) -> Standing:
         """Read the control stream again, unless somebody has since `known`.

@@ -15,7 +15,7 @@ from ledger.events import from_microseconds
 from ledger.following import Follower
 from ledger.gate import Standing, out_of_reach
 from ledger.key_record import KeyState, key_state
-from ledger.nodes import Identity, difference, differing_nodes
+from ledger.nodes import Identity, difference, differing_nodes, several_write
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
@@ -61,6 +61,9 @@ class Health:
     one. Unauthenticated."""
     replica_lag_seconds: float | None = None
     """On a standby, how old what it shows may be; None on a primary, and on SQLite."""
+    unwritable: Sequence[str] = ()
+    """Why nothing can be written here just now: it makes a node unready that writes, and a
+    node that only reads is told too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ class Look:
     """Why it can't be worked with."""
     failures: Sequence[str] = ()
     """What did not go well beside that."""
+    unwritable: Sequence[str] = ()
     warnings: Sequence[str] = ()
 
 
@@ -191,8 +195,13 @@ async def _look(follower: Follower, projections: Sequence[InlineProjection], me:
     reasons: list[str] = []
     failures: list[str] = []
     warnings: list[str] = []
+    unwritable = [] if follower.unwritable is None else [follower.unwritable]
     try:
-        replica = await database.run(database.replica, "statement")
+        replica, around = await database.run(
+            lambda c: (database.replica(c), database.surroundings()), "statement"
+        )
+        failures += around.dangers
+        unwritable += around.hindrances
         if replica is not None:
             behind = replica.lag_seconds
             if not replica.receiving:
@@ -214,13 +223,27 @@ async def _look(follower: Follower, projections: Sequence[InlineProjection], me:
             )
             differing, untold = await _differing(follower, me)
             failures += untold
+            warnings += await _race(follower, me)
     except LedgerError as error:
         reasons.append(f"{error.code}: {error.message}")
         behind = error.details.get("replica_lag_seconds", behind)
     except Exception as error:  # noqa: BLE001  # an instrumentation's, say; it may quote anything
         reasons.append(f"looking at the database failed: {type(error).__name__}")
     trip = time.monotonic() - began if trip is None else trip
-    return Look(position, trip, lag, behind, differing, reasons, failures, warnings)
+    return Look(position, trip, lag, behind, differing, reasons, failures, unwritable, warnings)
+
+
+async def _race(follower: Follower, me: Identity) -> list[str]:
+    """What can damage the database, if several processes write it just now."""
+    database = follower.database
+    if database.race is None:
+        return []
+    try:
+        writer = None if database.read_only else me
+        several = await database.run(lambda c: several_write(c, database, writer), "statement")
+    except LedgerError:  # as `_differing` has told
+        return []
+    return [database.race] if several else []
 
 
 async def _differing(follower: Follower, me: Identity) -> tuple[list[str], list[str]]:
@@ -250,6 +273,8 @@ def tell(
     standing = follower.standing
     control, held = standing.control, standing.held
     reasons = list(look.reasons)
+    if not read_only:
+        reasons += look.unwritable
     if standing.refusal is not None:
         reasons.append(f"{standing.refusal.code}: {standing.refusal.message}")
     reasons += verified.reasons()
@@ -278,6 +303,7 @@ def tell(
         ),
         differing=look.differing,
         replica_lag_seconds=look.replica_lag_seconds,
+        unwritable=look.unwritable,
     )
 
 

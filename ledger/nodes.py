@@ -205,6 +205,13 @@ def differing_nodes(
     return sorted((n for n in nodes if n.differs), key=lambda n: (n.node, n.pid))
 
 
+def several_write(connection: Connection, database: Database, me: Identity | None) -> bool:
+    """Whether at least two live nodes may write: `me`, if given, and another. Unauthenticated."""
+    asked = {"besides": me.node_id if me else "", "now": database.clock(connection)}
+    others = len(connection.execute(database.statements.two_live_nodes, asked))
+    return others + (me is not None) >= 2
+
+
 def difference(node: NodeInfo, active_fingerprint: bytes) -> str:
     """What an operator is told of a node that differs."""
     end = (

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ledger.secret_ledger import SecretLedger
 
-__all__ = ["DEFAULT", "init_ledger", "open_ledger", "upgrade_schema"]
+__all__ = ["DEFAULT", "init_ledger", "machine_warnings", "open_ledger", "upgrade_schema"]
 
 
 @final
@@ -240,6 +240,16 @@ async def init_ledger(
         return booted.meta.ledger_id.hex(), booted.created
     finally:
         await close(database)
+
+
+def machine_warnings(url: str | URL | AsyncEngine) -> Sequence[str]:
+    """What an operator must know of this machine's database library before several processes
+    write the ledger. Nothing is connected."""
+    where = address_of(url)
+    race = None
+    if where is not None and where.get_backend_name() == "sqlite":
+        race = connect(where).race
+    return () if race is None else (race,)
 
 
 async def upgrade_schema(

@@ -59,9 +59,12 @@ class Presence:
             await self._renew()
         except LedgerError as error:
             self._failure = f"heartbeat: {error.message}"
+            self._follower.wrote(error)
         except Exception as error:  # noqa: BLE001  # said by its type: it may quote anything
             self._failure = f"heartbeat: {type(error).__name__}"
         else:
+            if self._failure is not None:  # else it may succeed where a larger write fails
+                self._follower.wrote()
             self._failure = None
             self._renewed = time.monotonic()
 

@@ -142,6 +142,10 @@ async def health(
 
             if isinstance(seen.ledger, SecretLedger):
                 known |= facts(await seen.ledger.health())
+                if known["unwritable"]:
+                    # This look only reads, and a service would write.
+                    known |= {"ready": False, "state": "unready"}
+                    known["reasons"] = [*known["unwritable"], *known["reasons"]]
     except (InvalidKey, InsecureKeyFile):
         raise
     except LedgerError as error:

@@ -100,7 +100,8 @@ async def opened(
         schema=common.schema,
     ) as ledger:
         for warning in ledger.warnings:
-            output.warning(warning)
+            if warning != ledger.database.race:  # it is of the machine: init and health say it
+                output.warning(warning)
         if ledger.created:
             output.warning(
                 f"there was no ledger at {ledger.database.place}, so one was made; pin it:"

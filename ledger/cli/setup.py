@@ -54,11 +54,13 @@ async def init(
     The line is NAME=value, as systemd, Docker and .env files take it. Where there is a ledger
     already, its gate is passed and nothing is changed.
     """
-    from ledger.opening import init_ledger
+    from ledger.opening import init_ledger, machine_warnings
 
     output = Output(common.json)
     url = database_url(common)
     ledger_id, created = await init_ledger(url, keyring(), schema=common.schema)
+    for warning in machine_warnings(url):
+        output.warning(warning)
     pin = f"OS_SECRET_LEDGER_ID={ledger_id}"
     if output.as_json:
         output.document({"ledger_id": ledger_id, "created": created, "setting": pin})

@@ -37,6 +37,7 @@ __all__ = [
     "LockedHead",
     "Mode",
     "Replica",
+    "Surroundings",
     "address_of",
     "connect",
     "is_engine",
@@ -86,6 +87,15 @@ class Replica(NamedTuple):
     time since the last commit that it shows."""
     receiving: bool
     """Whether it is connected to its primary at all."""
+
+
+class Surroundings(NamedTuple):
+    """Where a database lies, as the operating system has it. On a server nobody can look."""
+
+    hindrances: Sequence[str] = ()
+    """Why nothing can be written just now."""
+    dangers: Sequence[str] = ()
+    """What may lose writes, though all goes well so far."""
 
 
 class Database(Protocol):
@@ -174,6 +184,15 @@ class Database(Protocol):
     def check_settings(self, connection: Connection) -> tuple[str, ...]:
         """Read the settings that durability rests on back. Raises LedgerUnavailable
         where they are not as they must be; returns warnings."""
+        ...
+
+    @property
+    def race(self) -> str | None:
+        """What can damage the database if several processes write it; None if nothing can."""
+        ...
+
+    def surroundings(self) -> Surroundings:
+        """Look at where it lies, which may block. On a server that is nothing."""
         ...
 
     def lock_head(

@@ -34,7 +34,7 @@ from ledger.store.connection import (
     Statement,
     compiled,
 )
-from ledger.store.database import Beside, Kept, LockedHead, Replica
+from ledger.store.database import Beside, Kept, LockedHead, Replica, Surroundings
 from ledger.store.home import Home
 from ledger.store.hosts import connector, place_of
 from ledger.store.identifiers import DEFAULT_SCHEMA, quoted, schema_name
@@ -223,6 +223,7 @@ class PostgresqlDatabase:
     name: Final = "postgresql"
     dialect: Final[Dialect] = _DIALECT
     in_memory: Final = False
+    race: Final = None
 
     def __init__(
         self,
@@ -439,6 +440,9 @@ class PostgresqlDatabase:
                 " to own it, and then, as that role too, what `secret-ledger schema grants` prints",
                 role=role,
             )
+
+    def surroundings(self) -> Surroundings:
+        return Surroundings()
 
     def check_settings(self, connection: Connection) -> tuple[str, ...]:
         encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()

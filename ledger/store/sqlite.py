@@ -28,10 +28,18 @@ from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEv
 from ledger.events import Event
 from ledger.state import Head
 from ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
-from ledger.store.database import Beside, Kept, LockedHead, Replica
+from ledger.store.database import Beside, Kept, LockedHead, Replica, Surroundings
 from ledger.store.home import Home
 from ledger.store.identifiers import quoted
 from ledger.store.sqlite_files import OpenFiles
+from ledger.store.sqlite_place import (
+    check_names,
+    explained,
+    file_exists,
+    hindrances,
+    names_warning,
+)
+from ledger.store.sqlite_race import wal_reset_race
 from ledger.store.sqlite_url import read_path
 from ledger.store.statements import (
     EVENT_COLUMNS,
@@ -231,9 +239,13 @@ class SqliteDatabase:
                 files.committed()
             return done
         except DRIVER_ERRORS as error:
-            failure = translate(error, self.place, at_commit=committing)
+            failure = self._translated(error, at_commit=committing)
         # Raised outside the handler: the driver's exception is no context of it either.
         raise failure
+
+    def _translated(self, error: BaseException, *, at_commit: bool = False) -> LedgerError:
+        failure = translate(error, self.place, at_commit=at_commit)
+        return failure if self._files is None else explained(failure, self._files.path)
 
     async def watch(self) -> Callable[[], int | None] | None:
         if self.in_memory:
@@ -313,7 +325,12 @@ class SqliteDatabase:
             connection.close()
             raise _damaged_schema(self.place)
         if self._files is not None:
-            self._files.opened()
+            try:
+                if self._files.opened() and not self.read_only:
+                    check_names(self._files.path)
+            except LedgerError:
+                connection.close()
+                raise
         return connection
 
     async def prepare_creation(self, *, beside_other_tables: bool) -> bool:
@@ -323,9 +340,11 @@ class SqliteDatabase:
     def _prepare(self, beside_other_tables: bool) -> bool:
         if self._files is None:
             return True
-        if self.exists() and self._files.path.stat().st_size == 1:
-            # SQLite takes such a file for an empty one (its VFS made them once).
-            raise NotALedger(f"{self.place} is not a SQLite database")
+        if self.exists():
+            check_names(self._files.path)
+            if self._files.path.stat().st_size == 1:
+                # SQLite takes such a file for an empty one (its VFS made them once).
+                raise NotALedger(f"{self.place} is not a SQLite database")
         failure: LedgerError
         try:
             # The file may be made here, and its header be rewritten for WAL: only where
@@ -340,7 +359,7 @@ class SqliteDatabase:
             finally:
                 raw.close()
         except DRIVER_ERRORS as error:
-            failure = translate(error, self.place)
+            failure = self._translated(error)
         raise failure
 
     async def settle(self) -> None:
@@ -358,12 +377,12 @@ class SqliteDatabase:
                 self._give_back(connection, write=True)
             return
         except DRIVER_ERRORS as error:
-            failure = translate(error, self.place)
+            failure = self._translated(error)
         raise failure
 
     def exists(self) -> bool:
         """Whether there is a file to open at all."""
-        return self._files is None or self._files.path.exists()
+        return self._files is None or file_exists(self._files.path)
 
     def tables(self, connection: Connection, schema: str | None = None) -> frozenset[str]:
         master = f"{quoted(schema)}.sqlite_master" if schema else "sqlite_master"
@@ -390,13 +409,19 @@ class SqliteDatabase:
             )
         if read("synchronous") != 2 or (read("foreign_keys") != 1):
             raise LedgerUnavailable(f"{self.place}: SQLite did not take the durable settings")
-        version = sqlite3.sqlite_version_info
-        if not self.in_memory and not self.read_only and _has_wal_reset_race(version):
-            return (
-                f"SQLite {sqlite3.sqlite_version} has the WAL-reset race, which can damage a"
-                " file that several processes write; 3.51.3, 3.50.7 and 3.44.6 mend it",
-            )
-        return ()
+        warning = names_warning(self._files.path) if self._files else None
+        return () if warning is None else (warning,)
+
+    @property
+    def race(self) -> str | None:
+        return None if self.in_memory else wal_reset_race(sqlite3.sqlite_version_info)
+
+    def surroundings(self) -> Surroundings:
+        if self._files is None:
+            return Surroundings()
+        warning = names_warning(self._files.path)
+        dangers = () if warning is None else (warning,)
+        return Surroundings(hindrances(self._files.path), dangers)
 
     def clock(self, connection: Connection) -> int:
         return time.time_ns() // 1000
@@ -474,12 +499,3 @@ def _damaged_schema(place: str) -> TamperedEvent:
         f"{place}: the database's own schema is damaged; this is not a wrong key",
         hint="stop all writers, keep a copy of the files, and restore from a backup",
     )
-
-
-def _has_wal_reset_race(version: tuple[int, ...]) -> bool:
-    mended = (
-        version >= (3, 51, 3)
-        or (3, 50, 7) <= version < (3, 51)
-        or ((3, 44, 6) <= version < (3, 45))
-    )
-    return version >= (3, 7, 0) and not mended

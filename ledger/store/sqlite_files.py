@@ -31,12 +31,14 @@ class OpenFiles:
         self._database_opened: Identity = None
         self._wal_opened: Identity = None
 
-    def opened(self) -> None:
-        """Remember the database's file; a connection was made to it."""
-        if self._database_opened is None:
-            self._database_opened = _identity(self.path)
-            file = self.path.resolve()  # SQLite too puts it beside the file that a link means
-            self._wal = file.with_name(file.name + "-wal")
+    def opened(self) -> bool:
+        """Remember the database's file; a connection was made to it. Whether it is the first."""
+        if self._database_opened is not None:
+            return False
+        self._database_opened = _identity(self.path)
+        file = self.path.resolve()  # SQLite too puts it beside the file that a link means
+        self._wal = file.with_name(file.name + "-wal")
+        return True
 
     def check(self, *, writing: bool) -> None:
         """Raises LedgerUnavailable where a file is not the one that was opened."""

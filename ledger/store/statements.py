@@ -434,6 +434,10 @@ class Statements:
             " AND key_fingerprint <> :active AND node_id <> :besides"
             " ORDER BY last_seen DESC LIMIT 100"
         )
+        self.two_live_nodes: Final = sql(
+            "SELECT node_id FROM {s}ledger_node WHERE state = 'live' AND node_id <> :besides"
+            " AND last_seen + 3 * heartbeat >= :now LIMIT 2"
+        )
         self.nodes: Final = sql(
             f"SELECT {NODE_COLUMNS} FROM {{s}}ledger_node ORDER BY state, node, started_at"
         )

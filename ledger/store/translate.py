@@ -17,6 +17,7 @@ __all__ = [
     "DRIVER_ERRORS",
     "closed",
     "drivers_own",
+    "hinders_writes",
     "is_refusal",
     "is_transient",
     "others_stored",
@@ -32,6 +33,7 @@ _TRANSIENT_STATES = (
     "0A000",  # a cached plan met a table that was altered
 )  # fmt: skip
 _TRANSIENT_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
+_HINDERING = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "53100", "58030", "25006")
 _READ_ONLY = "25006"
 """The server, or the transaction, takes no writes."""
 _CONFUSED = "InternalClientError"
@@ -148,7 +150,7 @@ def _sentence(kind: str, lost: bool) -> str:
     if kind in _UNPREPARED_STATES:
         return f"a prepared statement of this connection is another's ({kind})"
     if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "55P03")):
-        return f"another process holds the database's lock ({kind})"
+        return f"another transaction holds the database's lock ({kind})"
     if kind in _WRONG_HOST:
         return "of its hosts, none that answers is of the kind that is wanted"
     if lost:
@@ -163,6 +165,14 @@ def _hint(kind: str, lost: bool) -> str:
         return "free space; nothing half-written is left"
     if kind.startswith("SQLITE_IOERR"):
         return "check the disk, its quota and the system's log; then try again"
+    if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return (
+            "it is another process's, or one that this process has begun on the same file by"
+            " itself (its own engine's, say): end that one before a write to the ledger, which"
+            " waits for it"
+        )
+    if kind.startswith("55P03"):
+        return "end the transaction that holds it: pg_stat_activity shows who waits for whom"
     if kind.startswith("SQLITE_CANTOPEN"):
         return "check that the folder exists and can be written"
     if kind.startswith("42501"):
@@ -207,6 +217,13 @@ def is_transient(error: BaseException) -> bool:
 def takes_no_writes(error: BaseException) -> bool:
     """Whether a driver's error says that this connection leads to where nothing is written."""
     return getattr(error, "sqlstate", None) == _READ_ONLY
+
+
+def hinders_writes(error: LedgerError) -> bool:
+    """Whether every other write would fail of it too: a full or failing disk, one that takes no
+    writes."""
+    kind = str(error.details.get("sqlite_error") or error.details.get("sqlstate") or "")
+    return kind.startswith(_HINDERING)
 
 
 def is_refusal(error: BaseException) -> bool:
