@@ -79,6 +79,15 @@ def check_state(state: State) -> Control:
     """Step 3, the part without any key. Raises TamperedEvent, or MigrationInProgress where
     this database is the unfinished target of a move."""
     head = _head_in_use(state)
+    above = [h for h in state.heads if h.generation > head.generation and h.state == "closed"]
+    if above:
+        raise TamperedEvent(
+            f"generation {head.generation} says that it is {head.state}, but generation"
+            f" {above[0].generation}, which comes later, says that it was in use and is closed",
+            hint="an old head row was put back, or another one was added; restore ledger_head"
+            " from a backup",
+            generation=above[0].generation,
+        )
     control = fold_control(state.meta.ledger_id, head.generation, state.control)
     if control.generation > 0 and control.opened is None:
         raise TamperedEvent(

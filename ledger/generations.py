@@ -34,7 +34,14 @@ from ledger.store.database import Database
 from ledger.store.reads import heads_of_generations, moves
 from ledger.store.transitions import replace_head
 
-__all__ = ["GenerationInfo", "PurgeReport", "abandon", "list_generations", "purge"]
+__all__ = [
+    "GenerationInfo",
+    "PurgeReport",
+    "abandon",
+    "check_not_handed_over",
+    "list_generations",
+    "purge",
+]
 
 PAGE = 2000
 """Rows whose hashes one transaction reads."""
@@ -179,8 +186,7 @@ async def abandon(
     """
     database = follower.database
     standing = await follower.follow()
-    if standing.moved and standing.refusal is not None:
-        raise copy(standing.refusal)
+    check_not_handed_over(standing)
     control = standing.control
     heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
     purged = openings_of(control).purged
@@ -214,6 +220,12 @@ async def abandon(
     begun = await database.run(lambda c: moves(c, database), "statement")
     left_at = next((m.place for m in begun if m.generation == building.generation), None)
     return PurgeReport(True, building.generation, deleted, left_at)
+
+
+def check_not_handed_over(standing: Standing) -> None:
+    """Raises LedgerMoved where the ledger lies in another database already."""
+    if standing.moved and standing.refusal is not None:
+        raise copy(standing.refusal)
 
 
 async def _head(database: Database, generation: int) -> Head:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
 from anyio import to_thread
 
@@ -35,6 +36,8 @@ from ledger.following import Follower
 from ledger.gate import Standing, check_state, judge
 from ledger.generation_copy import reseal
 from ledger.log import log
+from ledger.openings import openings_of
+from ledger.rotation import Takeover
 from ledger.scan import Scan
 from ledger.secret import Secret
 from ledger.state import Head
@@ -94,8 +97,11 @@ class Migrator:
         actor: str | None,
         on_progress: Tell | None,
         patience: float,
+        only_begun: bool = False,
     ) -> None:
+        """`only_begun`: finish what was begun under the active key, and begin nothing."""
         self._follower = follower
+        self._only_begun = only_begun
         self._database = follower.database
         self._builder = Builder(
             follower, follower.database, projections, on_progress=on_progress, patience=patience
@@ -155,17 +161,19 @@ class Migrator:
             found = under_way(connection, database, control)
             if found is not None and found.move is not None:
                 raise moving(found.move)
+            if found is None and self._only_begun:
+                return ()  # it was given up meanwhile
             return found.head if found else begin_building(connection, database, control)
 
         while True:
             standing = await follower.follow()
             control = standing.control
-            check_current_key(standing, follower)
+            check_current_key(standing, follower, may_pend=self._only_begun)
             found = await database.run(
                 lambda c: under_way(c, database, control),  # noqa: B023
                 "statement",
             )
-            if found is None and not await _is_needed(follower, control):
+            if found is None and (self._only_begun or not await _is_needed(follower, control)):
                 return control, None
             begun = await commit(follower, begin, patience=self._patience)
             if isinstance(begun, Head):
@@ -269,6 +277,7 @@ class Migrator:
 async def migrate(
     follower: Follower,
     projections: Sequence[InlineProjection],
+    takeover: Takeover | None,
     *,
     actor: str | None,
     on_progress: Tell | None,
@@ -276,14 +285,21 @@ async def migrate(
 ) -> MigrationReport:
     """Replay the whole history under the active key into the next generation.
 
-    The configured key is the active one: a pending one is rotated to before. Raises
-    KeyReused where it was superseded, MigrationInProgress, TamperedEvent or MissingKey with
-    the list of events that can't be opened, LedgerMoved, LedgerUnavailable.
+    `takeover` rotates to a pending key. What was begun before that key came is finished first,
+    under the active key: until then no key is activated. Raises KeyReused where the configured
+    key was superseded, what refuses the rotation, MigrationInProgress, TamperedEvent or
+    MissingKey with the list of events that can't be opened, LedgerMoved, LedgerUnavailable.
     """
+    migrator = partial(
+        Migrator, follower, projections, actor=actor, on_progress=on_progress, patience=patience
+    )
+    if takeover is not None:
+        check_current_key(await follower.follow(), follower, may_pend=True)
+        await takeover.check()
+        await migrator(only_begun=True).run()
+        await takeover.rotate()
     check_current_key(await follower.follow(), follower)
-    return await Migrator(
-        follower, projections, actor=actor, on_progress=on_progress, patience=patience
-    ).run()
+    return await migrator().run()
 
 
 def check_current_key(standing: Standing, follower: Follower, *, may_pend: bool = False) -> None:
@@ -341,7 +357,9 @@ async def rehearse(
         or key is not held.active
         or await _is_needed(follower, control)
     )
-    number = found.head.generation if found else max(head.generation for head in heads) + 1
+    number = openings_of(control).next({head.generation for head in heads})
+    if found is not None and key is held.active:
+        number = found.head.generation
     return MigrationReport(
         changed=changed,
         generation=number if changed else control.generation,

@@ -7,6 +7,7 @@ transaction, accepted by no `open`. Nothing that lies in a target is touched but
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
@@ -30,7 +31,7 @@ from ledger.store.reads import heads_of_generations, moves
 from ledger.store.schema import check_version, read_meta, remove
 from ledger.under_way import moving
 
-__all__ = ["Half", "begin_half", "clear_half", "find_half"]
+__all__ = ["Half", "begin_half", "check_clearable", "clear_half", "find_half", "try_half"]
 
 
 class Half(NamedTuple):
@@ -181,19 +182,72 @@ async def begin_half(target: Database, control: Control, known: Move, source: st
         found = _judged(target, control, known, _look(connection, target), moved=False)
         if found is not None:
             return found
-        sql = target.statements
-        lay_out(connection, target, control.ledger_id)
-        for key in control.keys:
-            connection.execute(
-                sql.insert_key, {"key_id": key.id, "key_fingerprint": key.fingerprint}
-            )
-        head = Head(known.generation, 0, 0, control.epoch, "building")
-        here = known._replace(place=source)
-        connection.execute(sql.insert_head, head._asdict())
-        connection.execute(sql.insert_move, here._asdict())
-        return Half(head, here)
+        return _make(connection, target, control, known._replace(place=source))
 
     return await target.run(unit, "write")
+
+
+def _make(connection: Connection, target: Database, control: Control, here: Move) -> Half:
+    sql = target.statements
+    lay_out(connection, target, control.ledger_id)
+    for key in control.keys:
+        connection.execute(sql.insert_key, {"key_id": key.id, "key_fingerprint": key.fingerprint})
+    head = Head(here.generation, 0, 0, control.epoch, "building")
+    connection.execute(sql.insert_head, head._asdict())
+    connection.execute(sql.insert_move, here._asdict())
+    return Half(head, here)
+
+
+async def try_half(target: Database, control: Control, source: str) -> None:
+    """Make a half in the empty target and take it back in the same transaction.
+
+    Raises what keeps it from being made: a right that is missing, a full disk.
+    """
+
+    def unit(connection: Connection) -> None:
+        if _look(connection, target) is None:
+            _make(connection, target, control, Move(control.generation + 1, bytes(16), source))
+        raise _TakenBackError
+
+    with suppress(_TakenBackError):
+        await target.run(unit, "write")
+
+
+class _TakenBackError(Exception):
+    """Ends a transaction that is not to be committed."""
+
+
+async def check_clearable(target: Database, known: Sequence[Move], under_way: Move | None) -> None:
+    """Raises WrongLedger where `clear_half` would, and where the target is not that of the move
+    that is under way."""
+    there = None
+    if target.exists():
+        there = await target.run(lambda c: _look(c, target), "snapshot")
+    if there is None:
+        if under_way is not None and under_way.place != target.address:
+            raise WrongLedger(
+                f"{target.place} holds nothing of this move: it goes to"
+                f" {printable(under_way.place)}",
+                hint="give that database, or leave --to away to give the move up here alone;"
+                " nothing was deleted",
+                moved_to=printable(under_way.place),
+            )
+        return
+    half = _half_of(target, there, known)
+    if under_way is not None and half.move.move_id != under_way.move_id:
+        raise moving(under_way)
+
+
+def _half_of(target: Database, there: There, known: Sequence[Move]) -> Half:
+    """The half of one of the moves `known`. Raises WrongLedger for anything else."""
+    halves = [there.half(move.move_id) for move in known]
+    half = next((half for half in halves if half is not None), None)
+    if half is None or there.is_in_use:
+        raise WrongLedger(
+            f"{target.place} holds no half of a move that was abandoned here",
+            hint="nothing was deleted there; check the URL",
+        )
+    return half
 
 
 async def clear_half(
@@ -213,13 +267,7 @@ async def clear_half(
         if there is None:
             return None
         connection.execute(target.statements.lock_meta)
-        halves = [there.half(move.move_id) for move in known]
-        half = next((half for half in halves if half is not None), None)
-        if half is None or there.is_in_use:
-            raise WrongLedger(
-                f"{target.place} holds no half of a move that was abandoned here",
-                hint="nothing was deleted there; check the URL",
-            )
+        half = _half_of(target, there, known)
         for projection in kept_in(connection, target, projections):
             if isinstance(projection, Forgetting):
                 while projection.forget(connection, target, half.head.generation, 2000):

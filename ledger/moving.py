@@ -36,16 +36,17 @@ from ledger.events import CONTROL_STREAM, EventType
 from ledger.findings import Tell
 from ledger.following import Follower
 from ledger.gate import Standing
-from ledger.generations import PurgeReport, abandon
+from ledger.generations import PurgeReport, abandon, check_not_handed_over
 from ledger.log import log
 from ledger.metadata import parse_metadata
 from ledger.migration import MigrationReport, check_current_key, rehearse
-from ledger.move_target import Half, begin_half, clear_half, find_half
+from ledger.move_target import Half, begin_half, check_clearable, clear_half, find_half, try_half
+from ledger.rotation import Takeover
 from ledger.secret import Secret
 from ledger.state import Head, Move
 from ledger.store.connection import Connection
 from ledger.store.database import Database, address_of, connect, is_engine
-from ledger.store.reads import moves
+from ledger.store.reads import heads_of_generations, moves
 from ledger.store.transitions import replace_head
 from ledger.under_way import begin_building, under_way
 
@@ -78,6 +79,7 @@ async def move(
     follower: Follower,
     target: Destination,
     projections: Sequence[InlineProjection],
+    takeover: Takeover | None,
     *,
     dry_run: bool,
     actor: str | None,
@@ -86,9 +88,11 @@ async def move(
 ) -> MigrationReport:
     """Move the ledger into the database `target`, or say that this was done.
 
-    Raises what `migrate` raises; NotALedger where the target holds anything else, WrongLedger
-    where it holds another ledger, or this one, but not as this move's other half;
-    MigrationInProgress beside another move; LedgerUnavailable.
+    `takeover` rotates to a pending key, once nothing about the target could refuse the move. A
+    move that was begun before that key came is finished under the active key. Raises what
+    `migrate` raises; NotALedger where the target holds anything else, WrongLedger where it
+    holds another ledger, or this one, but not as this move's other half; MigrationInProgress
+    beside another move; LedgerUnavailable.
     """
     database = target.connect(follower.database, read_only=dry_run, patience=patience)
     try:
@@ -97,6 +101,7 @@ async def move(
             follower,
             database,
             projections,
+            takeover,
             actor=actor,
             on_progress=on_progress,
             patience=patience,
@@ -116,14 +121,17 @@ async def abandon_move(
 ) -> PurgeReport:
     """Give a move up on both sides: this one first, so that nothing can be handed over any more.
 
-    Raises LedgerMoved once the source has moved; WrongLedger where the target holds anything
-    else than what a move abandoned here has left.
+    The target is looked at before: what is thrown away here can't be brought back. Raises
+    LedgerMoved once the source has moved; WrongLedger where the target holds anything else
+    than what a move abandoned here has left, or holds nothing and is not this move's target.
     """
     database = target.connect(follower.database, read_only=False, patience=patience)
     try:
-        here = await abandon(follower, projections, on_progress=on_progress, patience=patience)
+        check_not_handed_over(await follower.follow())
         source = follower.database
-        begun = await source.run(lambda c: moves(c, source), "statement")
+        await check_clearable(database, *await source.run(lambda c: _begun(c, source), "statement"))
+        here = await abandon(follower, projections, on_progress=on_progress, patience=patience)
+        begun, _ = await source.run(lambda c: _begun(c, source), "statement")
         deleted = await clear_half(database, begun, projections)
         return replace(
             here,
@@ -135,6 +143,14 @@ async def abandon_move(
         await database.close()
 
 
+def _begun(connection: Connection, source: Database) -> tuple[Sequence[Move], Move | None]:
+    """The moves that were begun here, and the one that is under way."""
+    known = moves(connection, source)
+    heads = heads_of_generations(connection, source)
+    building = {head.generation for head in heads if head.state == "building"}
+    return known, next((move for move in known if move.generation in building), None)
+
+
 class Mover:
     """One run of a move."""
 
@@ -143,12 +159,14 @@ class Mover:
         follower: Follower,
         target: Database,
         projections: Sequence[InlineProjection],
+        takeover: Takeover | None,
         *,
         actor: str | None,
         on_progress: Tell | None,
         patience: float,
     ) -> None:
         self._follower = follower
+        self._takeover = takeover
         self._source = follower.database
         self._target = target
         self._projections = projections
@@ -168,8 +186,8 @@ class Mover:
         if half is not None and half.head.state != "building":
             return self._report(standing.control, half.head, began, changed=False)
         if not standing.moved:
-            check_current_key(standing, self._follower)
-            await self._target.prepare_creation(beside_other_tables=False)
+            if known is None:
+                standing = await self._get_ready(standing)
             await self._target.run(self._target.check_settings, "statement")
             known = known or await self._begin(standing)
             half = half or await begin_half(
@@ -189,6 +207,22 @@ class Mover:
             actor=self._actor,
         )
         return self._report(self._follower.standing.control, head, began, changed=True)
+
+    async def _get_ready(self, standing: Standing) -> Standing:
+        """Whatever refuses this move is met here, with nothing written but the target's empty
+        file on SQLite; then a pending key is rotated to."""
+        target, takeover = self._target, self._takeover
+        check_current_key(standing, self._follower, may_pend=takeover is not None)
+        if takeover is not None:
+            await takeover.check()
+        await target.prepare_creation(beside_other_tables=False)
+        await target.run(target.check_settings, "statement")
+        await try_half(target, standing.control, self._source.address)
+        if takeover is not None:
+            await takeover.rotate()
+            standing = await self._follower.follow()
+            check_current_key(standing, self._follower)
+        return standing
 
     async def rehearse(self) -> MigrationReport:
         """Read all and look at the target; write nothing on either side."""

@@ -7,6 +7,7 @@ and every later generation carries that.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,17 @@ class Openings:
             for each in self.opened
             if each.source >= first and each.source not in self.purged
         }
+
+    def next(self, heads: Collection[int]) -> int:
+        """The number of the next generation, beside head rows of these numbers.
+
+        Numbers come one after the other. A number that was given up is not taken again; a head
+        row beyond a gap is nobody's, and ends nothing.
+        """
+        number = max(self.used) + 1
+        while number in heads:
+            number += 1
+        return number
 
     def end(self, generation: int) -> int | None:
         """The position of the last event of a closed generation; None for any other."""

@@ -8,7 +8,7 @@ the epoch that it states is not the head row's any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,7 +28,7 @@ from ledger.nodes import Identity, NodeInfo, list_nodes
 from ledger.store.connection import Connection
 from ledger.under_way import check_not_building
 
-__all__ = ["Rotation", "rotate"]
+__all__ = ["Rotation", "Takeover", "check_rotation", "rotate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,28 @@ async def rotate(
         ],
         unready=unready if changed else [],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """The rotation to the pending key that a migration begins with, as two steps: a migration
+    looks at all that could refuse it in between."""
+
+    check: Callable[[], Awaitable[None]]
+    """Raises what `rotate` would be refused with; writes nothing."""
+    rotate: Callable[[], Awaitable[object]]
+
+
+async def check_rotation(follower: Follower, me: Identity, *, force_reason: str | None) -> None:
+    """Raises NodeNotReady or KeyReused where `rotate` would; writes nothing."""
+    database, control = follower.database, follower.standing.control
+    new = _successor(control, follower.keyring.current.for_ledger(control.ledger_id))
+    if new is None or force_reason is not None:
+        return
+    nodes = await database.run(lambda c: list_nodes(c, database, None), "statement")
+    unready = _unready(nodes, me, new)
+    if unready:
+        raise _not_ready(unready, new)
 
 
 def _successor(control: Control, current: LedgerKey) -> LedgerKey | None:

@@ -57,7 +57,7 @@ from ledger.presence import Presence
 from ledger.reading import get_secret, list_history, list_secrets
 from ledger.rekeying import RekeyReport, rekey
 from ledger.retirement import KeyEnd, lose, loss, retire
-from ledger.rotation import Rotation, rotate
+from ledger.rotation import Rotation, Takeover, check_rotation, rotate
 from ledger.scrub import Scrub
 from ledger.store.connection import Connection
 from ledger.store.database import Database
@@ -387,11 +387,13 @@ class SecretLedger:
 
         Positions, versions, times, metadata and values stay as they are; writers and readers
         go on meanwhile, and follow within the same call when it is put in use. `dry_run` reads
-        all, writes nothing, and says what would happen. A pending key
-        is rotated to before (`force_reason` as there). Interrupted, it is run again. The old
-        generation stays, closed, and needs its keys until it is purged. Raises what `rotate`
-        raises; MigrationInProgress beside another migrator; TamperedEvent or MissingKey, with
-        the list, where events can't be opened: destroy them, or give up their key.
+        all, writes nothing, and says what would happen. A pending key is rotated to before
+        (`force_reason` as there), once nothing else refuses; if a migration was interrupted
+        before that key came, it is finished first, under the active key. Interrupted, it is run
+        again. The old generation stays, closed, and needs its keys until it is purged. Raises
+        what `rotate` raises; MigrationInProgress beside another migrator; TamperedEvent or
+        MissingKey, with the list, where events can't be opened: destroy them, or give up their
+        key.
 
         With `target_url` the ledger moves there, under the same key too: from the hand-over
         on it is written there alone, and here only read. That URL must be given to its nodes.
@@ -410,17 +412,22 @@ class SecretLedger:
         force_reason: str | None,
         on_progress: Tell | None,
     ) -> MigrationReport:
-        encode_metadata(actor=actor)
+        encode_metadata(actor=actor, reason=force_reason)
         standing = await self._follower.follow()
         if not dry_run and not (moving is not None and standing.moved):
             self._check_writable()
+        takeover = None
         if not dry_run and standing.held is not None and standing.held.pending is not None:
-            await self.rotate(actor=actor, force_reason=force_reason)
+            takeover = Takeover(
+                partial(check_rotation, self._follower, self._identity, force_reason=force_reason),
+                partial(self.rotate, actor=actor, force_reason=force_reason),
+            )
         if moving is not None:
             return await move(
                 self._follower,
                 moving,
                 self._projections,
+                takeover,
                 dry_run=dry_run,
                 actor=actor,
                 on_progress=on_progress,
@@ -431,6 +438,7 @@ class SecretLedger:
         return await migrate(
             self._follower,
             self._projections,
+            takeover,
             actor=actor,
             on_progress=on_progress,
             patience=self._patience,

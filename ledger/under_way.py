@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ledger.control import Control
-from ledger.errors import MigrationInProgress
+from ledger.errors import MigrationInProgress, TamperedEvent
+from ledger.openings import openings_of
 from ledger.state import Head, Move
 from ledger.store.connection import Connection
 from ledger.store.database import Database
@@ -28,11 +29,19 @@ class UnderWay(NamedTuple):
 
 def under_way(connection: Connection, database: Database, control: Control) -> UnderWay | None:
     """What is being built, if anything is. Raises MigrationInProgress where it was begun under
-    another key than the active one."""
+    another key than the active one, TamperedEvent where its number is none that comes next."""
     heads = heads_of_generations(connection, database)
     head = next((head for head in heads if head.state == "building"), None)
     if head is None:
         return None
+    others = {other.generation for other in heads if other != head}
+    if head.generation != openings_of(control).next(others):
+        raise TamperedEvent(
+            f"generation {head.generation} says that it is being built; the next one is"
+            f" {openings_of(control).next(others)}: somebody else wrote its head row",
+            hint="throw it away with `secret-ledger migrate --abandon`, then migrate again",
+            generation=head.generation,
+        )
     found = [move for move in moves(connection, database) if move.generation == head.generation]
     if head.key_epoch != control.epoch:
         raise MigrationInProgress(
@@ -46,7 +55,8 @@ def under_way(connection: Connection, database: Database, control: Control) -> U
 def begin_building(connection: Connection, database: Database, control: Control) -> Head:
     """The head row of the next generation, made. The caller holds the active head row's lock,
     and has looked whether there is one."""
-    number = max(head.generation for head in heads_of_generations(connection, database)) + 1
+    heads = heads_of_generations(connection, database)
+    number = openings_of(control).next({head.generation for head in heads})
     head = Head(number, 0, 0, control.epoch, "building")
     connection.execute(database.statements.insert_head, head._asdict())
     return head

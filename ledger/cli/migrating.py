@@ -86,7 +86,8 @@ async def migrate(
     """Replay the whole history under the active key into the next generation, and use that.
 
     Online: nodes go on, and follow. A key that is configured and not active yet is rotated to
-    first. Interrupted, run it again. The old generation needs its keys until it is purged.
+    first, once nothing else refuses. Interrupted, run it again, also if a new key came since.
+    The old generation needs its keys until it is purged.
 
     With --to it moves into another database, under the same key too. Nodes write here until
     the hand-over, and read here after it: then give each of them the new URL. Interrupted,
