@@ -48,6 +48,8 @@ __all__ = ["Builder", "another_builder", "kept_in", "not_the_same", "sealing_key
 
 BACKLOG = 200
 """Events that may be left for the end: they are copied while writers wait."""
+MOST_WAITED_FOR = 50 * BACKLOG
+"""Events that are copied while writers wait, at the very most: they are all in memory."""
 ROUNDS = 20
 """Times that the copy runs after writers that are as fast as it is, before it makes them wait."""
 
@@ -369,6 +371,8 @@ class Builder:
         they can be written there is known before the source is closed.
         """
         database, control = self._source, standing.control
+        if head.position - building.position > MOST_WAITED_FOR:
+            return None
         rows: list[CheckedRow] = []
         while (rows[-1].event.position if rows else building.position) < head.position:
             start = rows[-1].event.position if rows else building.position

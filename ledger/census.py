@@ -13,6 +13,7 @@ from typing import Any, Final
 from ledger.events import CONTROL_STREAM
 from ledger.format import printable
 from ledger.state import Head
+from ledger.store.bounds import MAX_KEYS, behind, checked_number
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import heads_of_generations
@@ -85,7 +86,7 @@ async def heads_by_key(database: Database, generation: int) -> Sequence[KeyCount
         def page(connection: Connection, after: str | None = after) -> list[tuple[Any, ...]]:
             sql = database.statements
             statement = sql.head_keys_from if after is None else sql.head_keys_after
-            start = {"after": database.text(after or ""), "limit": PAGE}
+            start = {"after": database.text(behind(after or "")), "limit": PAGE}
             rows = connection.execute(statement, {"generation": generation, **start})
             return [tuple(row) for row in rows]
 
@@ -97,6 +98,7 @@ async def heads_by_key(database: Database, generation: int) -> Sequence[KeyCount
                 first = prefix[0] if prefix[1] else ""
                 known = first in prefixes or len(prefixes) < MAX_PREFIXES
                 prefixes[first if known else "…"] += 1
+        checked_number(len(counts), MAX_KEYS, "keys")
         last = rows[-1][0] if rows else None
         if not isinstance(last, str) or last == after:
             break
@@ -137,6 +139,7 @@ async def uses(database: Database, heads: Sequence[Head]) -> Sequence[KeyUse]:
                     last,
                     before[3] + size,
                 )
+            checked_number(len(counts), MAX_KEYS, "keys")
             ends = [row[4] for row in rows if isinstance(row[4], int)]
             full = sum(row[2] for row in rows) >= PAGE
             after = max(ends, default=None) if full else None

@@ -41,6 +41,7 @@ __all__ = [
     "purge",
     "seal",
     "seal_event",
+    "sealed_size",
     "unframe",
 ]
 
@@ -118,6 +119,11 @@ def frame(data: bytes) -> bytes:
     """`data` behind its length, padded with zeros to a multiple of 64 bytes."""
     length = len(data)
     return _U32.pack(length) + data + _ZEROS[(-4 - length) % _BLOCK]
+
+
+def sealed_size(length: int) -> int:
+    """The bytes that a value of `length` bytes takes once it is sealed."""
+    return 1 + _NONCE + 4 + length + (-4 - length) % _BLOCK + _TAG
 
 
 def unframe(framed: bytes) -> bytes:

@@ -247,7 +247,8 @@ async def _certificate(database: Database, head: Head) -> dict[str, Any]:
 
         def page(connection: Connection, after: int = after) -> list[tuple[int, bytes]]:
             place = {"generation": head.generation, "after": after, "limit": PAGE}
-            return [(row[0], row[1]) for row in connection.execute(sql.event_hashes, place)]
+            found = connection.execute(sql.event_hashes, place)
+            return [(row[0], row[1] or b"") for row in found]
 
         rows = await database.run(page, "statement")
         for _, event_hash in rows:

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Literal
 
 from ledger.authority import HeldKeys
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, TamperedEvent
 from ledger.events import from_microseconds
 from ledger.format import printable
 from ledger.keys import LedgerKey
@@ -42,6 +42,8 @@ HEARTBEAT: Final = 10.0
 """Seconds between two heartbeats, unless `open` is told otherwise; a node that missed three
 of its own is not live."""
 MAX_REFUSED: Final = 1000
+MAX_SHOWN: Final = 2000
+"""Lines that are read of the registry, which anybody with access to the database can fill."""
 DAY: Final = 86_400_000_000
 _ORDER: Final = ("live", "gone", "refused")
 
@@ -182,12 +184,15 @@ def record_refusal(
 def list_nodes(
     connection: Connection, database: Database, active_fingerprint: bytes | None
 ) -> list[NodeInfo]:
-    """The registry: live nodes first, then those that are gone, then those that were refused.
-    Unauthenticated."""
+    """The registry: live nodes first, then those that are gone, then those that were refused;
+    of each the newest, `MAX_SHOWN` lines at most. Unauthenticated."""
     now = database.clock(connection)
-    rows = connection.execute(database.statements.nodes)
+    try:
+        rows = connection.execute(database.statements.nodes, {"limit": MAX_SHOWN})
+    except TamperedEvent:  # a line that no node wrote: the registry tells nothing then
+        return []
     nodes = (_node(row, now, active_fingerprint) for row in rows)
-    return sorted(nodes, key=lambda node: _ORDER.index(node.state))
+    return sorted(nodes, key=lambda n: (_ORDER.index(n.state), n.node, n.started_at))
 
 
 def differing_nodes(
@@ -195,9 +200,11 @@ def differing_nodes(
 ) -> list[NodeInfo]:
     """The live nodes that announce another active key than this one, but for the line
     `besides`. Unauthenticated, and no more than a hundred: it is asked at each heartbeat."""
-    found = connection.execute(
-        database.statements.differing_nodes, {"active": active_fingerprint, "besides": besides}
-    )
+    asked = {"active": active_fingerprint, "besides": besides}
+    try:
+        found = connection.execute(database.statements.differing_nodes, asked)
+    except TamperedEvent:  # a line that no node wrote: the registry tells nothing then
+        return []
     if not found:  # as nearly always: one trip less
         return []
     now = database.clock(connection)

@@ -32,7 +32,7 @@ from ledger.format import check_hash
 from ledger.gate import Standing
 from ledger.secret import Secret
 from ledger.store.connection import Connection
-from ledger.store.reads import BULK, head_in_use, heads_page
+from ledger.store.reads import BULK, head_in_use, heads_page, streams_between
 
 __all__ = ["RekeyReport", "rekey"]
 
@@ -218,9 +218,8 @@ class _Rekeyer:
             head, key = locked.head, standing.held.active
             check_not_behind(head, follower.seen)
             check_not_exhausted(control, head.position + len(page.drafts))
-            since = {"generation": head.generation, "after": page.read_at, "bound": head.position}
-            rows = connection.execute(database.statements.streams_between, since)
-            moved_on = {row[0] for row in rows}
+            ours = {draft.stream for draft in page.drafts}
+            moved_on = streams_between(connection, database, head, page.read_at, ours)
             drafts = [draft for draft in page.drafts if draft.stream not in moved_on]
             events = [
                 place(

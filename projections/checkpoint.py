@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ledger.errors import NotALedger, TamperedEvent
 from ledger.state import Head
+from ledger.store.bounds import MAX_GENERATIONS, checked_number
 from ledger.store.connection import Connection, Statement
 from ledger.store.database import Database
 
@@ -45,6 +46,7 @@ def standing(
 
 def _head(connection: Connection, database: Database, generation: int | None) -> Head:
     heads = [Head._make(row) for row in connection.execute(database.statements.heads)]
+    checked_number(len(heads), MAX_GENERATIONS, "generations")
     for head in heads:
         numbers: tuple[object, ...] = head[:2]
         if not all(isinstance(number, int) for number in numbers):

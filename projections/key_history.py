@@ -16,13 +16,13 @@ from ledger import NodeInfo
 from ledger.census import heads_by_key
 from ledger.control import Control, ControlKey, fold_control
 from ledger.errors import NotALedger
-from ledger.events import CONTROL_STREAM, Event, from_microseconds
+from ledger.events import Event, from_microseconds
 from ledger.key_record import KeyMoment, KeyRecord, key_state
 from ledger.metadata import parse_metadata
 from ledger.state import Head
 from ledger.store.connection import Connection, Statement
 from ledger.store.database import Database
-from ledger.store.reads import heads_of_generations, stream_page
+from ledger.store.reads import control_stream, heads_of_generations
 from projections import checkpoint
 from projections.sys_secret import SysSecret
 
@@ -47,7 +47,14 @@ async def key_history(
             head for head in heads_of_generations(connection, database) if head.state in _PRESENT
         ]
         controls = [
-            (fold_control(ledger_id, head.generation, _control(connection, database, head)), head)
+            (
+                fold_control(
+                    ledger_id,
+                    head.generation,
+                    list(control_stream(connection, database, head.generation)),
+                ),
+                head,
+            )
             for head in present
         ]
         in_use = [pair for pair in controls if pair[1].state in ("active", "moved")]
@@ -96,15 +103,6 @@ async def key_history(
             )
         )
     return records
-
-
-def _control(connection: Connection, database: Database, head: Head) -> list[Event]:
-    events: list[Event] = []
-    while page := stream_page(
-        connection, database, head.generation, CONTROL_STREAM, events[-1].version if events else 0
-    ):
-        events += page
-    return events
 
 
 def active_at(records: Sequence[KeyRecord], at: datetime) -> KeyRecord | None:

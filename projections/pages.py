@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ledger.errors import TamperedEvent
 from ledger.events import Event
+from ledger.store.bounds import behind
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 
@@ -42,7 +43,7 @@ def by_stream(
         database.statements.by_stream_page,
         {
             "generation": generation,
-            "stream": database.text(stream),
+            "stream": database.text(behind(stream)),
             "version": version,
             "bound": bound,
             "limit": PAGE,
@@ -75,9 +76,16 @@ def begun(
 
 def _events(rows: Iterable[Sequence[Any]]) -> list[Event]:
     events = [Event._make((*row[:10], b"", row[-1])) for row in rows]
-    for event in events:
+    for number, event in enumerate(events):
+        if tuple(map(type, event)) == _KINDS:
+            continue
+        # What is longer than anything that was written is not fetched; it folds to nothing.
+        bounded = Event._make(
+            kind() if value is None else value for value, kind in zip(event, _KINDS, strict=True)
+        )
+        events[number] = bounded
         # A column that lost its type can hold anything, which no fold should have to expect.
-        if tuple(map(type, event)) != _KINDS:
+        if tuple(map(type, bounded)) != _KINDS:
             raise TamperedEvent(
                 f"a row of the log, at position {event.position!r:.100}, holds values of types"
                 " that were never written",

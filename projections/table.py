@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 from ledger.events import CONTROL_STREAM, Event
+from ledger.store.bounds import behind
 from ledger.store.connection import Connection, Rows, Unreadable, compiled
 from ledger.store.database import Database, Kept
 from projections import pages
@@ -106,7 +107,12 @@ class ProjectionTable:
     def has_row(self, stream: object) -> bool:
         """Whether a stream of that name is folded: not the control stream, and no damaged
         name that no secret can have."""
-        return isinstance(stream, str) and stream != CONTROL_STREAM and is_plain(stream)
+        return (
+            isinstance(stream, str)
+            and stream != CONTROL_STREAM
+            and is_plain(stream)
+            and behind(stream) == stream  # else it was cut, and stands for many
+        )
 
     def fold(self, row: RowValues | None, event: Event) -> RowValues | None:
         """The row after `event`, as it is stored. Nothing comes before version 1."""

@@ -26,6 +26,7 @@ from ledger.errors import LedgerError, LedgerUnavailable, NotALedger
 from ledger.events import Event
 from ledger.format import printable
 from ledger.state import Head
+from ledger.store.bounds import Bounds
 from ledger.store.connection import (
     Connection,
     Mode,
@@ -43,10 +44,8 @@ from ledger.store.postgresql_names import qualified
 from ledger.store.postgresql_url import read_url
 from ledger.store.statements import (
     EVENT_COLUMNS,
-    HEAD_COLUMNS,
     Statements,
     advancing,
-    paged,
     whole,
 )
 from ledger.store.translate import (
@@ -79,6 +78,7 @@ _ERRORS: Final = (
     asyncpg.InternalClientError,
 )
 _DIALECT: Final[Dialect] = dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+_BOUNDS: Final = Bounds("octet_length({})", "octet_length({})")
 _AMONG: Final = "= ANY (CAST(:names AS text[]))"
 MANY: Final = 200
 """Rows from which on COPY, which takes more trips and less work for each row, is quicker."""
@@ -249,7 +249,9 @@ class PostgresqlDatabase:
         self._engine = engine or self._make_engine(url)
         self._under_way: set[asyncio.Task[Any]] = set()
         prefix = f"{quoted(self.schema)}."
-        self.statements = Statements(prefix, _AMONG, newest=_NEWEST_OF_EACH, generation=_GENERATION)
+        self.statements = Statements(
+            prefix, _AMONG, _BOUNDS, newest=_NEWEST_OF_EACH, generation=_GENERATION
+        )
         self._patience = patience
         lock = (
             f"SET LOCAL lock_timeout = {{wait}}; SELECT 1 FROM {prefix}ledger_head"
@@ -259,7 +261,8 @@ class PostgresqlDatabase:
         self._lock_active = qualified(lock % " AND state = 'active' AND key_epoch = {epoch}")
         self._locked: dict[Statement | None, Statement] = {}
         self._head = Statement(
-            f"SELECT {HEAD_COLUMNS} FROM {prefix}ledger_head WHERE generation = :generation"
+            f"SELECT {_BOUNDS.head('h')} FROM {prefix}ledger_head AS h"
+            " WHERE generation = :generation LIMIT 1"
         )
         self._insert = Statement(_insertion(prefix, one=False))
         self._extend = {one: Statement(self._extending(one=one)) for one in (False, True)}
@@ -267,7 +270,7 @@ class PostgresqlDatabase:
         self._heads_of = Statement(_newest(prefix))
         # LIMIT: or else the planner joins with the whole generation.
         self._hashes_of = Statement(
-            "SELECT e.stream, e.event_hash"
+            f"SELECT e.stream, {_BOUNDS.bytes('e.event_hash', 32)}"
             " FROM unnest(CAST(:streams AS text[]), CAST(:versions AS bigint[]))"
             " AS s (stream, version)"
             f" CROSS JOIN LATERAL (SELECT stream, event_hash FROM {prefix}secret_event AS v"
@@ -514,8 +517,8 @@ class PostgresqlDatabase:
                 rows, join = ", r.*", f" LEFT JOIN ({query.sql}) AS r ON r.name = e.stream"
             self._locked[query] = Statement(
                 f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit'), {checkpoint}, e.*"
-                f"{rows} FROM (SELECT {HEAD_COLUMNS} FROM {sql.prefix}ledger_head"
-                "  WHERE generation = :generation) AS h"
+                f"{rows} FROM (SELECT {_BOUNDS.head('u')} FROM {sql.prefix}ledger_head AS u"
+                "  WHERE generation = :generation LIMIT 1) AS h"
                 f" LEFT JOIN ({_newest(sql.prefix)}) AS e ON true{join}"
             )
         return self._locked[query]
@@ -613,7 +616,7 @@ def _newest(prefix: str) -> str:
     """The newest event of each of the streams `:names`. How many those are the planner is not
     to know, or else it makes a plan each time: one for so many looks better than one for any."""
     return (
-        f"SELECT {paged('n')} FROM unnest((SELECT CAST(:names AS text[]))) AS s (stream)"
+        f"SELECT {_BOUNDS.paged('n')} FROM unnest((SELECT CAST(:names AS text[]))) AS s (stream)"
         f" CROSS JOIN LATERAL (SELECT {EVENT_COLUMNS} FROM {prefix}secret_event AS v"
         f" WHERE v.generation = {_GENERATION} AND v.stream = s.stream"
         " ORDER BY v.version DESC LIMIT 1) AS n"

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
+from ledger.errors import TamperedEvent
 from ledger.events import CONTROL_STREAM, Event, from_microseconds
+from ledger.names import MAX_NAME_BYTES
 from ledger.state import CheckedRow, Head, Meta, Move, State
+from ledger.store.bounds import (
+    MAX_GENERATIONS,
+    MAX_KEYS,
+    MAX_STREAM_BYTES,
+    behind,
+    checked_number,
+)
 from ledger.store.connection import Connection, Statement
 from ledger.store.database import Database
 from ledger.store.statements import DRAWN_NAMES, whole
@@ -22,6 +31,7 @@ __all__ = [
     "ahead_of_clock",
     "changes",
     "check_page",
+    "control_stream",
     "event_at",
     "events_page",
     "find",
@@ -34,6 +44,7 @@ __all__ = [
     "moves",
     "read_state",
     "stream_page",
+    "streams_between",
     "with_witnesses",
 ]
 
@@ -41,9 +52,13 @@ PAGE: Final = 500
 """Rows a page: a few hundred kB, a few milliseconds."""
 BULK: Final = 1000
 """Rows that one transaction seals anew: what a transaction costs by itself is shared by more."""
+STREAMS: Final = 5000
+"""Names that a statement returns for the streams that went on."""
 DRAWN: Final = len(DRAWN_NAMES)
 PAGE_BYTES: Final = 8 * 1024 * 1024
-"""A page ends early, with at least one row, once its sealed bytes exceed this."""
+"""A page ends early, with at least one row, once its values and metadata exceed this."""
+EVENT_BYTES: Final = 300
+"""What an event takes beside those."""
 
 
 PAST: Final = 60_000_000
@@ -83,13 +98,14 @@ def read_state(
     sql = database.statements
     heads = tuple(heads_of_generations(connection, database))
     keys = tuple((row[0], row[1]) for row in connection.execute(sql.keys))
+    checked_number(len(keys), MAX_KEYS, "keys")
     in_use = next((h for h in heads if h.state in ("active", "moved")), None)
     if generation is None and in_use is not None:
         generation = in_use.generation
     control: tuple[Event, ...] = ()
     last = None
     if generation is not None:
-        control = tuple(_stream(connection, database, generation, CONTROL_STREAM))
+        control = tuple(control_stream(connection, database, generation))
     if in_use is not None:
         last = last_event(connection, database, in_use)
     return State(meta, heads, keys, control, last)
@@ -110,11 +126,21 @@ def event_at(
     return _first(rows)
 
 
-def _stream(
-    connection: Connection, database: Database, generation: int, stream: str
-) -> Iterable[Event]:
-    after = 0
-    while page := stream_page(connection, database, generation, stream, after):
+def control_stream(connection: Connection, database: Database, generation: int) -> Iterator[Event]:
+    """Every event of a generation's control stream, in order of version.
+
+    Raises TamperedEvent if it has grown larger than any that a ledger writes.
+    """
+    after = size = 0
+    while page := stream_page(connection, database, generation, CONTROL_STREAM, after):
+        size += sum(EVENT_BYTES + len(event.metadata) for event in page)
+        if size > MAX_STREAM_BYTES:
+            raise TamperedEvent(
+                f"the control stream of generation {generation} has more than"
+                f" {MAX_STREAM_BYTES:,} bytes: a ledger never writes so much",
+                hint="somebody else writes to the database; restore it from a backup",
+                generation=generation,
+            )
         yield from page
         if page[-1].version <= after:
             return  # no number at all, above every number: damage that its reader will name
@@ -157,12 +183,16 @@ def ahead_of_clock(connection: Connection, database: Database, head: Head) -> li
 
 def heads_of_generations(connection: Connection, database: Database) -> list[Head]:
     """The head row of every generation, in order."""
-    return [Head.of_row(row) for row in connection.execute(database.statements.heads)]
+    heads = [Head.of_row(row) for row in connection.execute(database.statements.heads)]
+    checked_number(len(heads), MAX_GENERATIONS, "generations")
+    return heads
 
 
 def moves(connection: Connection, database: Database) -> list[Move]:
     """Every move that was begun here, or made this database its target."""
-    return [Move.of_row(row) for row in connection.execute(database.statements.moves)]
+    begun = [Move.of_row(row) for row in connection.execute(database.statements.moves)]
+    checked_number(len(begun), MAX_GENERATIONS, "moves")
+    return begun
 
 
 def changes(connection: Connection, database: Database, after: int, limit: int) -> Changes | None:
@@ -239,6 +269,21 @@ def stream_page(
     return _events(connection, database, rows)
 
 
+def streams_between(
+    connection: Connection, database: Database, head: Head, after: int, among: Collection[str]
+) -> set[str]:
+    """The streams `among` these that were written to above position `after`, up to `head`."""
+    found: set[str] = set()
+    while after < head.position:
+        place = {"generation": head.generation, "after": after, "bound": head.position}
+        rows = connection.execute(database.statements.streams_between, {**place, "limit": STREAMS})
+        found |= {stream for _, stream in rows if stream in among}
+        if len(rows) < STREAMS or rows[-1][0] <= after:
+            break
+        after = rows[-1][0]
+    return found
+
+
 def events_page(
     connection: Connection,
     database: Database,
@@ -280,7 +325,7 @@ def _bounded(
     size = 0
     for values in whole(connection, database.statements, rows):
         yield values
-        size += len(values[10])
+        size += len(values[10]) + (len(values[8]) if isinstance(values[8], str) else 0)
         if size > PAGE_BYTES:
             return
 
@@ -308,11 +353,17 @@ def heads_page(
         sql.heads_page_from if after is None else sql.heads_page_after,
         {
             "generation": generation,
-            "after": database.text(start if after is None else after),
+            "after": database.text(start if after is None else behind(after)),
             "limit": limit,
         },
     )
-    return _events(connection, database, rows)
+    page = _events(connection, database, rows)
+    if page and after is not None and page[-1].stream == after != behind(after):
+        raise TamperedEvent(
+            f"secrets have names of more than {MAX_NAME_BYTES} bytes, which no ledger wrote",
+            hint="somebody else writes to the database; restore it from a backup",
+        )
+    return page
 
 
 def heads_at(

@@ -27,6 +27,7 @@ from sqlalchemy.engine import URL, Dialect
 from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEvent
 from ledger.events import Event
 from ledger.state import Head
+from ledger.store.bounds import MAX_STREAM_BYTES, Bounds
 from ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
 from ledger.store.database import Beside, Kept, LockedHead, Replica, Surroundings
 from ledger.store.home import Home
@@ -43,10 +44,8 @@ from ledger.store.sqlite_race import wal_reset_race
 from ledger.store.sqlite_url import read_path
 from ledger.store.statements import (
     EVENT_COLUMNS,
-    HEAD_COLUMNS,
     Statements,
     advancing,
-    paged,
     whole,
 )
 from ledger.store.translate import DRIVER_ERRORS, closed, others_stored, translate
@@ -66,26 +65,35 @@ WAIT_STEPS: Final = 10
 NOTE_TIMEOUT: Final = 1500
 """Milliseconds that a `note` waits for another process's write lock."""
 
+LARGEST: Final = MAX_STREAM_BYTES
+"""Bytes of the largest value that SQLite reads or takes. Any row that a ledger has written is
+far smaller; so is every list of names that a statement is given."""
+# `octet_length` does not load what it counts; `length` neither, of bytes.
+_BOUNDS: Final = Bounds(
+    "octet_length({})" if sqlite3.sqlite_version_info >= (3, 43) else "length(CAST({} AS BLOB))",
+    "length({})",
+)
 _INSERT: Final = Statement(
     f"INSERT INTO secret_event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # CROSS JOIN holds the order: the planner would walk the whole log and look for each stream.
 _HEADS_OF: Final = Statement(
-    f"SELECT {paged('e')} FROM json_each(:names) AS s CROSS JOIN secret_event AS e"
+    f"SELECT {_BOUNDS.paged('e')} FROM json_each(:names) AS s CROSS JOIN secret_event AS e"
     " WHERE e.generation = :generation AND e.stream = s.value AND e.version ="
     " (SELECT max(v.version) FROM secret_event AS v"
     "  WHERE v.generation = :generation AND v.stream = s.value)"
 )
 _HASHES_OF: Final = Statement(
-    "SELECT e.stream, e.event_hash FROM json_each(:versions) AS s CROSS JOIN secret_event AS e"
+    f"SELECT e.stream, {_BOUNDS.bytes('e.event_hash', 32)}"
+    " FROM json_each(:versions) AS s CROSS JOIN secret_event AS e"
     " WHERE e.generation = :generation AND e.stream = s.key AND e.version = s.value"
 )
 _ACTIVE_HEAD: Final = Statement(
-    f"SELECT {HEAD_COLUMNS} FROM ledger_head"
+    f"SELECT {_BOUNDS.head('h')} FROM ledger_head AS h"
     " WHERE generation = :generation AND state = 'active' AND key_epoch = :epoch"
 )
 _GENERATION: Final = Statement(
-    f"SELECT {HEAD_COLUMNS} FROM ledger_head WHERE generation = :generation"
+    f"SELECT {_BOUNDS.head('h')} FROM ledger_head AS h WHERE generation = :generation LIMIT 1"
 )
 
 
@@ -111,12 +119,22 @@ class SqliteConnection:
         return statement.read(rows, count)
 
     def _fetch(self, sql: str, parameters: Mapping[str, Any]) -> tuple[list[Any], int]:
+        too_big = False
         try:
             cursor = self.raw.execute(sql, parameters)
             return cursor.fetchall(), cursor.rowcount
         except sqlite3.OperationalError as error:
             if not str(error).startswith(UNDECODED):
                 raise
+        except sqlite3.DataError as error:
+            if error.sqlite_errorname != "SQLITE_TOOBIG" or _has_large(parameters):
+                raise
+            too_big = True
+        if too_big:
+            raise TamperedEvent(
+                f"a row holds a value of more than {LARGEST:,} bytes: no ledger wrote it",
+                hint="somebody else writes to the database; restore it from a backup",
+            )
         # Damaged text must reach the check that names its row, not stop the whole page; all
         # other text is decoded by the driver, in a tenth of the time.
         self.raw.text_factory = _text_of
@@ -181,7 +199,7 @@ class SqliteDatabase:
     ) -> None:
         self._patience = patience
         self.read_only = read_only
-        self.statements = Statements("", _AMONG)
+        self.statements = Statements("", _AMONG, _BOUNDS)
         self.on_connection: Callable[[Connection], None] | None = None
         self._file = read_path(url, of_engine=of_engine)
         self.in_memory = self._file is None
@@ -310,6 +328,7 @@ class SqliteDatabase:
             cached_statements=256,
         )
         damaged = False
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
         try:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -488,6 +507,11 @@ class SqliteDatabase:
         except UnicodeEncodeError:  # what `_text_of` let through; the statement casts it
             return value.encode("utf-8", "surrogateescape")
         return value
+
+
+def _has_large(parameters: Mapping[str, Any]) -> bool:
+    """Whether it is a parameter that is larger than SQLite takes, and no row."""
+    return any(isinstance(v, str | bytes) and len(v) > LARGEST // 4 for v in parameters.values())
 
 
 def _text_of(raw: bytes) -> str:

@@ -12,7 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from ledger.events import CONTROL_STREAM
 from ledger.state import Head
+from ledger.store.bounds import (
+    CONTROL_METADATA,
+    MAX_GENERATIONS,
+    MAX_KEYS,
+    MAX_SEALED,
+    Bounds,
+)
 from ledger.store.connection import Connection, Statement
 
 __all__ = [
@@ -21,7 +29,6 @@ __all__ = [
     "NODE_COLUMNS",
     "Statements",
     "advancing",
-    "paged",
     "whole",
 ]
 
@@ -40,8 +47,12 @@ NODE_COLUMNS: Final = (
 )
 
 
+def _each(columns: str) -> list[str]:
+    return [column.strip() for column in columns.split(",")]
+
+
 def _named(columns: str) -> str:
-    return ", ".join(f":{column.strip()}" for column in columns.split(","))
+    return ", ".join(f":{column}" for column in _each(columns))
 
 
 _NODE_VALUES: Final = _named(NODE_COLUMNS)
@@ -55,37 +66,31 @@ _NODE_RENEWED: Final = ", ".join(
 DRAWN_NAMES: Final = tuple(f"p{n}" for n in range(50))
 """The parameters of `heads_at`, each a position: few enough, for a value may have a MiB."""
 _DRAWN: Final = ", ".join(f"CAST(:{name} AS BIGINT)" for name in DRAWN_NAMES)
-SMALL: Final = 16 * 1024
-"""Sealed bytes up to here come with a page; larger ones are fetched row by row, so that
-no page is larger than memory allows, whatever the values."""
-
-
-def _of(alias: str, columns: str) -> str:
-    return ", ".join(f"{alias}.{c.strip()}" for c in columns.split(","))
-
-
-def paged(alias: str) -> str:
-    """The columns of an event in a page: `sealed` is NULL where it is not small."""
-    small = f"CASE WHEN length({alias}.sealed) <= {SMALL} THEN {alias}.sealed END AS sealed"
-    return _of(alias, EVENT_COLUMNS).replace(f"{alias}.sealed", small)
-
-
-_E: Final = _of("e", EVENT_COLUMNS)
-_P: Final = paged("e")
-# What a projection folds: all of an event but `sealed`, which says nothing without a key.
-_F: Final = _of("e", EVENT_COLUMNS).replace(" e.sealed,", "")
-_H: Final = _of("h", HEAD_COLUMNS)
+MOST_ATTESTATIONS: Final = 10
+NODE_TEXTS: Final = {
+    "node_id": 64, "node": 1024, "host": 1024, "release": 64, "state": 16, "key_id": 64,
+    "pending_id": 64, "reason": 64,
+}  # fmt: skip
+"""Bytes of what a node's line holds."""
+NODE_READABLE: Final = 8 * 1024
+"""Bytes of the list of keys that a node can read."""
+NODE_BYTES: Final = {"key_fingerprint": 32, "pending_fingerprint": 32}
+ATTESTED_TEXTS: Final = {"level": 64, "release": 255, "key_id": 64}
+ATTESTED_BYTES: Final = {
+    "event_hash": 32, "control_hash": 32, "head_keys": 2**16, "key_fingerprint": 32, "mac": 32,
+}  # fmt: skip
 
 # The newest event of a stream, the newest `secret.destroyed` at or above it, and the head.
-_FIND: Final = f"""
-SELECT {_H}, {_E},
-       (SELECT max(d.version) FROM {{s}}secret_event AS d
+_FIND: Final = """
+SELECT {head}, {event},
+       (SELECT max(d.version) FROM {s}secret_event AS d
         WHERE d.generation = h.generation AND d.stream = :stream
           AND d.event_type = 'secret.destroyed') AS destroyed
-FROM {{s}}ledger_head AS h
-LEFT JOIN {{s}}secret_event AS e
-  ON e.generation = h.generation AND e.stream = :stream AND e.version = {{version}}
+FROM {s}ledger_head AS h
+LEFT JOIN {s}secret_event AS e
+  ON e.generation = h.generation AND e.stream = :stream AND e.version = {version}
 WHERE h.state IN ('active', 'moved')
+LIMIT 1
 """
 _LATEST_VERSION: Final = """(
     SELECT max(v.version) FROM {s}secret_event AS v
@@ -111,7 +116,7 @@ WITH RECURSIVE names (stream, n) AS (
 )
 SELECT {what}
 FROM names {newest}
-ORDER BY e.stream
+ORDER BY e.stream LIMIT :limit
 """
 _NEWEST: Final = """
 CROSS JOIN {s}secret_event AS e
@@ -121,23 +126,23 @@ WHERE e.generation = :generation AND e.stream = names.stream
 """
 # Of streams that are found by an event of theirs.
 _HEADS_AT: Final = f"""
-SELECT {_P}, names.position
+SELECT {{what}}, names.position
 FROM (
     SELECT f.position, f.stream FROM {{s}}secret_event AS f
     WHERE f.generation = :generation AND f.position IN ({_DRAWN})
 ) AS names {{newest}}
+LIMIT {2 * len(DRAWN_NAMES)}
 """
-_HEAD_KEYS: Final = "e.stream, e.key_id, e.key_fingerprint"
 
 # With each event what it follows: the version before it in its stream, and whether a
 # later `secret.destroyed` ends it. So a scan of any length keeps no state by stream.
-_CHECK_PAGE: Final = f"""
-SELECT {_P}, p.position AS previous_position, p.event_hash AS previous_hash,
-       (SELECT max(d.version) FROM {{s}}secret_event AS d
+_CHECK_PAGE: Final = """
+SELECT {event}, p.position AS previous_position, {previous} AS previous_hash,
+       (SELECT max(d.version) FROM {s}secret_event AS d
         WHERE d.generation = e.generation AND d.stream = e.stream
           AND d.event_type = 'secret.destroyed') AS destroyed
-FROM {{s}}secret_event AS e
-LEFT JOIN {{s}}secret_event AS p
+FROM {s}secret_event AS e
+LEFT JOIN {s}secret_event AS p
   ON p.generation = e.generation AND p.stream = e.stream
  AND p.version = CASE WHEN e.version > 1 THEN e.version - 1 END
 WHERE e.generation = :generation AND e.position > :after AND e.position <= :bound
@@ -148,15 +153,20 @@ ORDER BY e.position LIMIT :limit
 def whole(
     connection: Connection, statements: Statements, rows: Iterable[Any]
 ) -> Iterator[Sequence[Any]]:
-    """The rows of a page with the large `sealed` fetched as they are reached."""
+    """The rows of a page with the large `sealed` and `metadata` fetched as they are reached."""
     for row in rows:
-        if type(row[10]) is bytes:
+        sealed, metadata = row[10], row[8]
+        if type(sealed) is bytes and metadata is not None:
             yield row
             continue
         place = {"generation": row[0], "position": row[1]}
         # Not `scalar_one`: an attacker's rows may share a place, or hold nothing.
-        sealed = connection.execute(statements.sealed_at, place).scalars().first()
-        yield (*row[:10], sealed if isinstance(sealed, bytes) else b"", *row[11:])
+        if type(sealed) is not bytes:
+            sealed = connection.execute(statements.sealed_at, place).scalars().first()
+        if metadata is None and row[2] == CONTROL_STREAM:
+            metadata = connection.execute(statements.metadata_at, place).scalars().first()
+        raw = sealed if isinstance(sealed, bytes) else b""
+        yield (*row[:8], metadata, row[9], raw, *row[11:])
 
 
 def advancing(before: Head, after: Head) -> dict[str, int]:
@@ -177,13 +187,15 @@ class Statements:
         self,
         schema_prefix: str,
         among: str,
+        bounds: Bounds,
         *,
         newest: str = _NEWEST,
         generation: str = ":generation",
     ) -> None:
         """`among`: what stands behind a column that is one of the texts of `:names`.
-        `newest`: how the newest event `e` of each of `names` is looked up. `generation`: what
-        stands for `:generation` where events are looked for."""
+        `bounds`: how lengths are asked for. `newest`: how the newest event `e` of each of
+        `names` is looked up. `generation`: what stands for `:generation` where events are
+        looked for."""
 
         def sql(template: str, **parts: str) -> Statement:
             filled = {name: part.replace("{s}", schema_prefix) for name, part in parts.items()}
@@ -194,7 +206,13 @@ class Statements:
 
         self.prefix: Final = schema_prefix
         self.among: Final = among
-        self.meta: Final = sql("SELECT ledger_id, format, schema_version FROM {s}ledger_meta")
+        self.bounds: Final = bounds
+        event, paged, folded = bounds.row("e"), bounds.paged("e"), bounds.folded("e")
+        head = bounds.head("h")
+        self.meta: Final = sql(
+            f"SELECT {bounds.bytes('ledger_id', 16)}, format, schema_version"
+            " FROM {s}ledger_meta LIMIT 2"
+        )
         self.insert_meta: Final = sql(
             "INSERT INTO {s}ledger_meta (only_row, ledger_id, format, schema_version)"
             " VALUES (1, :ledger_id, :format, :schema_version)"
@@ -204,24 +222,28 @@ class Statements:
             "UPDATE {s}ledger_meta SET schema_version = :schema_version"
         )
 
-        self.heads: Final = sql(f"SELECT {HEAD_COLUMNS} FROM {{s}}ledger_head ORDER BY generation")
+        self.heads: Final = sql(
+            f"SELECT {head} FROM {{s}}ledger_head AS h ORDER BY generation"
+            f" LIMIT {MAX_GENERATIONS + 1}"
+        )
         self.head_in_use: Final = sql(
-            f"SELECT {HEAD_COLUMNS} FROM {{s}}ledger_head WHERE state IN ('active', 'moved')"
+            f"SELECT {head} FROM {{s}}ledger_head AS h WHERE state IN ('active', 'moved') LIMIT 1"
         )
         self.head_and_time_at: Final = sql(
-            f"SELECT {_H}, (SELECT max(e.recorded_at) FROM {{s}}secret_event AS e"
+            f"SELECT {head}, (SELECT max(e.recorded_at) FROM {{s}}secret_event AS e"
             "  WHERE e.generation = h.generation AND e.position = :position)"
-            " FROM {s}ledger_head AS h WHERE h.state IN ('active', 'moved')"
+            " FROM {s}ledger_head AS h WHERE h.state IN ('active', 'moved') LIMIT 1"
         )
         # Read in order of position, however old the planner's numbers are: the log's end alone.
         self.changes: Final = sql(
-            f"SELECT {_H}, e.stream, e.position FROM {{s}}ledger_head AS h LEFT JOIN ("
+            f"SELECT {head}, {bounds.name('e.stream')}, e.position"
+            " FROM {s}ledger_head AS h LEFT JOIN ("
             "  SELECT c.generation, c.stream, c.position FROM {s}secret_event AS c"
             "  WHERE c.generation = (SELECT u.generation FROM {s}ledger_head AS u"
             "   WHERE u.state IN ('active', 'moved'))"
             "  AND c.position > :after ORDER BY c.position LIMIT :limit"
             " ) AS e ON e.generation = h.generation"
-            " WHERE h.state IN ('active', 'moved') ORDER BY e.position"
+            " WHERE h.state IN ('active', 'moved') ORDER BY e.position LIMIT :limit"
         )
         self.insert_head: Final = sql(
             f"INSERT INTO {{s}}ledger_head ({HEAD_COLUMNS})"
@@ -239,13 +261,17 @@ class Statements:
             " AND key_epoch = :before_epoch"
         )
 
-        self.keys: Final = sql("SELECT key_id, key_fingerprint FROM {s}ledger_key ORDER BY key_id")
+        self.keys: Final = sql(
+            f"SELECT {bounds.key('k')} FROM {{s}}ledger_key AS k ORDER BY k.key_id"
+            f" LIMIT {MAX_KEYS + 1}"
+        )
         self.insert_key: Final = sql(
             "INSERT INTO {s}ledger_key (key_id, key_fingerprint) VALUES (:key_id, :key_fingerprint)"
         )
 
         self.moves: Final = sql(
-            "SELECT generation, move_id, place FROM {s}ledger_move ORDER BY generation"
+            f"SELECT generation, {bounds.bytes('move_id', 16)}, {bounds.text('place', 4096)}"
+            f" FROM {{s}}ledger_move ORDER BY generation LIMIT {MAX_GENERATIONS + 1}"
         )
         self.insert_move: Final = sql(
             "INSERT INTO {s}ledger_move (generation, move_id, place)"
@@ -253,8 +279,9 @@ class Statements:
         )
 
         self.attestation: Final = sql(
-            f"SELECT {ATTESTATION_COLUMNS} FROM {{s}}ledger_attestation"
-            " WHERE generation = :generation"
+            f"SELECT {bounds.columns(ATTESTED_TEXTS, ATTESTED_BYTES, _each(ATTESTATION_COLUMNS))}"
+            " FROM {s}ledger_attestation WHERE generation = :generation"
+            f" LIMIT {MOST_ATTESTATIONS}"
         )
         self.forget_attestations: Final = sql("DELETE FROM {s}ledger_attestation")
         self.insert_attestation: Final = sql(
@@ -262,60 +289,68 @@ class Statements:
             f" VALUES ({_named(ATTESTATION_COLUMNS)})"
         )
 
-        self.latest: Final = sql(_FIND, version=_LATEST_VERSION)
-        self.version: Final = sql(_FIND, version=":version")
-        self.at: Final = sql(_FIND, version=_VERSION_AT)
+        parts = {"head": head, "event": event}
+        self.latest: Final = sql(_FIND, **parts, version=_LATEST_VERSION)
+        self.version: Final = sql(_FIND, **parts, version=":version")
+        self.at: Final = sql(_FIND, **parts, version=_VERSION_AT)
         self.event_at_position: Final = sql(
-            f"SELECT {EVENT_COLUMNS} FROM {{s}}secret_event"
-            " WHERE generation = :generation AND position = :position"
+            f"SELECT {event} FROM {{s}}secret_event AS e"
+            " WHERE generation = :generation AND position = :position LIMIT 1"
         )
         self.sealed_at: Final = sql(
-            "SELECT sealed FROM {s}secret_event"
-            " WHERE generation = :generation AND position = :position"
+            f"SELECT {bounds.bytes('sealed', MAX_SEALED)} FROM {{s}}secret_event"
+            " WHERE generation = :generation AND position = :position LIMIT 1"
+        )
+        self.metadata_at: Final = sql(
+            f"SELECT {bounds.text('metadata', CONTROL_METADATA)} FROM {{s}}secret_event"
+            " WHERE generation = :generation AND position = :position LIMIT 1"
         )
         self.event_of_version: Final = sql(
-            f"SELECT {EVENT_COLUMNS} FROM {{s}}secret_event"
+            f"SELECT {event} FROM {{s}}secret_event AS e"
             " WHERE generation = :generation AND stream = CAST(:stream AS TEXT)"
-            " AND version = :version"
+            " AND version = :version LIMIT 1"
         )
         self.first_under: Final = sql(
-            f"SELECT {_E} FROM (SELECT {EVENT_COLUMNS} FROM {{s}}secret_event"
-            " ORDER BY generation DESC, position DESC LIMIT 1000) AS e"
+            f"SELECT {event} FROM (SELECT generation, position FROM {{s}}secret_event"
+            " ORDER BY generation DESC, position DESC LIMIT 1000) AS n"
+            " JOIN {s}secret_event AS e"
+            " ON e.generation = n.generation AND e.position = n.position"
             " WHERE e.key_fingerprint = :key_fingerprint ORDER BY e.position LIMIT 1"
         )
         self.last_with_value: Final = sql(
-            f"SELECT {EVENT_COLUMNS} FROM {{s}}secret_event"
+            f"SELECT {event} FROM {{s}}secret_event AS e"
             " WHERE generation = :generation AND stream = :stream AND version < :before"
             " AND event_type IN ('secret.written', 'secret.restored', 'secret.rekeyed')"
             " ORDER BY version DESC LIMIT 1"
         )
         self.stream_page: Final = sql(
-            f"SELECT {_P} FROM {{s}}secret_event AS e"
+            f"SELECT {paged} FROM {{s}}secret_event AS e"
             " WHERE generation = :generation AND stream = CAST(:stream AS TEXT)"
             " AND version > :after"
-            " ORDER BY version LIMIT :limit"
+            " ORDER BY e.version LIMIT :limit"
         )
         self.events_page: Final = sql(
-            f"SELECT {_P} FROM {{s}}secret_event AS e"
+            f"SELECT {paged} FROM {{s}}secret_event AS e"
             " WHERE generation = :generation AND position > :after AND position <= :bound"
-            " ORDER BY position LIMIT :limit"
+            " ORDER BY e.position LIMIT :limit"
         )
         self.fold_page: Final = sql(
-            f"SELECT {_F} FROM {{s}}secret_event AS e"
+            f"SELECT {folded} FROM {{s}}secret_event AS e"
             " WHERE generation = :generation AND position > :after AND position <= :bound"
-            " ORDER BY position LIMIT :limit"
+            " ORDER BY e.position LIMIT :limit"
         )
         # `position + 0`: or else PostgreSQL, while it has no statistics, goes by the positions
         # and walks the whole log for each page.
         self.by_stream_page: Final = sql(
-            f"SELECT {_F} FROM {{s}}secret_event AS e"
+            f"SELECT {folded} FROM {{s}}secret_event AS e"
             " WHERE generation = :generation AND position + 0 <= :bound"
             " AND (stream, version) > (CAST(:stream AS TEXT), :version)"
-            " ORDER BY stream, version LIMIT :limit"
+            " ORDER BY e.stream, e.version LIMIT :limit"
         )
         self.streams_between: Final = sql(
-            "SELECT stream FROM {s}secret_event"
+            f"SELECT e.position, {bounds.name('e.stream')} FROM {{s}}secret_event AS e"
             " WHERE generation = :generation AND position > :after AND position <= :bound"
+            " ORDER BY e.position LIMIT :limit"
         )
         self.begun_streams: Final = sql(
             f"SELECT stream FROM {{s}}secret_event WHERE generation = :generation"
@@ -325,21 +360,27 @@ class Statements:
             "SELECT 1 FROM {s}secret_event WHERE generation = :generation"
             " AND stream = CAST(:stream AS TEXT) AND position <= :bound LIMIT 1"
         )
-        self.heads_page_from: Final = sql(_HEADS, after=">=", what=_P, newest=newest)
-        self.heads_page_after: Final = sql(_HEADS, after=">", what=_P, newest=newest)
-        self.heads_at: Final = sql(_HEADS_AT, newest=newest)
-        self.head_keys_from: Final = sql(_HEADS, after=">=", what=_HEAD_KEYS, newest=newest)
-        self.head_keys_after: Final = sql(_HEADS, after=">", what=_HEAD_KEYS, newest=newest)
+        self.heads_page_from: Final = sql(_HEADS, after=">=", what=paged, newest=newest)
+        self.heads_page_after: Final = sql(_HEADS, after=">", what=paged, newest=newest)
+        self.heads_at: Final = sql(_HEADS_AT, what=paged, newest=newest)
+        keys = f"{bounds.name('e.stream')} AS stream, {bounds.key('e')}"
+        self.head_keys_from: Final = sql(_HEADS, after=">=", what=keys, newest=newest)
+        self.head_keys_after: Final = sql(_HEADS, after=">", what=keys, newest=newest)
         # By the rows that there are: no head row says how many pages that takes.
+        # Purged remains are short: no long value is loaded for the sake of its first byte.
         self.event_keys: Final = sql(
-            "SELECT key_id, key_fingerprint, count(*),"
-            " sum(CASE WHEN substr(sealed, 1, 1) = :purged THEN 1 ELSE 0 END), max(position),"
-            " sum(length(sealed))"
-            " FROM (SELECT key_id, key_fingerprint, position, sealed FROM {s}secret_event"
-            "  WHERE generation = :generation AND position > :after"
-            "  ORDER BY position LIMIT :limit) AS e GROUP BY key_id, key_fingerprint"
+            f"SELECT {bounds.key('e')}, count(*), sum(e.purged), max(e.position), sum(e.size)"
+            " FROM (SELECT v.key_id, v.key_fingerprint, v.position, length(v.sealed) AS size,"
+            "  CASE WHEN length(v.sealed) = 34 THEN"
+            "   CASE WHEN substr(v.sealed, 1, 1) = :purged THEN 1 ELSE 0 END ELSE 0 END AS purged"
+            "  FROM {s}secret_event AS v WHERE v.generation = :generation"
+            "  AND v.position > :after"
+            "  ORDER BY v.position LIMIT :limit) AS e"
+            " GROUP BY e.key_id, e.key_fingerprint"
         )
-        self.check_page: Final = sql(_CHECK_PAGE)
+        self.check_page: Final = sql(
+            _CHECK_PAGE, event=paged, previous=bounds.bytes("p.event_hash", 32)
+        )
         self.destroyed_after: Final = sql(
             "SELECT max(version) FROM {s}secret_event WHERE generation = :generation"
             " AND stream = :stream AND event_type = 'secret.destroyed'"
@@ -362,12 +403,13 @@ class Statements:
             " FROM {s}secret_event WHERE generation = :generation GROUP BY stream) AS s"
         )
         self.broken_streams: Final = sql(
-            "SELECT stream, count(*), min(version), max(version)"
-            " FROM {s}secret_event WHERE generation = :generation GROUP BY stream"
-            " HAVING min(version) <> 1 OR max(version) <> count(*) ORDER BY stream LIMIT :limit"
+            f"SELECT {bounds.name('e.stream')}, count(*), min(version), max(version)"
+            " FROM {s}secret_event AS e WHERE generation = :generation GROUP BY e.stream"
+            " HAVING min(version) <> 1 OR max(version) <> count(*) ORDER BY e.stream LIMIT :limit"
         )
         self.event_hashes: Final = sql(
-            "SELECT position, event_hash FROM {s}secret_event WHERE generation = :generation"
+            f"SELECT position, {bounds.bytes('event_hash', 32)}"
+            " FROM {s}secret_event WHERE generation = :generation"
             " AND position > :after ORDER BY position LIMIT :limit"
         )
         # Deletion from the end, for purging alone; the triggers hold it to that.
@@ -377,6 +419,7 @@ class Statements:
         self.generations_of_events: Final = sql(
             "SELECT generation, count(*), min(position), max(position)"
             " FROM {s}secret_event GROUP BY generation ORDER BY generation"
+            f" LIMIT {MAX_GENERATIONS + 1}"
         )
 
         self.current_of_generation: Final = (
@@ -410,6 +453,9 @@ class Statements:
             " WHERE projection = :projection AND generation = :generation"
         )
 
+        line = bounds.columns(NODE_TEXTS, NODE_BYTES, _each(NODE_COLUMNS)).replace(
+            " readable,", f" {bounds.text('readable', NODE_READABLE)},"
+        )
         self.announce_node: Final = sql(
             f"INSERT INTO {{s}}ledger_node ({NODE_COLUMNS}) VALUES ({_NODE_VALUES})"
             f" ON CONFLICT (node_id) DO UPDATE SET {_NODE_RENEWED}"
@@ -430,7 +476,7 @@ class Statements:
             " OR (state = 'live' AND last_seen < :old)"
         )
         self.differing_nodes: Final = sql(
-            f"SELECT {NODE_COLUMNS} FROM {{s}}ledger_node WHERE state <> 'refused'"
+            f"SELECT {line} FROM {{s}}ledger_node WHERE state <> 'refused'"
             " AND key_fingerprint <> :active AND node_id <> :besides"
             " ORDER BY last_seen DESC LIMIT 100"
         )
@@ -439,5 +485,5 @@ class Statements:
             " AND last_seen + 3 * heartbeat >= :now LIMIT 2"
         )
         self.nodes: Final = sql(
-            f"SELECT {NODE_COLUMNS} FROM {{s}}ledger_node ORDER BY state, node, started_at"
+            f"SELECT {line} FROM {{s}}ledger_node ORDER BY state, last_seen DESC LIMIT :limit"
         )
