@@ -52,6 +52,7 @@ from ledger.store.translate import (
     DRIVER_ERRORS,
     closed,
     drivers_own,
+    not_committed,
     others_stored,
     takes_no_writes,
     translate,
@@ -205,11 +206,20 @@ class PostgresqlConnection:
         if self.mode in _BEGIN and not self._begun:
             self._begun = True
             await_only(self.raw.execute(_BEGIN[self.mode]))
+        elif self._begun and not (self.raw.is_in_transaction() or self.raw.is_closed()):
+            raise not_committed()  # else each statement from here on would be one
 
-    def commit(self) -> None:
-        """End the transaction, if there is one."""
-        if self._begun:
-            await_only(self.raw.execute("COMMIT"))
+    def commit(self) -> bool:
+        """End the transaction, if there is one; False if the server undid it instead.
+
+        After an error that nobody raised the server answers COMMIT with ROLLBACK, and after a
+        unit's own ROLLBACK with a warning.
+        """
+        if not self._begun:
+            return True
+        going_on = self.raw.is_in_transaction()
+        answer = await_only(self.raw.execute("COMMIT"))
+        return bool(going_on and answer == "COMMIT")
 
     def rollback(self) -> None:
         """Undo the transaction, if there is one and the connection still is."""
@@ -360,8 +370,9 @@ class PostgresqlDatabase:
             if self.on_connection is not None:
                 self.on_connection(connection)
             done = unit(connection)
-            connection.commit()
-            return done
+            if connection.commit():
+                return done
+            failure = not_committed()
         except _ERRORS as error:
             lost = connection.raw.is_closed()
             failure = translate(error, self.place, lost=lost)

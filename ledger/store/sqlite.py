@@ -48,7 +48,7 @@ from ledger.store.statements import (
     advancing,
     whole,
 )
-from ledger.store.translate import DRIVER_ERRORS, closed, others_stored, translate
+from ledger.store.translate import DRIVER_ERRORS, closed, not_committed, others_stored, translate
 
 __all__ = ["SqliteConnection", "SqliteDatabase"]
 
@@ -118,7 +118,12 @@ class SqliteConnection:
         rows, count = self._fetch(statement.sql, statement.named(parameters))
         return statement.read(rows, count)
 
+    def _check(self) -> None:
+        if self.mode != "statement" and not self.raw.in_transaction:
+            raise not_committed()  # else each statement from here on would be committed by itself
+
     def _fetch(self, sql: str, parameters: Mapping[str, Any]) -> tuple[list[Any], int]:
+        self._check()
         too_big = False
         try:
             cursor = self.raw.execute(sql, parameters)
@@ -145,6 +150,7 @@ class SqliteConnection:
             self.raw.text_factory = str
 
     def _execute_each(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> int:
+        self._check()
         # Many rows at once, where there are many: SQLite then works on all of them without
         # Python's lock, which it gives back and takes again for each statement.
         start = changed = 0
@@ -176,10 +182,15 @@ class SqliteConnection:
         elif mode == "snapshot":
             raw.execute("BEGIN")
 
-    def commit(self) -> None:
-        """End the transaction, if there is one."""
+    def commit(self) -> bool:
+        """End the transaction, if there is one; False if SQLite has undone it before.
+
+        Some errors undo a whole transaction, also if whoever gets them passes over them.
+        """
         if self.raw.in_transaction:
             self.raw.execute("COMMIT")
+            return True
+        return self.mode == "statement"
 
     def rollback(self) -> None:
         """Undo the transaction, if there is one."""
@@ -247,7 +258,8 @@ class SqliteDatabase:
                 connection.begin(mode, self._patience if wait is None else wait)
                 done = unit(connection)
                 committing = writing
-                connection.commit()
+                if not connection.commit():
+                    raise not_committed()
             except BaseException:
                 connection.rollback()
                 raise
@@ -310,6 +322,7 @@ class SqliteDatabase:
         return idle.pop() if idle else SqliteConnection(self._connect())
 
     def _give_back(self, connection: SqliteConnection, *, write: bool) -> None:
+        connection.mode = "statement"
         self._idle[write or self.in_memory].append(connection)
 
     def _connect(self) -> sqlite3.Connection:

@@ -20,6 +20,7 @@ __all__ = [
     "hinders_writes",
     "is_refusal",
     "is_transient",
+    "not_committed",
     "others_stored",
     "takes_no_writes",
     "translate",
@@ -46,6 +47,8 @@ _TIMEOUTS = {
     "57P05": ("the server ended the session", "idle_session_timeout"),
 }
 _ENDED = "08003"
+_UNDONE = "25P02"
+"""A statement came behind one that had failed."""
 _UNPREPARED_STATES = ("26000", "42P05")
 _UNDONE_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CONSTRAINT", "SQLITE_FULL")
 """What SQLite's COMMIT fails with before the commit's mark is whole in the -wal."""
@@ -82,6 +85,8 @@ def translate(
     if kind in _WRONG_HOST:
         kind = _WRONG_HOST[0]
 
+    if state == _UNDONE:
+        return not_committed()
     if name == "SQLITE_NOTADB":
         return NotALedger(
             f"{place} is not a SQLite database",
@@ -132,6 +137,16 @@ def closed(place: str) -> LedgerUnavailable:
 def others_stored() -> LedgerUnavailable:
     """What ends an append of which rows were dropped or added: a trigger may do that, or a rule."""
     return LedgerUnavailable("the database stored another number of events than it was given")
+
+
+def not_committed() -> LedgerUnavailable:
+    """What ends a unit whose transaction the database has undone before it was to be committed."""
+    return LedgerUnavailable(
+        "the database undid the transaction and committed nothing",
+        hint="a statement failed before, and its error was passed over: by a projection's `apply`,"
+        " say, which has to let a database's error through",
+        refused=True,
+    )
 
 
 def _sentence(kind: str, lost: bool) -> str:
