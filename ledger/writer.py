@@ -31,6 +31,8 @@ __all__ = ["Writer"]
 
 QUEUE: Final = 4096
 """Requests that may wait; a caller over that waits for room."""
+GRACE: Final = 5.0
+"""Seconds, beside the patience, that a batch may take when the ledger is closed."""
 BATCH_EVENTS: Final = 512
 BATCH_BYTES: Final = 16 * 1024 * 1024
 
@@ -98,6 +100,8 @@ class Writer:
         self._closed = False
         self._held_over: _Waiting | None = None
         self._warned = False
+        self._batches = 0
+        """How many have come to an end."""
         self._left: Head | None = None
         """The head row as the last batch left it."""
         self._trouble: tuple[LedgerError, float] | None = None
@@ -120,11 +124,17 @@ class Writer:
         return await outcome
 
     async def close(self) -> None:
-        """Write what is waiting, then stop."""
+        """Write what is waiting, then stop; also where a statement does not end."""
         self._closed = True
-        if self._task is not None and not self._task.done():
-            await self._queue.put(None)
-            await asyncio.wait([self._task])
+        task = self._task
+        if task is None or task.done():
+            return
+        await self._queue.put(None)
+        while not task.done():
+            batches = self._batches
+            await asyncio.wait([task], timeout=self._patience + GRACE)
+            if self._batches == batches:
+                task.cancel()
 
     async def _run(self) -> None:
         ending = False
@@ -134,6 +144,7 @@ class Writer:
                 ending = ending or ended
                 if batch:
                     await self._write_out(batch)
+                    self._batches += 1
         finally:  # a host that cancels every task of the loop; nobody may wait for ever
             left = [self._held_over] if self._held_over else []
             while not self._queue.empty():

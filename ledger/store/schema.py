@@ -18,6 +18,7 @@ from ledger.store.database import Database
 __all__ = [
     "FORMAT",
     "OUR_TABLES",
+    "OUR_VIEWS",
     "SCHEMA_VERSION",
     "apply",
     "check_version",
@@ -43,6 +44,8 @@ OUR_TABLES: Final = frozenset(
         "sys_secret",
     }
 )
+"""Views too."""
+OUR_VIEWS: Final = frozenset({"sys_secret"})
 
 
 @cache

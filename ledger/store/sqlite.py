@@ -32,6 +32,7 @@ from ledger.store.connection import Connection, Mode, Parameters, Rows, Statemen
 from ledger.store.database import Beside, Kept, LockedHead, Replica, Surroundings
 from ledger.store.home import Home
 from ledger.store.identifiers import quoted
+from ledger.store.schema import OUR_TABLES, OUR_VIEWS
 from ledger.store.sqlite_files import OpenFiles
 from ledger.store.sqlite_place import (
     check_names,
@@ -41,6 +42,7 @@ from ledger.store.sqlite_place import (
     names_warning,
 )
 from ledger.store.sqlite_race import wal_reset_race
+from ledger.store.sqlite_running import Job
 from ledger.store.sqlite_url import read_path
 from ledger.store.statements import (
     EVENT_COLUMNS,
@@ -73,6 +75,9 @@ _BOUNDS: Final = Bounds(
     "octet_length({})" if sqlite3.sqlite_version_info >= (3, 43) else "length(CAST({} AS BLOB))",
     "length({})",
 )
+GRACE: Final = 3.0
+"""Seconds in which what is under way may end by itself, when the database is closed."""
+
 _INSERT: Final = Statement(
     f"INSERT INTO secret_event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -108,6 +113,8 @@ class SqliteConnection:
         self.raw: Final = raw
         self.info: dict[Any, Any] = {}
         self.mode: Mode = "statement"
+        self.job = Job()
+        """What it is used for just now."""
         self._last_written: tuple[Mode, int] | None = None
 
     def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
@@ -153,6 +160,7 @@ class SqliteConnection:
         self._check()
         # Many rows at once, where there are many: SQLite then works on all of them without
         # Python's lock, which it gives back and takes again for each statement.
+        self.job.check()
         start = changed = 0
         many = statement.repeated(MANY, len(rows[0])) if len(rows) >= MANY else None
         while many and start + MANY <= len(rows):
@@ -218,6 +226,8 @@ class SqliteDatabase:
         self.home = Home(self.place)
         self._idle: dict[bool, list[SqliteConnection]] = {False: [], True: []}
         """Connections that nobody uses just now; those that write apart."""
+        self._jobs: set[Job] = set()
+        """What runs just now, and what waits for a thread."""
         self._watching: sqlite3.Connection | None = None
         self._closed = False
         # An in-memory database is one connection: its units queue on one thread.
@@ -243,10 +253,27 @@ class SqliteDatabase:
             raise closed(self.place)
         self.home.check()
         executor = self._writer if mode in _WRITES else self._readers
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(executor, self._run, unit, mode, wait)
+        job = Job()
+        self._jobs.add(job)
+        done = executor.submit(self._run, unit, mode, wait, job)
+        try:
+            return await asyncio.wrap_future(done)
+        except asyncio.CancelledError:
+            if done.cancelled():  # before it began
+                self._jobs.discard(job)
+            elif mode not in _WRITES:  # a write happens whole or not at all, whoever waits
+                job.give_up()
+            raise
 
-    def _run(self, unit: Callable[[Connection], T], mode: Mode, wait: float | None = None) -> T:
+    def _run(self, unit: Callable[[Connection], T], mode: Mode, wait: float | None, job: Job) -> T:
+        try:
+            return self._attempt(unit, mode, wait, job)
+        finally:
+            self._jobs.discard(job)
+
+    def _attempt(
+        self, unit: Callable[[Connection], T], mode: Mode, wait: float | None, job: Job
+    ) -> T:
         failure: LedgerError
         files, writing = self._files, mode in _WRITES
         committing = False
@@ -254,6 +281,8 @@ class SqliteDatabase:
             files.check(writing=writing)
         try:
             connection = self._borrow(write=writing)
+            connection.job = job
+            job.begin(connection.raw)
             try:
                 connection.begin(mode, self._patience if wait is None else wait)
                 done = unit(connection)
@@ -264,6 +293,7 @@ class SqliteDatabase:
                 connection.rollback()
                 raise
             finally:
+                job.end()
                 self._give_back(connection, write=writing)
             if files is not None and writing:
                 files.committed()
@@ -304,7 +334,13 @@ class SqliteDatabase:
             return
         self._closed = True
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writer, self._dispose)
+        disposing = loop.run_in_executor(self._writer, self._dispose)
+        await asyncio.wait([disposing], timeout=GRACE)
+        while not disposing.done():  # a statement that does not end, or a unit of many
+            for job in tuple(self._jobs):
+                job.give_up()
+            await asyncio.wait([disposing], timeout=0.05)
+        disposing.result()
         self._writer.shutdown(wait=False)
 
     def _dispose(self) -> None:
@@ -419,10 +455,13 @@ class SqliteDatabase:
     def tables(self, connection: Connection, schema: str | None = None) -> frozenset[str]:
         master = f"{quoted(schema)}.sqlite_master" if schema else "sqlite_master"
         rows = connection.exec_driver_sql(
-            f"SELECT name FROM {master} WHERE type IN ('table', 'view')"
+            f"SELECT name, type, sql FROM {master} WHERE type IN ('table', 'view')"
             " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
         )
-        return frozenset(name for (name,) in rows)
+        for name, kind, sql in rows:
+            if name in OUR_TABLES and name not in OUR_VIEWS and not _is_table(kind, sql):
+                raise _damaged_schema(self.place, f"{name} is no table")
+        return frozenset(name for name, _, _ in rows)
 
     def begin_creation(self, connection: Connection) -> None:
         """Nothing to do: a write transaction began IMMEDIATE, so it is alone."""
@@ -531,8 +570,14 @@ def _text_of(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def _damaged_schema(place: str) -> TamperedEvent:
+def _is_table(kind: object, sql: object) -> bool:
+    """Whether it holds rows: a view, or a module's table, may answer whatever it likes."""
+    return kind == "table" and not str(sql).upper().startswith("CREATE VIRTUAL")
+
+
+def _damaged_schema(place: str, what: str = "") -> TamperedEvent:
     return TamperedEvent(
-        f"{place}: the database's own schema is damaged; this is not a wrong key",
+        f"{place}: the database's own schema is damaged{what and ': '}{what}; this is not a wrong"
+        " key",
         hint="stop all writers, keep a copy of the files, and restore from a backup",
     )

@@ -154,6 +154,8 @@ def _sentence(kind: str, lost: bool) -> str:
         return f"the disk is full ({kind})"
     if kind.startswith("SQLITE_READONLY") or kind == _READ_ONLY:
         return f"the database is read-only ({kind})"
+    if kind.startswith("SQLITE_INTERRUPT"):
+        return f"the statement was ended, as nobody waits for it any more ({kind})"
     if kind.startswith("SQLITE_IOERR"):
         return f"reading or writing the files failed ({kind})"
     if kind.startswith("SQLITE_CANTOPEN"):
