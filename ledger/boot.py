@@ -20,12 +20,22 @@ from ledger.errors import (
     LedgerUnavailable,
     NotALedger,
     SchemaOutdated,
+    StaleKey,
     WrongLedger,
 )
 from ledger.findings import OpenLevel, VerifyReport
 from ledger.following import Follower, snapshot
 from ledger.format import tampered
-from ledger.gate import Standing, check_not_moved, check_pinned, check_state, judge, out_of_reach
+from ledger.gate import (
+    Standing,
+    check_not_moved,
+    check_pinned,
+    check_state,
+    has_moved,
+    judge,
+    moved_place,
+    out_of_reach,
+)
 from ledger.incremental import keep_proof, verify_to_open
 from ledger.keys import Keyring
 from ledger.log import log
@@ -60,6 +70,8 @@ class BootOptions:
     pinned: bytes | None
     beside_other_tables: bool = False
     announce: bool = True
+    read_moved: bool = False
+    """Whether a ledger that moved to another database may be opened, to be read only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +184,17 @@ async def _pass(
     """Steps 2 to 8. None where the ledger changed on the way: start over."""
     check_pinned(state.meta.ledger_id, options.pinned)
     control = check_state(state)
-    check_not_moved(state, read_only=options.read_only)
-    moved = state.in_use[0].state == "moved"
+    left = options.read_only and options.read_moved
     try:
-        standing = judge(control, keyring, moved=moved)
-    except KeyFingerprintMismatch:
-        await _check_control_not_replaced(database, control, keyring)
+        standing = judge(control, keyring, moved=has_moved(state))
+    except (KeyFingerprintMismatch, StaleKey) as error:
+        if isinstance(error, KeyFingerprintMismatch):
+            await _check_control_not_replaced(database, control, keyring)
+        if not left:  # it may have rotated since, where it is now
+            check_not_moved(state)
         raise
+    if standing.moved and standing.refusal is not None and not left:
+        raise standing.refusal
     head = state.in_use[0]
     settings, ahead = await database.run(
         lambda c: (database.check_settings(c), ahead_of_clock(c, database, head)), "statement"
@@ -202,6 +218,7 @@ async def _pass(
             race = [database.race]
     active = control.active.fingerprint
     warnings = [
+        *_of_move(standing),
         *settings,
         *ahead,
         *race,
@@ -250,6 +267,13 @@ async def _check_control_not_replaced(
 
 async def _several_write(database: Database, me: Identity) -> bool:
     return await database.run(lambda c: several_write(c, database, me), "statement")
+
+
+def _of_move(standing: Standing) -> list[str]:
+    if not standing.moved:
+        return []
+    place = moved_place(standing.control.events)
+    return [f"this ledger moved to {place}: what is read here is as it was then"]
 
 
 def _of_keys(standing: Standing, end: int) -> list[str]:

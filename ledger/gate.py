@@ -42,10 +42,14 @@ from ledger.state import Head, State
 __all__ = [
     "Standing",
     "check_last",
+    "check_not_moved",
     "check_pinned",
     "check_state",
+    "has_moved",
     "is_damaged",
     "judge",
+    "moved_error",
+    "moved_place",
     "out_of_reach",
 ]
 
@@ -161,23 +165,37 @@ def _head_in_use(state: State) -> Head:
     )
 
 
-def check_not_moved(state: State, *, read_only: bool) -> None:
-    """Raises LedgerMoved for a ledger that went to another database, unless it is only read."""
-    if state.in_use and state.in_use[0].state == "moved" and not read_only:
-        raise _moved(state.control)
+def has_moved(state: State) -> bool:
+    """Whether the head row says that the ledger went to another database."""
+    return bool(state.in_use) and state.in_use[0].state == "moved"
 
 
-def _moved(control: Sequence[Event]) -> LedgerMoved:
+def check_not_moved(state: State) -> None:
+    """Raises LedgerMoved for a ledger that says so, where no key in hand proves it: `judge`
+    gives a proven one as its refusal."""
+    if has_moved(state):
+        raise moved_error(
+            moved_place(state.control), " (as its rows say; no key in hand proves it)"
+        )
+
+
+def moved_error(place: str, proof: str = "") -> LedgerMoved:
+    """What a ledger that moved to `place` answers; `proof` qualifies how that is known."""
+    return LedgerMoved(
+        f"this ledger moved to {place}{proof}; what is here is as it was then, and may only be"
+        " read",
+        hint="point OS_SECRET_LEDGER_URL at the new database; where the move was interrupted, run"
+        " the same `secret-ledger migrate --to` again; to read what was left here, give --moved,"
+        " or in code open(…, read_only=True, read_moved=True)",
+        moved_to=place,
+    )
+
+
+def moved_place(control: Sequence[Event]) -> str:
     """Where to: as the sealed `generation.closed`, the last control event there is, says."""
     about = parse_metadata(control[-1].metadata).ledger.get("move") if control else None
     place = about.get("to") if isinstance(about, dict) else None
-    place = printable(place) if isinstance(place, str) else "another database"
-    return LedgerMoved(
-        f"this ledger moved to {place}; what is here may only be read",
-        hint="point OS_SECRET_LEDGER_URL at the new database, or open this one read-only; where"
-        " the move was interrupted, run the same `secret-ledger migrate --to` again",
-        moved_to=place,
-    )
+    return printable(place) if isinstance(place, str) else "another database"
 
 
 def judge(
@@ -198,7 +216,7 @@ def judge(
         refusal = error
     check_control_authority(control)
     if moved:
-        held, refusal = None, _moved(control.events)
+        held, refusal = None, moved_error(moved_place(control.events))
     return Standing(control, by_fingerprint, held, refusal, moved)
 
 

@@ -15,7 +15,7 @@ from ledger.creation import upgrade
 from ledger.errors import InvalidKey, LedgerError, LedgerUnavailable, NotALedger, WrongLedger
 from ledger.findings import OpenLevel, Tally, check_open_level
 from ledger.following import snapshot
-from ledger.gate import check_not_moved, check_pinned, check_state, judge
+from ledger.gate import check_pinned, check_state, has_moved, judge
 from ledger.key_sources import ledger_schema, parse_ledger_id, pinned_ledger_id
 from ledger.keys import KeyProvider, Keyring
 from ledger.nodes import HEARTBEAT, Identity
@@ -54,6 +54,7 @@ async def open_ledger(
     create: bool = True,
     verify: OpenLevel = "latest",
     read_only: bool = False,
+    read_moved: bool = False,
     ledger_id: str | bytes | None = None,
     schema: str | None = None,
     node: str | None = None,
@@ -77,6 +78,8 @@ async def open_ledger(
         sample of the rest, which is gone over once the ledger is open, with the outcome in
         `health`; "latest" where nothing is attested yet.
     read_only: announce and write nothing.
+    read_moved: with `read_only`, also open a ledger that has moved to another database. It reads
+        what was left here, as it was at the hand-over. Otherwise that is LedgerMoved.
     ledger_id: the ledger that this must be; no other is opened, and none is made. The
         setting OS_SECRET_LEDGER_ID does the same.
     schema: PostgreSQL's schema, default OS_SECRET_LEDGER_SCHEMA, else `secret_ledger`.
@@ -119,7 +122,7 @@ async def open_ledger(
     database = connect(where, schema=schema, read_only=read_only, patience=patience)
     try:
         identity = Identity.of(node, heartbeat)
-        options = BootOptions(create, verify, read_only, pinned)
+        options = BootOptions(create, verify, read_only, pinned, read_moved=read_moved)
         try:
             booted = await boot(database, keyring, identity, options)
         except LedgerError as refusal:
@@ -274,8 +277,9 @@ async def upgrade_schema(
             raise NotALedger(f"{database.place} holds no ledger")
         check_pinned(state.meta.ledger_id, pinned)
         control = check_state(state)
-        check_not_moved(state, read_only=False)
-        judge(control, keyring)
+        standing = judge(control, keyring, moved=has_moved(state))
+        if standing.moved and standing.refusal is not None:
+            raise standing.refusal
         applied = await upgrade(database)
         if applied:
             await _fold(database)

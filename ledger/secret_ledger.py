@@ -34,6 +34,7 @@ from ledger.errors import (
 )
 from ledger.findings import Level, OpenLevel, Tell, VerifyReport, report_of
 from ledger.following import Follower
+from ledger.gate import moved_place
 from ledger.generations import (
     GenerationInfo,
     PurgeReport,
@@ -147,6 +148,13 @@ class SecretLedger:
     def ledger_id(self) -> str:
         """The ledger's id: 32 hex digits, for OS_SECRET_LEDGER_ID."""
         return self._meta.ledger_id.hex()
+
+    @property
+    def moved_to(self) -> str | None:
+        """The database that the ledger has moved to, as this process has met it; None if it has
+        not. This process goes on reading here, and is not ready."""
+        standing = self._follower.standing
+        return moved_place(standing.control.events) if standing.moved else None
 
     @property
     def database(self) -> Database:
@@ -399,7 +407,8 @@ class SecretLedger:
         on it is written there alone, and here only read. That URL must be given to its nodes.
         The target is empty (PostgreSQL: `target_schema`, default this ledger's), or holds this
         same unfinished move; else NotALedger or WrongLedger. Interrupted after the hand-over,
-        it is finished by the same call on a ledger that is open, or that is opened `read_only`.
+        it is finished by the same call on a ledger that is open, or that is opened with
+        `read_only` and `read_moved`.
         """
         moving = None if target_url is None else Destination.of(target_url, target_schema)
         return self._migrate(moving, dry_run, actor, force_reason, on_progress)

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 
 from ledger.errors import MigrationInProgress, NotALedger, TamperedEvent
 from ledger.following import snapshot
-from ledger.gate import Standing, check_state
+from ledger.gate import Standing, check_not_moved, check_state, has_moved, moved_place
 from ledger.generations import GenerationInfo, list_generations
 from ledger.health import KeyStatus, key_status
 from ledger.key_sources import ledger_schema
@@ -43,6 +43,11 @@ class UnverifiedLedger:
     def ledger_id(self) -> str:
         """What the database says: 32 hex digits."""
         return self._state.meta.ledger_id.hex()
+
+    @property
+    def moved_to(self) -> str | None:
+        """The database that the ledger has moved to, as the rows said last; None if it has not."""
+        return moved_place(self._state.control) if has_moved(self._state) else None
 
     @property
     def database(self) -> Database:
@@ -87,16 +92,19 @@ class UnverifiedLedger:
         state = await snapshot(self._database)
         if state is None:
             raise NotALedger(f"{self._database.place} holds no ledger any more")
+        self._state = state
         return state
 
 
 @asynccontextmanager
 async def open_unverified(
-    url: str | URL | AsyncEngine, *, schema: str | None = None
+    url: str | URL | AsyncEngine, *, schema: str | None = None, read_moved: bool = False
 ) -> AsyncIterator[UnverifiedLedger]:
     """Open a ledger read-only and without a key.
 
-    Raises NotALedger, SchemaOutdated, SchemaTooNew, LedgerUnavailable.
+    read_moved: also one that says it has moved to another database.
+
+    Raises NotALedger, SchemaOutdated, SchemaTooNew, LedgerUnavailable, LedgerMoved.
     """
     where = url if is_engine(url) else address_of(url)
     del url  # a text may hold a password, and a traceback with locals shows this frame
@@ -105,6 +113,8 @@ async def open_unverified(
         state = await snapshot(database) if database.exists() else None
         if state is None:
             raise NotALedger(f"{database.place} holds no ledger", hint="check the database URL")
+        if not read_moved:
+            check_not_moved(state)
         yield UnverifiedLedger(database, state)
     finally:
         await close(database)

@@ -81,7 +81,7 @@ async def command(route: Route, *keys: Key, dies: int = 1000) -> MigrationReport
             with killed_before_commit(dies):
                 return await ledger.migrate(route.target)
     except LedgerMoved:
-        async with quiet(route.source, *keys, read_only=True) as ledger:
+        async with quiet(route.source, *keys, read_only=True, read_moved=True) as ledger:
             with killed_before_commit(dies):
                 return await ledger.migrate(route.target)
 

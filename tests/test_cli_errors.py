@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cli_damage import VERBS, assert_refused, attack, moved
-from cli_session import Cli
+from cli_damage import VERBS, WITHOUT_A_KEY, assert_refused, attack, moved
+from cli_session import OTHER_KEY, Cli
 
 from ledger import Health, SecretLedger
 from ledger.cli import secrets
@@ -35,11 +35,40 @@ def test_states_of_the_database_have_their_exit_codes(cli: Cli) -> None:
     assert cli("get", "a").code == 30
 
 
-def test_a_ledger_that_moved_is_exit_42_and_may_still_be_read(cli: Cli) -> None:
+_READING = (
+    ["get", "a"], ["list"], ["history", "a"], ["verify"], ["keys", "status"], ["keys", "history"],
+    ["keys", "census"], ["generations", "list"], ["nodes"], ["projections", "check"],
+)  # fmt: skip
+
+
+def test_every_verb_ends_with_42_where_the_ledger_has_moved_away(cli: Cli) -> None:
     moved(cli)
-    assert cli("put", "a", value=b"x").code == 42
-    assert cli("get", "a").raw == b"one"
-    assert cli("health").code == 41
+    for words in VERBS:
+        assert_refused(cli(*words), 42, words)
+    assert ["reason", cli("get", "a").remarks("error:")[0].replace("error:", "ledger_moved:")] in (
+        cli("health").rows
+    )
+
+
+def test_what_was_left_of_a_moved_ledger_is_read_where_that_is_asked_for(cli: Cli) -> None:
+    moved(cli)
+    assert cli("get", "a", "--moved").raw == b"one"
+    for words in _READING:
+        done = cli(*words, "--moved")
+        assert done.code == 0, words
+        assert len(done.remarks("warning: this ledger moved to another database")) == 1, words
+    assert cli("put", "a", "--moved").code == 2
+
+
+def test_a_moved_ledger_is_not_shown_without_a_key_either(cli: Cli) -> None:
+    moved(cli)
+    for key in (None, OTHER_KEY):
+        cli.hold(key)
+        for words in WITHOUT_A_KEY:
+            done = cli(*words)
+            assert (done.code, done.raw) == (42, b""), words
+            assert "no key in hand proves it" in done.err, words
+            assert cli(*words, "--moved").code == 0, words
 
 
 def test_errors_of_secrets_have_their_exit_codes(cli: Cli) -> None:

@@ -63,10 +63,10 @@ def test_a_ledger_moves_to_postgresql_by_a_setting_and_its_nodes_are_told(
     left = cli("put", "c", value=b"lost?")
     assert left.code == 42
     assert left.remarks("error:") == [
-        f"error: this ledger moved to {place}; what is here may only be read"
+        f"error: this ledger moved to {place}; what is here is as it was then, and may only be read"
     ]
     assert "OS_SECRET_LEDGER_URL" in left.remarks("hint:")[0]
-    assert cli("get", "c").raw == b"c"
+    assert (cli("get", "c").code, cli("get", "c", "--moved").raw) == (42, b"c")
     again = cli("migrate")
     assert (again.code, again.rows[0][0], again.rows[0][-1]) == (0, "nothing to do", place)
     assert cli("migrate", "--abandon").code == 42

@@ -256,6 +256,16 @@ async def test_damage_ends_it_with_its_exit_code(
         assert "error: " in watch.err
 
 
+async def test_a_ledger_that_moves_away_meanwhile_ends_it_with_the_new_place(
+    environ: dict[str, str], database_url: str
+) -> None:
+    async with building(database_url, KEY) as log, piped(environ, "0.05") as watch:
+        await watch.paragraph()
+        await log.move_away()
+        assert await watch.end() == 42
+        assert "error: this ledger moved to " in watch.err
+
+
 def test_a_terminal_that_can_t_move_its_cursor_gets_lines(sqlite_url: str) -> None:
     environ = {**environment(sqlite_url), "TERM": "dumb"}
     run(environ, "init")

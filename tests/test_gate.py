@@ -4,6 +4,7 @@ that a refusal writes nothing but its line among the nodes."""
 from __future__ import annotations
 
 import pytest
+from attacker import attacking
 from ledgers import NEW, OLD, STRANGER, THIRD, lines, opened, refused, rows
 from log_builder import building
 
@@ -17,8 +18,10 @@ from ledger import (
     MissingKey,
     SecretLedger,
     StaleKey,
+    TamperedEvent,
     WrongLedger,
 )
+from ledger.format import hash_of
 
 Levels = pytest.mark.parametrize("level", ["control", "latest", "full"])
 
@@ -181,12 +184,41 @@ async def test_an_unfinished_target_of_a_move_is_not_opened(
         pass  # the source goes on
 
 
-async def test_a_moved_ledger_is_only_read(database_url: str) -> None:
+async def test_a_move_that_no_key_in_hand_proves_is_said_to_be_unproven(database_url: str) -> None:
+    async with building(database_url, OLD) as log:
+        await log.move_away()
+    # Keys of a later time: the ledger may have rotated where it is now.
+    error = await refused(database_url, LedgerMoved, NEW, read_only=True)
+    assert "as its rows say; no key in hand proves it" in error.message
+    await refused(database_url, KeyFingerprintMismatch, NEW, read_only=True, read_moved=True)
+
+
+async def test_a_planted_move_is_damage_and_leads_nowhere(database_url: str) -> None:
+    async with building(database_url, OLD) as log:
+        await log.put("a", b"1")
+        event = await log.move_away()
+    ledger_id, sealed = log.ledger_id, bytes(16) + event.sealed[16:]
+    planted = event._replace(sealed=sealed)
+    async with attacking(database_url) as attacker:
+        await attacker.sql(
+            "UPDATE secret_event SET sealed = $1, event_hash = $2 WHERE position = $3",
+            sealed,
+            hash_of(ledger_id, planted),
+            event.position,
+        )
+    await refused(database_url, TamperedEvent, OLD)
+    await refused(database_url, TamperedEvent, OLD, read_only=True, read_moved=True)
+
+
+async def test_a_moved_ledger_is_read_where_that_is_asked_for(database_url: str) -> None:
     async with building(database_url, OLD) as log:
         await log.put("a", b"1")
         await log.move_away()
-    await refused(database_url, LedgerMoved, OLD)
-    async with opened(database_url, OLD, read_only=True, verify="full") as ledger:
+    for asked in ({}, {"read_only": True}, {"read_moved": True}):
+        error = await refused(database_url, LedgerMoved, OLD, **asked)
+        assert "no key in hand proves it" not in error.message
+    async with opened(database_url, OLD, read_only=True, read_moved=True, verify="full") as ledger:
+        assert any("moved to" in warning for warning in ledger.warnings)
         assert (await ledger.get("a")).value.reveal() == b"1"
         health = await ledger.health()
         assert not health.ready

@@ -110,7 +110,7 @@ async def test_what_was_left_says_where_the_ledger_is_and_is_only_read(route: Ro
         assert (await other.verify("full")).ok
     error = await refused(route.source, LedgerMoved, OLD)
     assert error.details["moved_to"] == address(route.target)
-    async with opened(route.source, OLD, read_only=True, verify="full") as ledger:
+    async with opened(route.source, OLD, read_only=True, read_moved=True, verify="full") as ledger:
         assert (await ledger.get("often")).value.reveal() == b"value 2"
         with pytest.raises(LedgerUnavailable, match="read-only"):
             await ledger.put("often", "lost?")

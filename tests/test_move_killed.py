@@ -96,7 +96,7 @@ async def test_after_the_hand_over_the_same_target_alone_is_gone_on_with(
     assert not await accepts_writes(route.source)
     assert not await accepts_writes(route.target)
     elsewhere = f"sqlite+aiosqlite:///{tmp_path}/elsewhere.db"
-    async with opened(route.source, OLD, read_only=True) as ledger:
+    async with opened(route.source, OLD, read_only=True, read_moved=True) as ledger:
         assert (await ledger.get("often")).value.reveal() == b"value 2"
         for dry_run in (True, False):
             with pytest.raises(WrongLedger) as caught:
@@ -135,7 +135,13 @@ async def test_a_process_that_is_killed_at_any_commit_leaves_one_ledger_to_write
         assert kills < 20
         moved = moved or await _has_moved(route.source)
         process = await start(
-            route.source, OLD, f"m{kills}", "attend", read_only=moved, heartbeat=3600
+            route.source,
+            OLD,
+            f"m{kills}",
+            "attend",
+            read_only=moved,
+            read_moved=moved,
+            heartbeat=3600,
         )
         await process.hear("opened")
         process.tell("die 2")

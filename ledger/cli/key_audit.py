@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import App, Parameter
 
 from ledger.cli.opening import look, opened
-from ledger.cli.options import DEFAULTS, Common, moment, register
+from ledger.cli.options import DEFAULTS, Common, Moved, moment, register
 from ledger.cli.output import Columns, Output, each, facts
 from ledger.cli.usage import UsageError
 from ledger.errors import UnknownKey
@@ -114,6 +114,7 @@ async def history(
         bool,
         Parameter(name="--csv", negative=(), show_default=False, help="CSV, with a header."),
     ] = False,
+    moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Each key of the ledger: since when it was what, by whom, and what it protects.
@@ -130,7 +131,7 @@ async def history(
         raise UsageError("--csv and --json exclude each other")
     when = None if at is None else moment(at)
     output = Output(common.json)
-    async with look(common, output) as seen:
+    async with look(common, output, read_moved=moved) as seen:
         ledger_id = seen.ledger.ledger_id
         nodes = await seen.ledger.nodes()
         records = await key_history(seen.ledger.database, bytes.fromhex(ledger_id), nodes)
@@ -158,7 +159,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writerows(rows)
 
 
-async def census(*, common: Common = DEFAULTS) -> None:
+async def census(*, moved: Moved = False, common: Common = DEFAULTS) -> None:
     """What lies under each key: the latest versions of secrets, and the whole history.
 
     Counted from the rows; nothing is opened. Fields in a pipe, by the first: `secrets` (key
@@ -167,7 +168,7 @@ async def census(*, common: Common = DEFAULTS) -> None:
     last position, bytes).
     """
     output = Output(common.json)
-    async with opened(common, output, read_only=True) as ledger:
+    async with opened(common, output, read_only=True, read_moved=moved) as ledger:
         found: Census = await ledger.census()
     if output.as_json:
         output.document(facts(found))

@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 
 from ledger.cli import key_audit, key_ends
 from ledger.cli.opening import look, opened
-from ledger.cli.options import DEFAULTS, Actor, Common, actor_of, examples, register
+from ledger.cli.options import DEFAULTS, Actor, Common, Moved, actor_of, examples, register
 from ledger.cli.output import Columns, Output, each, facts, visible
 from ledger.cli.verifying import FINDING, finding_lines, progress
 
@@ -114,6 +114,7 @@ async def status(
     warn_events: Annotated[
         int, Parameter(help="Warn where more events lie under it. Its bound is 2^32.")
     ] = 2**31,
+    moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Each key of the ledger: active, superseded, retired, lost or pending; whether it is held
@@ -127,7 +128,7 @@ async def status(
     from ledger.health import rotation_due
 
     output = Output(common.json)
-    async with look(common, output) as seen:
+    async with look(common, output, read_moved=moved) as seen:
         keys = await seen.ledger.key_status()
         await output.rows(
             "keys", _KEY, each(keys), ledger_id=seen.ledger.ledger_id, verified=seen.verified

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 
 from ledger.cli.asking import confirm
 from ledger.cli.opening import look, opened
-from ledger.cli.options import DEFAULTS, Actor, Common, Yes, actor_of, examples, register
+from ledger.cli.options import DEFAULTS, Actor, Common, Moved, Yes, actor_of, examples, register
 from ledger.cli.output import Columns, Output, each, facts
 from ledger.cli.usage import UsageError
 from ledger.cli.verifying import progress
@@ -110,8 +110,8 @@ async def migrate(
         _show_purge(output, "abandoned", dropped)
         return
 
-    async def run(*, read_only: bool) -> MigrationReport:
-        async with opened(common, output, read_only=read_only) as ledger:
+    async def run(*, read_only: bool, read_moved: bool = False) -> MigrationReport:
+        async with opened(common, output, read_only=read_only, read_moved=read_moved) as ledger:
             with progress(output, "migrate") as tell:
                 return await ledger.migrate(
                     target,
@@ -127,7 +127,8 @@ async def migrate(
     except LedgerMoved:
         if target is None:
             raise
-        done = await run(read_only=True)  # what was handed over before is finished over there
+        # What was handed over before is finished over there.
+        done = await run(read_only=True, read_moved=True)
     _show(output, done)
 
 
@@ -189,7 +190,7 @@ def _show(output: Output, done: MigrationReport) -> None:
         )
 
 
-async def list_(*, common: Common = DEFAULTS) -> None:
+async def list_(*, moved: Moved = False, common: Common = DEFAULTS) -> None:
     """Every generation there ever was: state, times, size, and the keys it needs.
 
     Needs no key; without one, it is marked unverified. Fields in a pipe: generation, state,
@@ -197,7 +198,7 @@ async def list_(*, common: Common = DEFAULTS) -> None:
     bytes, what lies under which key (JSON).
     """
     output = Output(common.json)
-    async with look(common, output) as seen:
+    async with look(common, output, read_moved=moved) as seen:
         await output.rows(
             "generations",
             _GENERATION,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, Parameter
 
 from ledger.cli.opening import Look, look
-from ledger.cli.options import DEFAULTS, Common, register
+from ledger.cli.options import DEFAULTS, Common, Moved, register
 from ledger.cli.output import Columns, Output, each, facts, text_of, visible
 from ledger.cli.rollout import Rollout, rollout
 from ledger.cli.usage import UsageError
@@ -57,6 +57,7 @@ async def nodes(
             help="Go on looking, every so many SECONDS (default 2), until Ctrl-C.",
         ),
     ] = None,
+    moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Who has the ledger open under which key, and which boots were refused.
@@ -73,9 +74,9 @@ async def nodes(
     """
     output = Output(common.json)
     every = _interval(watch)
-    async with look(common, output) as seen:
+    async with look(common, output, read_moved=moved) as seen:
         if every is not None:
-            await _watch(seen, output, every)
+            await _watch(seen, output, every, read_moved=moved)
         await output.rows(
             "nodes",
             _NODE,
@@ -97,11 +98,14 @@ def _interval(watch: Sequence[float] | None) -> float | None:
     return every
 
 
-async def _watch(seen: Look, output: Output, every: float) -> None:
+async def _watch(seen: Look, output: Output, every: float, *, read_moved: bool) -> None:
     from ledger.cli.watching import Lines, ended_in_order, watch
+    from ledger.gate import moved_error
 
     async def ask() -> Rollout:
         statuses = await seen.ledger.key_status()
+        if seen.ledger.moved_to is not None and not read_moved:
+            raise moved_error(seen.ledger.moved_to)
         known = await seen.ledger.nodes()
         return rollout(
             seen.ledger.ledger_id, datetime.now(UTC), statuses, known, verified=seen.verified

@@ -83,6 +83,7 @@ async def opened(
     output: Output,
     *,
     read_only: bool = False,
+    read_moved: bool = False,
     create: bool = False,
     keys: Keyring | None = None,
     verify: OpenLevel = "control",
@@ -97,6 +98,7 @@ async def opened(
         create=create,
         verify=verify,
         read_only=read_only,
+        read_moved=read_moved,
         schema=common.schema,
     ) as ledger:
         for warning in ledger.warnings:
@@ -112,7 +114,12 @@ async def opened(
 
 @asynccontextmanager
 async def look(
-    common: Common, output: Output, *, say: bool = True, verify: OpenLevel = "control"
+    common: Common,
+    output: Output,
+    *,
+    say: bool = True,
+    verify: OpenLevel = "control",
+    read_moved: bool = False,
 ) -> AsyncIterator[Look]:
     """The ledger to look at: without a key, or refused, as it lies there, and marked so
     (unless the verb says so itself).
@@ -124,7 +131,7 @@ async def look(
     async with AsyncExitStack() as stack:
         try:
             ledger = await stack.enter_async_context(
-                opened(common, output, read_only=True, verify=verify)
+                opened(common, output, read_only=True, verify=verify, read_moved=read_moved)
             )
         except (NoStableKey, *REFUSALS) as error:
             refusal = error
@@ -133,15 +140,17 @@ async def look(
             return
         if say:
             output.unverified(refusal)
-        yield Look(await stack.enter_async_context(_unverified(common)), refusal)
+        yield Look(await stack.enter_async_context(_unverified(common, read_moved)), refusal)
 
 
 @asynccontextmanager
-async def _unverified(common: Common) -> AsyncIterator[UnverifiedLedger]:
+async def _unverified(common: Common, read_moved: bool) -> AsyncIterator[UnverifiedLedger]:
     from ledger.gate import check_pinned
     from ledger.key_sources import pinned_ledger_id
     from ledger.unverified import open_unverified
 
-    async with open_unverified(database_url(common), schema=common.schema) as ledger:
+    async with open_unverified(
+        database_url(common), schema=common.schema, read_moved=read_moved
+    ) as ledger:
         check_pinned(bytes.fromhex(ledger.ledger_id), pinned_ledger_id(os.environ))
         yield ledger

@@ -18,6 +18,7 @@ __all__ = [
     "Actor",
     "Common",
     "Expect",
+    "Moved",
     "Name",
     "Yes",
     "actor_of",
@@ -35,6 +36,15 @@ Expect = Annotated[
 ]
 Yes = Annotated[
     bool, Parameter(negative=(), show_default=False, help="Don't ask again on the terminal.")
+]
+Moved = Annotated[
+    bool,
+    Parameter(
+        name="--moved",
+        negative=(),
+        show_default=False,
+        help="Read what is left of a ledger that moved to another database, as it was then.",
+    ),
 ]
 Actor = Annotated[
     str | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import App, Parameter
 
 from ledger.cli.opening import opened
-from ledger.cli.options import DEFAULTS, Common, examples, register
+from ledger.cli.options import DEFAULTS, Common, Moved, examples, register
 from ledger.cli.output import Columns, Output, facts
 from ledger.cli.usage import UsageError
 from ledger.cli.verifying import progress
@@ -50,7 +50,7 @@ def add_to(app: App) -> None:
     app.command(family)
 
 
-async def check(name: _Which = None, /, *, common: Common = DEFAULTS) -> None:
+async def check(name: _Which = None, /, *, moved: Moved = False, common: Common = DEFAULTS) -> None:
     """Hold each table against the log. Exit 12 where one is not what the log folds to.
 
     Fields in a pipe: projection, secret, column, expected, actual. Nothing is written.
@@ -58,7 +58,7 @@ async def check(name: _Which = None, /, *, common: Common = DEFAULTS) -> None:
     output = Output(common.json)
     chosen = _chosen(name)
     found: Counter[str] = Counter()
-    async with opened(common, output, read_only=True) as ledger:
+    async with opened(common, output, read_only=True, read_moved=moved) as ledger:
         await output.rows(
             "differences",
             _DIFFERENCE,

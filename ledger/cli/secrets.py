@@ -18,6 +18,7 @@ from ledger.cli.options import (
     Actor,
     Common,
     Expect,
+    Moved,
     Name,
     Yes,
     actor_of,
@@ -121,6 +122,7 @@ async def get(
         str | None,
         Parameter(name="--at", help="The one in force then: 2026-01-31T12:00:00Z (ISO 8601)."),
     ] = None,
+    moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Print a secret's value: its bytes as they are, with a line break on a terminal only.
@@ -133,7 +135,7 @@ async def get(
     if version is not None and at is not None:
         raise UsageError("--version and --at exclude each other", hint="give one of them")
     when = None if at is None else moment(at)
-    async with opened(common, output, read_only=True) as ledger:
+    async with opened(common, output, read_only=True, read_moved=moved) as ledger:
         found = await ledger.get(name, version=version, at=when)
     if not output.as_json:
         write_value(found.value)
@@ -153,6 +155,7 @@ async def list_(
     all_: Annotated[
         bool, Parameter(name="--all", negative=(), show_default=False, help="Deleted ones too.")
     ] = False,
+    moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
     """List secrets, without their values. Needs no key; without one, it is marked unverified.
@@ -161,7 +164,7 @@ async def list_(
     position.
     """
     output = Output(common.json)
-    async with look(common, output) as seen:
+    async with look(common, output, read_moved=moved) as seen:
         await output.rows(
             "secrets",
             _SECRET,
@@ -171,13 +174,13 @@ async def list_(
         )
 
 
-async def history(name: Name, /, *, common: Common = DEFAULTS) -> None:
+async def history(name: Name, /, *, moved: Moved = False, common: Common = DEFAULTS) -> None:
     """List the versions of a secret, oldest first: what, when, who, under which key.
 
     Needs no key; without one, it is marked unverified. Fields in a pipe: as for `list`.
     """
     output = Output(common.json)
-    async with look(common, output) as seen:
+    async with look(common, output, read_moved=moved) as seen:
         await output.rows(
             "versions",
             _VERSION,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from cyclopts import App, Parameter
 
 from ledger.cli.opening import opened
-from ledger.cli.options import DEFAULTS, Common, register
+from ledger.cli.options import DEFAULTS, Common, Moved, register
 from ledger.cli.output import Columns, Output, facts
 from ledger.errors import TamperedEvent
 
@@ -45,6 +45,7 @@ async def verify(
             " every event, chain and position, and sys_secret; control: only what the keys rest on."
         ),
     ] = "latest",
+    moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Prove that what is stored opens, chains and belongs; else name what does not.
@@ -57,7 +58,7 @@ async def verify(
     output = Output(common.json)
     damage: TamperedEvent | None = None
     try:
-        async with opened(common, output, read_only=True) as ledger:
+        async with opened(common, output, read_only=True, read_moved=moved) as ledger:
             with progress(output, f"verify {level}") as tell:
                 report = await ledger.verify(level, on_progress=tell)
     except TamperedEvent as error:
