@@ -114,6 +114,8 @@ class VerifyReport:
     seconds: float
     warnings: Sequence[str] = ()
     """What is no damage, and an operator should know of all the same."""
+    omitted_by_kind: Mapping[str, int] = field(default_factory=dict)
+    """How many of the omitted findings are of which kind; no entry for a kind without any."""
 
     @property
     def ok(self) -> bool:
@@ -122,42 +124,48 @@ class VerifyReport:
 
     def raise_if_not_ok(self) -> None:
         """Raises TamperedEvent for any damage; else MissingKey, its secrets counted and named."""
-        damaged = [f for f in self.findings if f.kind == "tampered"]
-        folded = [f for f in self.findings if f.kind == "projection"]
+        damaged, damages = self._of("tampered")
+        folded, differences = self._of("projection")
+        missing, unheld = self._of("missing_key")
         if folded and not damaged:
             raise TamperedEvent(
-                f"{len(folded) + self.omitted} values of a projection are not what the log folds"
+                f"{differences:,} values of a projection are not what the log folds"
                 f" to: {folded[0].reason}",
                 hint="the log is the truth; mend the table: `secret-ledger projections rebuild`,"
                 " or projections.rebuild for one of your own",
-                findings=len(folded) + self.omitted,
+                findings=differences,
             )
+        versions = "versions of secrets" if self.level == "full" else "secrets"
         if damaged:
             first = damaged[0]
+            beside = f"; {unheld:,} {versions} are under keys that are not held" if unheld else ""
             raise TamperedEvent(
-                f"{len(damaged) + self.omitted} damaged: {_place(first)}: {first.reason}",
+                f"{damages:,} damaged: {_place(first)}: {first.reason}{beside}",
                 hint="`secret-ledger verify --level full` lists every damaged row; restore them"
                 " from a backup, or `destroy` the secrets that can't be saved",
-                findings=len(damaged) + self.omitted,
+                findings=damages,
                 position=first.position,
                 stream=first.stream,
                 version=first.version,
                 expected_fingerprint=first.expected_fingerprint,
                 actual_fingerprint=first.actual_fingerprint,
             )
-        if self.findings:
-            names = sorted({f.stream or "?" for f in self.findings})
-            keys = sorted({f.key_id or "?" for f in self.findings})
+        if missing:
+            names = sorted({f.stream or "?" for f in missing})
+            keys = sorted({f.key_id or "?" for f in missing})
             shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-            count = f"{len(self.findings) + self.omitted} secrets are"
-            if self.level == "full":
-                count = f"{len(self.findings) + self.omitted} versions of secrets are"
             raise MissingKey(
-                f"{count} under {', '.join(keys)}, which is not in the keyring: {shown}",
+                f"{unheld:,} {versions} are under {', '.join(keys)}, which is not in the keyring:"
+                f" {shown}",
                 hint=f"add {', '.join(keys)} to OS_SECRET_PREVIOUS_KEYS",
                 key_ids=keys,
                 secrets=names[:100],
             )
+
+    def _of(self, kind: str) -> tuple[Sequence[Finding], int]:
+        """The findings of a kind that are kept, and how many there are in all."""
+        kept = [finding for finding in self.findings if finding.kind == kind]
+        return kept, len(kept) + self.omitted_by_kind.get(kind, 0)
 
 
 def report_of(level: OpenLevel, error: LedgerError) -> VerifyReport:
@@ -185,7 +193,7 @@ class Tally:
 
     findings: list[Finding] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
-    omitted: int = 0
+    omitted: Counter[str] = field(default_factory=Counter)
     by_key: Counter[str] = field(default_factory=Counter)
     events: int = 0
     heads: int = 0
@@ -197,7 +205,7 @@ class Tally:
         if self.kinds[finding.kind] <= MAX_FINDINGS:
             self.findings.append(finding)
         else:
-            self.omitted += 1
+            self.omitted[finding.kind] += 1
 
     def add_all(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
@@ -211,7 +219,8 @@ class Tally:
             heads=self.heads,
             by_key=dict(sorted(self.by_key.items())),
             findings=tuple(self.findings),
-            omitted=self.omitted,
+            omitted=self.omitted.total(),
             seconds=seconds,
             warnings=tuple(self.warnings),
+            omitted_by_kind=dict(sorted(self.omitted.items())),
         )

@@ -9,6 +9,7 @@ killed is run again.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -32,7 +33,13 @@ from ledger.format import check_hash
 from ledger.gate import Standing
 from ledger.secret import Secret
 from ledger.store.connection import Connection
-from ledger.store.reads import BULK, head_in_use, heads_page, streams_between
+from ledger.store.reads import (
+    BULK,
+    count_secrets,
+    head_in_use,
+    heads_page,
+    streams_between,
+)
 
 __all__ = ["RekeyReport", "rekey"]
 
@@ -49,6 +56,8 @@ class RekeyReport:
     """The active key, which the heads lie under now."""
     key_fingerprint: bytes
     rekeyed: int
+    """Heads that this run sealed under that key. A secret counts once, also if the key changed
+    meanwhile and it was sealed twice."""
     already: int
     """Heads that were under the active key without this done."""
     lost: int
@@ -86,6 +95,7 @@ class _Page:
     """The position at which the log ended then."""
     drafts: list[Draft] = field(default_factory=list)
     """What seals them again."""
+    heads: int = 0
     under: int = 0
     """How many lie under the active key."""
     lost: int = 0
@@ -96,7 +106,8 @@ class _Page:
 class _Pass:
     """What one pass over the heads found and did."""
 
-    rekeyed: int = 0
+    rekeyed: Counter[bytes] = field(default_factory=Counter)
+    """How many were sealed under which key: a rotation may come in between."""
     under: int = 0
     lost: int = 0
     skipped: Tally = field(default_factory=Tally)
@@ -116,7 +127,7 @@ async def rekey(
     that comes in between. Raises LedgerUnavailable, StaleKey.
     """
     began = time.monotonic()
-    before = 0
+    before: Counter[bytes] = Counter()
     while True:
         standing = await follower.follow()
         rekeyer = _Rekeyer(follower, projections, standing, actor, patience)
@@ -125,13 +136,15 @@ async def rekey(
         if _place(now) == _place(standing.control):
             break
         before += done.rekeyed
+    active = now.active.fingerprint
     return RekeyReport(
         key_id=now.active.id,
-        key_fingerprint=now.active.fingerprint,
-        rekeyed=before + done.rekeyed,
-        already=done.under - before,
+        key_fingerprint=active,
+        rekeyed=before[active] + done.rekeyed[active],
+        # Those that an earlier pass has sealed lie under it; some may be others' by now.
+        already=max(done.under - before[active], 0),
         lost=done.lost,
-        skipped=len(done.skipped.findings) + done.skipped.omitted,
+        skipped=done.skipped.kinds.total(),
         findings=tuple(done.skipped.findings),
         seconds=time.monotonic() - began,
     )
@@ -149,18 +162,25 @@ class _Rekeyer:
 
     async def run(self, on_progress: Tell | None) -> _Pass:
         done = _Pass()
+        heads = secrets = 0
+        if on_progress is not None:
+            database, generation = self.follower.database, self.standing.control.generation
+            secrets = await database.run(
+                lambda c: count_secrets(c, database, generation), "statement"
+            )
         async with aclosing(ahead(self._pages())) as pages:
             async for page in pages:
-                written = await self._write(page) if page.drafts else 0
-                done.rekeyed += written
+                sealed = await self._write(page) if page.drafts else Counter[bytes]()
+                written = sealed.total()
+                done.rekeyed += sealed
                 # Those that were written meanwhile lie under it too.
                 done.under += page.under + len(page.drafts) - written
                 done.lost += page.lost
                 for finding in page.findings:
                     done.skipped.add(finding)
+                heads += page.heads
                 if on_progress is not None:
-                    total = max(page.read_at, 1)
-                    on_progress(Progress(min(done.rekeyed + done.under, total), total))
+                    on_progress(Progress(heads, max(heads, secrets)))
         return done
 
     async def _pages(self) -> AsyncGenerator[_Page]:
@@ -188,6 +208,7 @@ class _Rekeyer:
             key = control.key(event.key_fingerprint)
             if event.stream == CONTROL_STREAM:
                 continue
+            page.heads += 1
             if key is control.active:
                 page.under += 1
             elif key is not None and key.lost is not None and control.may_be_under(event):
@@ -203,8 +224,9 @@ class _Rekeyer:
         control, keys = self.standing.control, self.standing.keys
         return Secret(read_event(control, keys, event, context=context))
 
-    async def _write(self, page: _Page) -> int:
-        """How many of a page's heads were sealed again: the others have moved on."""
+    async def _write(self, page: _Page) -> Counter[bytes]:
+        """How many of a page's heads were sealed again, under which key: the others have moved
+        on."""
         follower, database = self.follower, self.follower.database
         generation = self.standing.control.generation
 
@@ -233,7 +255,9 @@ class _Rekeyer:
             return enter(connection, database, locked, events, self.projections)
 
         done = await commit(follower, write, patience=self.patience)
-        return done.head.position - done.first.position + 1 if isinstance(done, Attempt) else 0
+        if not isinstance(done, Attempt):
+            return Counter()
+        return Counter({done.first.key_fingerprint: done.head.position - done.first.position + 1})
 
 
 def _place(control: Control) -> tuple[int, bytes]:

@@ -31,6 +31,7 @@ from ledger.store.reads import (
     DRAWN,
     PAGE,
     check_page,
+    count_secrets,
     heads_at,
     heads_of_generations,
     heads_page,
@@ -54,6 +55,10 @@ class Scan:
     read_ahead: bool = True
     """Whether the next page comes from the database while one is checked. Not where something
     else is to go on meanwhile: one interpreter does not do three things at once."""
+    before: int = 0
+    """Events of generations that were gone over before this one, and count as progress."""
+    whole: int = 0
+    """Events of all generations that are gone over, as far as their number is known."""
 
     @property
     def generation(self) -> int:
@@ -61,7 +66,8 @@ class Scan:
 
     def _tell(self, done: int, total: int) -> None:
         if self.on_progress is not None:
-            self.on_progress(Progress(done, total))
+            done, total = self.before + done, self.before + total
+            self.on_progress(Progress(done, max(done, total, self.whole)))
 
     async def count_rows(self) -> list[Finding]:
         """As many rows as the head row says by now, and each stream's versions are 1 to n.
@@ -124,10 +130,14 @@ class Scan:
 
     async def heads(self, head: Head) -> None:
         """Open the newest event of every secret."""
+        secrets = 0
+        if self.on_progress is not None:
+            count = partial(count_secrets, database=self.database, generation=self.generation)
+            secrets = await self.read(self.database, count, "statement")
         async with aclosing(ahead(self._head_rows())) as pages:
             async for page in pages:
                 await self._open_heads(page, head)
-                self._tell(self.tally.heads, head.position)
+                self._tell(self.tally.heads, secrets)
 
     async def _head_rows(self) -> AsyncGenerator[Sequence[Event]]:
         after: str | None = None
@@ -277,6 +287,7 @@ class Scan:
     async def other_generations(self, heads: Sequence[Head], meta: Meta) -> None:
         """Closed generations still chain; what no head row knows of is not ours."""
         states = {h.generation: h for h in heads}
+        gone_over = next((h.position for h in heads if h.generation == self.generation), 0)
 
         def unit(connection: Connection) -> list[tuple[int, int, int, int]]:
             sql = self.database.statements.generations_of_events
@@ -296,7 +307,8 @@ class Scan:
                     )
                 )
             elif head.state == "closed" and generation != self.generation:
-                await self._closed_generation(head, meta)
+                await self._closed_generation(head, meta, gone_over)
+                gone_over += head.position
         with_rows = {generation for generation, *_ in found}
         for head in heads:
             if head.state in ("closed", "moved") and head.generation not in with_rows:
@@ -308,7 +320,7 @@ class Scan:
                     )
                 )
 
-    async def _closed_generation(self, head: Head, meta: Meta) -> None:
+    async def _closed_generation(self, head: Head, meta: Meta, before: int) -> None:
         state = await self.read(
             self.database, lambda c: read_state(c, self.database, meta, head.generation), "snapshot"
         )
@@ -318,5 +330,13 @@ class Scan:
             self.tally.add(Finding("tampered", error.message, generation=head.generation))
             return
         rules = Rules(control, self.rules.keys, missing_keys_matter=False)
-        scan = Scan(self.database, rules, self.tally, self.on_progress, self.read)
+        scan = Scan(
+            self.database,
+            rules,
+            self.tally,
+            self.on_progress,
+            self.read,
+            before=before,
+            whole=self.whole,
+        )
         await scan.every_event(head)

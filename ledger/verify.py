@@ -87,6 +87,8 @@ async def verify_ledger(
     if level == "latest":
         tally.add_all(await _open_heads_and_count(scan, head))
     else:
+        closed = [h for h in state.heads if h.state == "closed" and h is not head]
+        scan.whole = sum(h.position for h in [head, *closed])
         tally.heads = await scan.every_event(head)
         tally.add_all(await scan.count_rows())
         await scan.other_generations(state.heads, meta)

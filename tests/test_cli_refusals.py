@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from cli_damage import VERBS, WITHOUT_A_KEY, assert_refused, attack, damage_head, rotated
 from cli_session import KEY, NEW_KEY, OTHER_KEY, Cli
+
+from ledger import Keyring, SecretLedger
 
 
 @pytest.fixture
@@ -69,6 +72,24 @@ def test_key_settings_that_are_wrong_in_themselves_stay_errors(cli: Cli, tmp_pat
     assert cli("list").remarks("hint:") == ['hint: chmod 600 "$OS_SECRET_KEY_FILE"']
     file.chmod(0o600)
     assert cli("get", "a").raw == b"one"
+
+
+def test_findings_that_are_left_out_are_counted_by_kind(cli: Cli) -> None:
+    async def fill() -> None:
+        async with SecretLedger.open(cli.url, Keyring.of(KEY)) as ledger:
+            await ledger.put_many({f"old/{n}": "x" for n in range(1005)})
+
+    asyncio.run(fill())
+    rotated(cli)
+    cli.hold(NEW_KEY, KEY)
+    cli("put", "b", value=b"new")
+    damage_head(cli, "b")
+    cli.hold(NEW_KEY)
+    found = cli("verify")
+    assert found.code == 12
+    assert found.rows[-1] == ["omitted", "missing_key", "6"]
+    assert found.remarks("error: 1 damaged: b version 1")
+    assert found.remarks("error:")[0].endswith("; 1,006 secrets are under keys that are not held")
 
 
 def test_damage_is_exit_12_names_the_row_and_hides_no_other_secret(cli: Cli) -> None:

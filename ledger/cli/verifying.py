@@ -52,8 +52,8 @@ async def verify(
 
     Fields in a pipe, by the first: `checked` (level, events, heads, seconds), `key` (id,
     events), `finding` (position, stream, version, kind, reason, expected and actual
-    fingerprint, key id, generation), `omitted` (how many more). Exit 12 where anything is
-    damaged, 13 where only keys are missing.
+    fingerprint, key id, generation), `omitted` (kind, how many more of it). Exit 12 where
+    anything is damaged, 13 where only keys are missing.
     """
     output = Output(common.json)
     damage: TamperedEvent | None = None
@@ -84,16 +84,16 @@ def _show(output: Output, report: VerifyReport) -> None:
         for key_id, events in report.by_key.items():
             output.line("key", key_id, events)
         finding_lines(output, report.findings)
-        if report.omitted:
-            output.line("omitted", report.omitted)
+        for kind, count in report.omitted_by_kind.items():
+            output.line("omitted", kind, count)
         return
     heads = f", {report.heads:,} secrets" if report.level != "control" else ""
     print(f"checked {report.events:,} events{heads} in {report.seconds:.2f} s ({report.level})")
     for key_id, events in report.by_key.items():
         print(f"  {events:>9,} under {key_id}")
     output.table(FINDING, report.findings)
-    if report.omitted:
-        print(f"and {report.omitted:,} more")
+    for kind, count in report.omitted_by_kind.items():
+        print(f"and {count:,} more of kind {kind}")
     if report.ok:
         print("nothing is wrong")
 
@@ -112,9 +112,13 @@ def progress(output: Output, what: str) -> Iterator[Callable[[Progress], None] |
         yield None
         return
     from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(file=sys.stderr), transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Bar(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task(what, total=None)
 
         def tell(made: Progress) -> None:

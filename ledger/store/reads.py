@@ -336,6 +336,13 @@ def _events(
     return [Event.of_row(values) for values in _bounded(connection, database, rows)]
 
 
+def count_secrets(connection: Connection, database: Database, generation: int) -> int:
+    """About how many secrets a generation has: what a progress bar is as long as."""
+    place = {"generation": generation}
+    counted = connection.execute(database.statements.count_first_versions, place).one()[0]
+    return max(int(counted) - 1, 0)  # the control stream is none
+
+
 def heads_page(
     connection: Connection,
     database: Database,

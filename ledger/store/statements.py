@@ -394,6 +394,10 @@ class Statements:
             "SELECT (SELECT min(position) FROM {s}secret_event WHERE generation = :generation),"
             " (SELECT max(position) FROM {s}secret_event WHERE generation = :generation)"
         )
+        # Each stream that is whole has one. For the length of a progress bar, no more.
+        self.count_first_versions: Final = sql(
+            "SELECT count(*) FROM {s}secret_event WHERE generation = :generation AND version = 1"
+        )
         # Counted by way of the index that every read of a secret takes; and how many streams
         # are not whole.
         self.count_by_stream: Final = sql(
