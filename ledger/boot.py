@@ -39,6 +39,7 @@ from ledger.gate import (
 from ledger.incremental import keep_proof, verify_to_open
 from ledger.keys import Keyring
 from ledger.log import log
+from ledger.node_proof import Judge
 from ledger.nodes import (
     Identity,
     NodeInfo,
@@ -292,8 +293,8 @@ async def _announce(
         locked = database.lock_head(connection, control.generation, control.epoch)
         if locked is None:
             return None
-        announce(connection, database, identity, held, locked.head)
-        return differing_nodes(connection, database, control.active.fingerprint)
+        announce(connection, database, identity, held, control, locked.head)
+        return differing_nodes(connection, database, Judge(control, standing.keys))
 
     return await database.run(unit, "write")
 

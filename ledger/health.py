@@ -15,6 +15,7 @@ from ledger.events import from_microseconds
 from ledger.following import Follower
 from ledger.gate import Standing, out_of_reach
 from ledger.key_record import KeyState, key_state
+from ledger.node_proof import Judge
 from ledger.nodes import Identity, difference, differing_nodes, several_write
 from ledger.state import Head
 from ledger.store.connection import Connection
@@ -58,7 +59,7 @@ class Health:
     warnings: Sequence[str]
     differing: Sequence[str]
     """Live nodes that announce another active key, and what becomes of them. No fault of this
-    one. Unauthenticated."""
+    one. A line that no key proves is marked so."""
     replica_lag_seconds: float | None = None
     """On a standby, how old what it shows may be; None on a primary, and on SQLite."""
     unwritable: Sequence[str] = ()
@@ -249,10 +250,11 @@ async def _race(follower: Follower, me: Identity) -> list[str]:
 async def _differing(follower: Follower, me: Identity) -> tuple[list[str], list[str]]:
     """The nodes that differ, and why they can't be told: no node needs the registry to work."""
     database = follower.database
-    active = follower.standing.control.active.fingerprint
+    standing = follower.standing
+    active, judge = standing.control.active.fingerprint, Judge(standing.control, standing.keys)
     try:
         nodes = await database.run(
-            lambda c: differing_nodes(c, database, active, besides=me.node_id), "statement"
+            lambda c: differing_nodes(c, database, judge, besides=me.node_id), "statement"
         )
     except LedgerError as error:
         return [], [f"nodes: {error.message}"]

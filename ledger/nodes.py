@@ -1,7 +1,9 @@
 """Who has the ledger open, and who was refused at its door.
 
-The registry lies in `ledger_node`, is written by the nodes themselves and sealed by nobody:
-it is shown to operators and warned about, and no decision on a key ever rests on it.
+The registry lies in `ledger_node`, and the nodes write it themselves. The line of a node that has
+the ledger open carries a proof with the key that it seals with (`ledger.node_proof`); the line of
+a refused boot carries none. All lines are shown to operators. Only a proven line of a live node
+holds up a rotation; that a line was deleted is not to be seen.
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Literal
 
 from ledger.authority import HeldKeys
+from ledger.control import Control
 from ledger.errors import LedgerError, TamperedEvent
 from ledger.events import from_microseconds
 from ledger.format import printable
 from ledger.keys import LedgerKey
+from ledger.node_proof import Announcement, Judge, ProofVerdict, prove
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
-from ledger.store.statements import NODE_COLUMNS
+from ledger.store.statements import NODE_COLUMNS, NODE_READABLE
 
 __all__ = [
     "HEARTBEAT",
@@ -61,7 +65,7 @@ class Identity:
 
     node: str
     """The name an operator knows it by: given to `open`, or the host's name."""
-    host: str = field(default_factory=socket.gethostname)
+    host: str = field(default_factory=lambda: printable(socket.gethostname())[:255])
     pid: int = field(default_factory=os.getpid)
     release: str = field(default_factory=_release)
     node_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -106,6 +110,8 @@ class NodeInfo:
     """Seconds between two of its heartbeats."""
     age: float
     """Seconds since its last heartbeat, or refused boot, by the database's clock."""
+    proof: ProofVerdict = "unknown"
+    """Whether a holder of a key wrote this line; `unknown` without the key that would tell."""
 
     def reads(self, key_fingerprint: bytes) -> bool:
         """Whether it says that it holds the key of this fingerprint."""
@@ -117,6 +123,7 @@ def announce(
     database: Database,
     me: Identity,
     held: HeldKeys,
+    control: Control,
     head: Head,
     reason: str = "",
 ) -> None:
@@ -129,11 +136,21 @@ def announce(
         "key_fingerprint": held.active.fingerprint,
         "pending_id": pending.id if pending else None,
         "pending_fingerprint": pending.fingerprint if pending else None,
-        "readable": json.dumps([[k.id, k.fingerprint.hex()] for k in held.by_fingerprint.values()]),
+        "readable": _readable(held),
         "position": head.position,
         "reason": reason,
     }
+    line = Announcement._make(values[column] for column in Announcement._fields)
+    values["proof"] = prove(control.ledger_id, control.epoch, line, held.active)
     connection.execute(database.statements.announce_node, values)
+
+
+def _readable(held: HeldKeys) -> str:
+    """The keys that a node can read, the current one first: as many as a line holds."""
+    keys = [[k.id, k.fingerprint.hex()] for k in held.by_fingerprint.values()]
+    while len(text := json.dumps(keys)) > NODE_READABLE:
+        keys.pop()
+    return text
 
 
 def _line(me: Identity, now: int) -> dict[str, Any]:
@@ -150,6 +167,7 @@ def _line(me: Identity, now: int) -> dict[str, Any]:
         "readable": "[]",
         "position": 0,
         "refusals": 0,
+        "proof": None,
         "started_at": now,
         "last_seen": now,
     }
@@ -182,25 +200,29 @@ def record_refusal(
 
 
 def list_nodes(
-    connection: Connection, database: Database, active_fingerprint: bytes | None
+    connection: Connection,
+    database: Database,
+    active_fingerprint: bytes | None,
+    judge: Judge | None = None,
 ) -> list[NodeInfo]:
     """The registry: live nodes first, then those that are gone, then those that were refused;
-    of each the newest, `MAX_SHOWN` lines at most. Unauthenticated."""
+    of each the newest, `MAX_SHOWN` lines at most. `judge` says which of them are proven."""
     now = database.clock(connection)
     try:
         rows = connection.execute(database.statements.nodes, {"limit": MAX_SHOWN})
     except TamperedEvent:  # a line that no node wrote: the registry tells nothing then
         return []
-    nodes = (_node(row, now, active_fingerprint) for row in rows)
+    nodes = (_node(row, now, active_fingerprint, judge) for row in rows)
     return sorted(nodes, key=lambda n: (_ORDER.index(n.state), n.node, n.started_at))
 
 
 def differing_nodes(
-    connection: Connection, database: Database, active_fingerprint: bytes, *, besides: str = ""
+    connection: Connection, database: Database, judge: Judge, *, besides: str = ""
 ) -> list[NodeInfo]:
-    """The live nodes that announce another active key than this one, but for the line
-    `besides`. Unauthenticated, and no more than a hundred: it is asked at each heartbeat."""
-    asked = {"active": active_fingerprint, "besides": besides}
+    """The live nodes that announce another key than the active one, but for the line `besides`;
+    no more than a hundred: it is asked at each heartbeat."""
+    active = judge.control.active.fingerprint
+    asked = {"active": active, "besides": besides}
     try:
         found = connection.execute(database.statements.differing_nodes, asked)
     except TamperedEvent:  # a line that no node wrote: the registry tells nothing then
@@ -208,7 +230,7 @@ def differing_nodes(
     if not found:  # as nearly always: one trip less
         return []
     now = database.clock(connection)
-    nodes = (_node(row, now, active_fingerprint) for row in found)
+    nodes = (_node(row, now, active, judge) for row in found)
     return sorted((n for n in nodes if n.differs), key=lambda n: (n.node, n.pid))
 
 
@@ -227,10 +249,11 @@ def difference(node: NodeInfo, active_fingerprint: bytes) -> str:
         else "it can't write until it has the active key"
     )
     where = f"node {node.node} (pid {node.pid} on {node.host})"
-    return f"{where} announces another active key, {node.key_id}: {end}"
+    doubt = {"unproven": "; no key proves this line", "stale": "; the line is stale"}
+    return f"{where} announces another active key, {node.key_id}: {end}{doubt.get(node.proof, '')}"
 
 
-def _node(columns: Sequence[Any], now: int, active: bytes | None) -> NodeInfo:
+def _node(columns: Sequence[Any], now: int, active: bytes | None, judge: Judge | None) -> NodeInfo:
     row = dict(zip(NODE_COLUMNS.split(", "), columns, strict=True))
 
     # Anybody may have written it, and it is printed: never a reason to fail.
@@ -253,6 +276,10 @@ def _node(columns: Sequence[Any], now: int, active: bytes | None) -> NodeInfo:
     fingerprint = raw("key_fingerprint")
     pending = row["pending_id"] is not None
     age = (now - number("last_seen")) / 1_000_000
+    proof: ProofVerdict = "unproven"
+    if state != "refused":
+        line = Announcement._make(row[column] for column in Announcement._fields)
+        proof = judge.verdict(line, row["proof"]) if judge else "unknown"
     return NodeInfo(
         node_id=text("node_id"),
         node=text("node"),
@@ -273,4 +300,5 @@ def _node(columns: Sequence[Any], now: int, active: bytes | None) -> NodeInfo:
         differs=state == "live" and active is not None and fingerprint != active,
         heartbeat=number("heartbeat") / 1_000_000,
         age=max(0.0, age),
+        proof=proof,
     )

@@ -15,6 +15,7 @@ import anyio
 from ledger.errors import LedgerError
 from ledger.following import Follower
 from ledger.log import log
+from ledger.node_proof import Judge
 from ledger.nodes import Identity, NodeInfo, announce, difference, differing_nodes, forget
 from ledger.state import Head
 from ledger.store.connection import Connection
@@ -81,9 +82,9 @@ class Presence:
             held = self._announced = standing.held or self._announced
             reason = standing.refusal.code if standing.refusal else ""
             if held is not None:
-                announce(connection, database, me, held, head, reason)
-            active = standing.control.active.fingerprint
-            return differing_nodes(connection, database, active, besides=me.node_id)
+                announce(connection, database, me, held, standing.control, head, reason)
+            judge = Judge(standing.control, standing.keys)
+            return differing_nodes(connection, database, judge, besides=me.node_id)
 
         met = await database.run(unit, "note")
         if isinstance(met, Head):  # the ledger has gone on: catch up, then announce that

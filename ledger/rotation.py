@@ -24,6 +24,7 @@ from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.keys import LedgerKey
 from ledger.log import log
+from ledger.node_proof import Judge
 from ledger.nodes import Identity, NodeInfo, list_nodes
 from ledger.store.connection import Connection
 from ledger.under_way import check_not_building
@@ -50,6 +51,9 @@ class Rotation:
     """How many secrets still have their latest event under another key, by key."""
     unready: Sequence[str]
     """Live nodes that can't read the key, where it was forced over them."""
+    unproven: Sequence[str] = ()
+    """Nodes that lack the key by lines that no key in hand proves, or that are stale. They held
+    nothing up: anybody with access to the database may have written those lines."""
 
 
 async def rotate(
@@ -64,11 +68,13 @@ async def rotate(
     """Make the keyring's current key the active one. Nothing is done where it is already.
 
     Raises NodeNotReady, naming the nodes, while a live node can't read the key, unless there
-    is a reason to go over them, which is recorded; KeyReused for a key that was active
+    is a reason to go over them, which is recorded. A line that is not proven, or stale, is named
+    and holds nothing up. Also raises KeyReused for a key that was active
     before; MigrationInProgress; StaleKey; KeyExhausted never: it is the way out of that.
     """
     database = follower.database
     unready: list[str] = []
+    unproven: list[str] = []
     await follower.follow()  # that a key is active is never said on old knowledge
 
     def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
@@ -80,7 +86,8 @@ async def rotate(
         if locked is None or held is None:
             return None
         check_not_building(connection, database, control)
-        unready[:] = _unready(list_nodes(connection, database, None), me, new)
+        nodes = list_nodes(connection, database, None, Judge(control, standing.keys))
+        unready[:], unproven[:] = _lacking(nodes, me, new)
         if unready and force_reason is None:
             raise _not_ready(unready, new)
         connection.execute(
@@ -111,6 +118,8 @@ async def rotate(
             actor=actor,
             reason=force_reason,
         )
+        for node in unproven:
+            log.warning("ledger_node_unproven", node=node, key_id=active.id)
     return Rotation(
         changed=changed,
         key_id=active.id,
@@ -127,6 +136,7 @@ async def rotate(
             if count.key_fingerprint != active.fingerprint
         ],
         unready=unready if changed else [],
+        unproven=unproven if changed else [],
     )
 
 
@@ -146,8 +156,9 @@ async def check_rotation(follower: Follower, me: Identity, *, force_reason: str 
     new = _successor(control, follower.keyring.current.for_ledger(control.ledger_id))
     if new is None or force_reason is not None:
         return
-    nodes = await database.run(lambda c: list_nodes(c, database, None), "statement")
-    unready = _unready(nodes, me, new)
+    judge = Judge(control, follower.standing.keys)
+    nodes = await database.run(lambda c: list_nodes(c, database, None, judge), "statement")
+    unready, _ = _lacking(nodes, me, new)
     if unready:
         raise _not_ready(unready, new)
 
@@ -168,15 +179,17 @@ def _successor(control: Control, current: LedgerKey) -> LedgerKey | None:
     )
 
 
-def _unready(nodes: Iterable[NodeInfo], me: Identity, new: LedgerKey) -> list[str]:
-    wanted = new.fingerprint.hex()
-    return [
-        f"{node.node} (pid {node.pid} on {node.host})"
-        for node in nodes
-        if node.state == "live"
-        and node.node_id != me.node_id
-        and wanted not in [fingerprint for _, fingerprint in node.readable]
-    ]
+def _lacking(
+    nodes: Iterable[NodeInfo], me: Identity, new: LedgerKey
+) -> tuple[list[str], list[str]]:
+    """The live nodes that can't read a key: by proven lines, and by others."""
+    proven: list[str] = []
+    others: list[str] = []
+    for node in nodes:
+        if node.state == "live" and node.node_id != me.node_id and not node.reads(new.fingerprint):
+            told = proven if node.proof == "proven" else others
+            told.append(f"{node.node} (pid {node.pid} on {node.host})")
+    return proven, others
 
 
 def _not_ready(unready: Sequence[str], new: LedgerKey) -> NodeNotReady:

@@ -52,6 +52,7 @@ from ledger.metadata import encode_metadata, parse_metadata
 from ledger.migration import MigrationReport, migrate, rehearse
 from ledger.moving import Destination, abandon_move, move
 from ledger.names import normalise_name
+from ledger.node_proof import Judge
 from ledger.nodes import Identity, NodeInfo, list_nodes
 from ledger.opening import init_ledger, open_ledger
 from ledger.presence import Presence
@@ -649,10 +650,14 @@ class SecretLedger:
     async def nodes(self) -> Sequence[NodeInfo]:
         """The nodes that have the ledger open, and the boots that were refused.
 
-        Unauthenticated: the lines are written by the nodes and sealed by nobody.
+        The nodes write these lines. `proof` says of each whether a holder of a key wrote it.
+        That a line is missing proves nothing.
         """
-        active = self._follower.standing.control.active.fingerprint
-        return await patiently(self._database, lambda c: list_nodes(c, self._database, active))
+        standing = self._follower.standing
+        active, judge = standing.control.active.fingerprint, Judge(standing.control, standing.keys)
+        return await patiently(
+            self._database, lambda c: list_nodes(c, self._database, active, judge)
+        )
 
     async def key_status(self) -> Sequence[KeyStatus]:
         """Each key of the ledger, in order of activation, and a pending one."""

@@ -170,7 +170,7 @@ async def test_refused_lines_are_kept_to_1000_and_the_newest_stay(database_url: 
         await log.execute(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)"  # noqa: S608
             f" INSERT INTO {{s}}ledger_node (node_id, node, {columns}, last_seen)"
-            f" SELECT 'n' || i, 'node ' || i, {columns}, last_seen - i * 1000000"
+            f" SELECT 'n' || i, 'node ' || i, {columns}, last_seen - (i * 1000000)"
             " FROM {s}ledger_node CROSS JOIN n"
         )
         await refused(database_url, KeyFingerprintMismatch, STRANGER, node="newest")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from ledgers import NEW, OLD, THIRD, opened
+from attacker import attacking
+from ledgers import NEW, OLD, STRANGER, THIRD, opened, refused
 from log_builder import building
 
 from ledger import (
     Key,
     KeyFingerprintMismatch,
     KeyReused,
+    Keyring,
     LedgerUnavailable,
     MigrationInProgress,
     NodeNotReady,
     StaleKey,
+    open_unverified,
 )
 from ledger.events import CONTROL_STREAM, EventType
 from ledger.metadata import parse_metadata
@@ -142,7 +145,7 @@ async def test_a_node_that_is_gone_or_closed_is_not_in_the_way(database_url: str
             pass
         async with opened(database_url, OLD, node="dead"):
             await log.execute(
-                "UPDATE {s}ledger_node SET last_seen = last_seen - 3 * heartbeat - 1000000"
+                "UPDATE {s}ledger_node SET last_seen = last_seen - (3 * heartbeat) - 1000000"
                 " WHERE node = 'dead'"
             )
             assert (await here.rotate()).changed
@@ -235,3 +238,92 @@ async def test_the_audit_says_how_many_secrets_lie_under_each_of_many_keys(
         await ledger.rekey()
         history = await ledger.key_history()
         assert [key.secrets for key in history] == [0] * 6 + [sum(expected.values())]
+
+
+async def test_a_planted_line_is_named_and_holds_no_rotation_up(database_url: str) -> None:
+    async with (
+        opened(database_url, OLD, node="honest") as honest,
+        opened(database_url, NEW, OLD, node="here") as here,
+    ):
+        async with attacking(database_url) as attacker:
+            columns = await attacker.columns("ledger_node")
+            copied = ", ".join("'planted' || node_id" if c == "node_id" else c for c in columns)
+            await attacker.sql(
+                f"INSERT INTO ledger_node SELECT {copied} FROM ledger_node"  # noqa: S608
+                " WHERE node = 'honest'"
+            )
+            await attacker.sql("UPDATE ledger_node SET node = 'planted' WHERE node_id LIKE 'pl%'")
+        assert {n.node: n.proof for n in await here.nodes()} == {
+            "honest": "proven", "here": "proven", "planted": "unproven",
+        }  # fmt: skip
+        with pytest.raises(NodeNotReady, match="1 live nodes") as caught:
+            await here.rotate()
+        assert "honest" in caught.value.message
+        await honest.reload_keys(Keyring.of(NEW, [OLD]))
+        done = await here.rotate()
+        assert done.changed
+        assert done.unready == []
+        (named,) = done.unproven
+        assert named.startswith("planted (pid ")
+
+
+@pytest.mark.parametrize(
+    "edit", ["readable = '[]'", "proof = NULL", "pid = pid + 1", "last_seen = last_seen + 1"]
+)
+async def test_a_line_that_somebody_edited_holds_no_rotation_up_and_is_renewed(
+    database_url: str, edit: str
+) -> None:
+    async with (
+        opened(database_url, OLD, node="other") as other,
+        opened(database_url, NEW, OLD, node="ready") as ready,
+        opened(database_url, NEW, OLD, node="here") as here,
+    ):
+        async with attacking(database_url) as attacker:
+            await attacker.sql(f"UPDATE ledger_node SET {edit} WHERE node <> 'here'")  # noqa: S608
+        proofs = {n.node: n.proof for n in await here.nodes()}
+        assert proofs == {"ready": "unproven", "other": "unproven", "here": "proven"}
+        await other._announce()
+        await ready._announce()
+        assert {n.proof for n in await here.nodes()} == {"proven"}
+        with pytest.raises(NodeNotReady, match="1 live nodes can't read key k-new"):
+            await here.rotate()
+
+
+async def test_a_line_that_was_deleted_holds_nothing_up_which_is_a_stated_limit(
+    database_url: str,
+) -> None:
+    async with (
+        opened(database_url, OLD, node="other"),
+        opened(database_url, NEW, OLD, node="here") as here,
+    ):
+        async with attacking(database_url) as attacker:
+            await attacker.sql("DELETE FROM ledger_node WHERE node = 'other'")
+        assert (await here.rotate()).changed
+
+
+async def test_the_line_of_a_node_that_follows_a_rotation_stays_proven(database_url: str) -> None:
+    async with (
+        opened(database_url, OLD, node="fenced") as fenced,
+        opened(database_url, NEW, OLD, node="follows") as follows,
+        opened(database_url, NEW, OLD, node="here") as here,
+    ):
+        await here.rotate(force_reason="the fenced one is being replaced")
+        assert {n.proof for n in await here.nodes()} == {"proven"}
+        await follows._announce()
+        await fenced._announce()
+        found = {n.node: (n.proof, n.key_id, n.reason) for n in await here.nodes()}
+        assert found == {
+            "follows": ("proven", "k-new", ""),
+            "fenced": ("proven", "k-old", "stale_key"),
+            "here": ("proven", "k-new", ""),
+        }
+        assert {n.proof for n in await fenced.nodes()} == {"proven", "unknown"}
+    async with open_unverified(database_url) as look:
+        assert {n.proof for n in await look.nodes()} <= {"unknown"}
+
+
+async def test_the_line_of_a_refused_boot_proves_nothing(database_url: str) -> None:
+    async with opened(database_url, OLD, node="here") as here:
+        await refused(database_url, KeyFingerprintMismatch, STRANGER, node="stranger")
+        found = {n.node: (n.state, n.proof) for n in await here.nodes()}
+        assert found == {"here": ("live", "proven"), "stranger": ("refused", "unproven")}

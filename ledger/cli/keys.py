@@ -167,11 +167,15 @@ async def rotate(
         output.line("rotated" if done.changed else "active", *(known[name] for name in columns))
         for count in known["behind"]:
             output.line("behind", *count.values())
+        for node in done.unproven:
+            output.line("unproven", node)
         return
     word = "rotated: new events use" if done.changed else "nothing to rotate: new events use"
     print(f"{word} {done.key_id} ({known['key_fingerprint'][:16]}…), from position {done.position}")
     for node in done.unready:
         print(f"  fenced until it has the key: {visible(node)}")
+    for node in done.unproven:
+        print(f"  lacks the key, by a line that nothing proves: {visible(node)}")
     for count in done.behind:
         print(
             f"  {count.secrets:,} secrets still have their latest event under {count.key_id}:"

@@ -23,11 +23,11 @@ _NODE: Final = Columns(
     all=(
         "state", "node", "host", "pid", "release", "key_id", "key_fingerprint", "pending_id",
         "pending_fingerprint", "position", "refusals", "reason", "started_at", "last_seen",
-        "differs", "heartbeat", "age",
+        "differs", "heartbeat", "age", "proof",
     ),
     shown=(
         "state", "node", "pid", "key_id", "key_fingerprint", "pending_id", "position", "age",
-        "refusals", "reason", "differs",
+        "refusals", "reason", "differs", "proof",
     ),
 )  # fmt: skip
 _LABELS: Final = {"reasons": "reason", "warnings": "warning", "differing": "differs"}
@@ -62,10 +62,11 @@ async def nodes(
 ) -> None:
     """Who has the ledger open under which key, and which boots were refused.
 
-    Nodes write these lines themselves, and nothing seals them. Needs no key. Fields in a
-    pipe: state, node, host, pid, release, key id, fingerprint, pending key id and
-    fingerprint, position, refusals, reason, start, last seen, differs, seconds between
-    heartbeats, seconds since the last one.
+    Nodes write these lines themselves. With a key, `proof` says of each line: proven (a holder
+    of a key wrote it), stale, unproven, or unknown; a refused boot proves nothing. That a line
+    is missing proves nothing either. Needs no key. Fields in a pipe: state, node, host, pid,
+    release, key id, fingerprint, pending key id and fingerprint, position, refusals, reason,
+    start, last seen, differs, seconds between heartbeats, seconds since the last one, proof.
 
     --watch follows a rollout: also, how many live nodes can read the active key and a pending
     one. In a pipe, a snapshot whenever something has changed but positions and times: with

@@ -1,6 +1,6 @@
 """How far a key has got in a fleet: which live nodes can read it. Pure.
 
-The nodes say so themselves, and nothing seals it: it is shown, and decides nothing.
+The nodes say so themselves. A line that no key proves does not count.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def rollout(
     verified: bool,
 ) -> Rollout:
     """The fleet, from what the ledger says of its keys and the nodes of themselves."""
-    live = [node for node in nodes if node.state == "live"]
+    live = [n for n in nodes if n.state == "live" and n.proof not in ("unproven", "stale")]
     known = {status.key_fingerprint for status in statuses if status.state != "pending"}
     keys = [_reach(s.state, s.key_id, s.key_fingerprint, live) for s in statuses
             if s.state == "active"]  # fmt: skip

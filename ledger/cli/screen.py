@@ -116,7 +116,8 @@ def _remark(node: NodeInfo, keys: Sequence[Reach]) -> str:
     if node.state == "gone":
         return ""
     active, *pending = keys
-    said = [node.reason] if node.reason else []
+    said: list[str] = [node.proof] if node.proof in ("unproven", "stale") else []
+    said += [node.reason] if node.reason else []
     if node.differs:
         follows = node.reads(active.key_fingerprint)
         said.append("about to follow" if follows else f"lacks {active.key_id}")

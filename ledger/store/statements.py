@@ -43,7 +43,8 @@ ATTESTATION_COLUMNS: Final = (
 )
 NODE_COLUMNS: Final = (
     "node_id, node, host, pid, release, state, key_id, key_fingerprint, pending_id,"
-    " pending_fingerprint, readable, position, reason, refusals, heartbeat, started_at, last_seen"
+    " pending_fingerprint, readable, position, reason, refusals, heartbeat, started_at, last_seen,"
+    " proof"
 )
 
 
@@ -59,8 +60,8 @@ _NODE_VALUES: Final = _named(NODE_COLUMNS)
 _NODE_RENEWED: Final = ", ".join(
     f"{column} = excluded.{column}"
     for column in (
-        "key_id", "key_fingerprint", "pending_id", "pending_fingerprint", "readable",
-        "position", "reason", "heartbeat", "last_seen",
+        "node", "host", "pid", "release", "key_id", "key_fingerprint", "pending_id",
+        "pending_fingerprint", "readable", "position", "reason", "heartbeat", "last_seen", "proof",
     )
 )  # fmt: skip
 DRAWN_NAMES: Final = tuple(f"p{n}" for n in range(50))
@@ -74,7 +75,7 @@ NODE_TEXTS: Final = {
 """Bytes of what a node's line holds."""
 NODE_READABLE: Final = 8 * 1024
 """Bytes of the list of keys that a node can read."""
-NODE_BYTES: Final = {"key_fingerprint": 32, "pending_fingerprint": 32}
+NODE_BYTES: Final = {"key_fingerprint": 32, "pending_fingerprint": 32, "proof": 64}
 ATTESTED_TEXTS: Final = {"level": 64, "release": 255, "key_id": 64}
 ATTESTED_BYTES: Final = {
     "event_hash": 32, "control_hash": 32, "head_keys": 2**16, "key_fingerprint": 32, "mac": 32,

@@ -12,3 +12,7 @@ CREATE TABLE {s}ledger_wrap (
 
 -- Ciphertexts do not compress.
 ALTER TABLE {s}ledger_wrap ALTER COLUMN wrapped SET STORAGE EXTERNAL;
+
+-- What proves that a holder of a key wrote a node's line (ledger.node_proof). NULL for a refused
+-- boot, which proves nothing.
+ALTER TABLE {s}ledger_node ADD COLUMN proof bytea;

@@ -9,3 +9,7 @@ CREATE TABLE ledger_wrap (
     wrapped         BLOB NOT NULL CHECK (length(wrapped) >= 1 AND length(wrapped) <= 8192),
     PRIMARY KEY (key_fingerprint, wrap_hash)
 ) STRICT;
+
+-- What proves that a holder of a key wrote a node's line (ledger.node_proof). NULL for a refused
+-- boot, which proves nothing.
+ALTER TABLE ledger_node ADD COLUMN proof BLOB;
