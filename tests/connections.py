@@ -34,10 +34,10 @@ def around(method: str, wrapper: Callable[..., Any]) -> Iterator[None]:
 def before_commits(act: Callable[[Connection], object]) -> Iterator[None]:
     """Call `act` before each commit of a writing transaction."""
 
-    def commit(original: Any, connection: Any) -> None:
+    def commit(original: Any, connection: Any) -> Any:
         if connection.mode == "write":
             act(connection)
-        original(connection)
+        return original(connection)
 
     with around("commit", commit):
         yield
