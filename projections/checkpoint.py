@@ -1,4 +1,4 @@
-"""How far a projection has got: one row for each projection and generation.
+"""How far a projection has got: one number for each projection and generation.
 
 Whoever writes a projection's rows first moves its checkpoint by compare-and-set, or locks
 it: the row is the lock that makes one writer at a time of many processes.
@@ -63,14 +63,14 @@ def read(
     connection: Connection, database: Database, projection: str, generation: int
 ) -> int | None:
     """The position up to which the rows are folded; None where there is no checkpoint."""
-    return _position(connection, database.statements.checkpoint, projection, generation)
+    how = database.statements.checkpoints(projection)
+    return _position(connection, how.read, how.place, projection, generation)
 
 
 def begin(connection: Connection, database: Database, projection: str, generation: int) -> None:
     """Make the checkpoint, before the first position, unless there is one."""
-    connection.execute(
-        database.statements.insert_checkpoint, {**_key(projection, generation), "position": 0}
-    )
+    begin = database.statements.checkpoints(projection).begin
+    connection.execute(begin, {**_key(projection, generation), "position": 0})
 
 
 def advance(
@@ -83,7 +83,7 @@ def advance(
 ) -> bool:
     """Move the checkpoint from `before` to `after` and lock it; False where it is elsewhere."""
     moved = connection.execute(
-        database.statements.advance_checkpoint,
+        database.statements.checkpoints(projection).advance,
         {**_key(projection, generation), "before": before, "position": after},
     )
     return moved.rowcount == 1
@@ -93,16 +93,18 @@ def lock(
     connection: Connection, database: Database, projection: str, generation: int
 ) -> int | None:
     """Lock the checkpoint where it is, until commit."""
-    return _position(connection, database.statements.lock_checkpoint, projection, generation)
+    how = database.statements.checkpoints(projection)
+    return _position(connection, how.lock, how.place, projection, generation)
 
 
 def forget(connection: Connection, database: Database, projection: str, generation: int) -> None:
     """Drop the checkpoint of a generation that is no more."""
-    connection.execute(database.statements.forget_checkpoint, _key(projection, generation))
+    forget = database.statements.checkpoints(projection).forget
+    connection.execute(forget, _key(projection, generation))
 
 
 def _position(
-    connection: Connection, statement: Statement, projection: str, generation: int
+    connection: Connection, statement: Statement, place: str, projection: str, generation: int
 ) -> int | None:
     found = [row[0] for row in connection.execute(statement, _key(projection, generation))]
     if not found:
@@ -110,7 +112,7 @@ def _position(
     if len(found) > 1 or not isinstance(found[0], int):
         raise TamperedEvent(
             f"the checkpoint of projection {projection} is not one whole number",
-            hint="delete its rows from projection_checkpoint, then rebuild the projection",
+            hint=f"take it out of {place}, then rebuild the projection",
         )
     return found[0]
 

@@ -185,7 +185,8 @@ async def catch_up(
             raise LedgerUnavailable(
                 f"the checkpoint of projection {projection.name} does not move: the database"
                 " takes the statement and changes nothing",
-                hint="look for triggers, rules and policies on projection_checkpoint",
+                hint="look for triggers, rules and policies on "
+                + database.statements.checkpoints(projection.name).place.partition(".")[0],
             )
         if on_progress is not None:
             on_progress(Progress(here.end - here.lag, here.end))

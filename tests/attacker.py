@@ -117,9 +117,10 @@ class SqliteAttacker:
         return self._connection.execute(_PLACE.sub(r":p\1", statement), named).fetchall()
 
     async def insert_rows(self, table: str, rows: Sequence[Sequence[object]]) -> None:
+        columns = await self.columns(table)
         for row in rows:
-            marks = ", ".join("?" * len(row))
-            self._connection.execute(f"INSERT INTO {table} VALUES ({marks})", tuple(row))
+            names, marks = ", ".join(columns[: len(row)]), ", ".join("?" * len(row))
+            self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row))
 
     async def columns(self, table: str) -> list[str]:
         return [row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")]

@@ -89,7 +89,7 @@ async def test_a_planted_head_row_keeps_nobody_from_migrating(
     async with opened(database_url, OLD) as ledger:
         await ledger.put("a", "1")
         async with attacking(database_url) as attacker:
-            await attacker.sql(f"INSERT INTO ledger_head VALUES ({number}, 0, 0, 1, '{state}')")  # noqa: S608  # ours
+            await attacker.insert_rows("ledger_head", [(number, 0, 0, 1, state)])
         await ledger.rotate(NEW)
         assert (await ledger.migrate()).generation == 1
         assert (await ledger.get("a")).value.reveal() == b"1"
@@ -101,7 +101,7 @@ async def test_a_planted_head_row_of_what_is_being_built_is_thrown_away_and_not_
     async with opened(database_url, OLD) as ledger:
         await ledger.put("a", "1")
         async with attacking(database_url) as attacker:
-            await attacker.sql(f"INSERT INTO ledger_head VALUES ({HIGHEST}, 0, 0, 1, 'building')")  # noqa: S608  # ours
+            await attacker.insert_rows("ledger_head", [(HIGHEST, 0, 0, 1, "building")])
         for refused in (ledger.migrate, lambda: ledger.rotate(NEW)):
             with pytest.raises(TamperedEvent, match="the next one is 1") as caught:
                 await refused()
@@ -125,7 +125,7 @@ async def test_a_closed_head_row_above_the_one_in_use_is_refused_at_boot(databas
     async with opened(database_url, OLD) as ledger:
         await ledger.put("a", "1")
     async with attacking(database_url) as attacker:
-        await attacker.sql("INSERT INTO ledger_head VALUES (1, 0, 0, 1, 'closed')")
+        await attacker.insert_rows("ledger_head", [(1, 0, 0, 1, "closed")])
     with pytest.raises(TamperedEvent, match="generation 1, which comes later"):
         async with opened(database_url, OLD):
             pass

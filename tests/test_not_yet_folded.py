@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from checkpoints import spelt
 from cli_session import KEY, NEW_KEY, Cli
 from ledgers import NEW, OLD, opened, refused
 from log_builder import building
@@ -108,7 +109,8 @@ async def test_a_row_that_is_wrong_is_found_also_where_the_table_is_said_to_be_b
             await ledger.put("a", "1")
             await ledger.put("b", "1")
         await log.execute("UPDATE {s}secret_current SET state = 'deleted' WHERE name = 'a'")
-        await log.execute("UPDATE {s}projection_checkpoint SET position = position - 1")
+        back = "UPDATE {checkpoints} SET {checkpoint} = {checkpoint} - 1"
+        await log.execute(spelt(log.database, back))
     error = await refused(database_url, TamperedEvent, OLD, verify="full", read_only=True)
     assert "sys_secret: a: state is 'deleted', not 'live'" in error.message
     async with opened(database_url, OLD, read_only=True) as ledger:

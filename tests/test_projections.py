@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from attacker import attacking
+from checkpoints import spelt
 from commits import before_commit
 from connections import each_statement
 from held_commit import watching_waiters
@@ -51,6 +52,7 @@ from ledger.events import to_microseconds
 from ledger.metadata import encode_metadata
 from ledger.state import Head
 from ledger.store.database import Database, connect
+from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS
 from projections import (
     Difference,
     Inline,
@@ -113,7 +115,7 @@ async def rows(
 
 async def edit(database: Database, statement: str, **parameters: object) -> None:
     """What an administrator's hand may do to a table of ours."""
-    sql = text(statement.replace("{s}", database.statements.prefix))
+    sql = text(spelt(database, statement).replace("{s}", database.statements.prefix))
     await database.run(lambda c: c.execute(sql, parameters), "write")
 
 
@@ -223,10 +225,10 @@ DAMAGE = {
     "a row for the control stream": "UPDATE {s}secret_current SET name = '$ledger'"
     " WHERE name = 'a/04'",
     "an empty table": "DELETE FROM {s}secret_current",
-    "a checkpoint set back": "UPDATE {s}projection_checkpoint SET position = 4",
-    "a checkpoint ahead": "UPDATE {s}projection_checkpoint SET position = 4000",
-    "a checkpoint below zero": "UPDATE {s}projection_checkpoint SET position = -7",
-    "no checkpoint": "DELETE FROM {s}projection_checkpoint",
+    "a checkpoint set back": "UPDATE {checkpoints} SET {checkpoint} = 4",
+    "a checkpoint ahead": "UPDATE {checkpoints} SET {checkpoint} = 4000",
+    "a checkpoint below zero": "UPDATE {checkpoints} SET {checkpoint} = -7",
+    "no checkpoint": "{forget_checkpoints}",
 }
 
 
@@ -256,7 +258,7 @@ async def test_a_difference_names_the_secret_the_column_and_both_values(database
         database = ledger.database
         await edit(database, "UPDATE {s}secret_current SET state = 'live' WHERE name = 'a/03'")
         await edit(database, "UPDATE {s}secret_current SET name = 'zz' WHERE name = 'a/04'")
-        await edit(database, "UPDATE {s}projection_checkpoint SET position = position + 5")
+        await edit(database, "UPDATE {checkpoints} SET {checkpoint} = {checkpoint} + 5")
         checkpoint, state, missing, surplus = await differences(database, SysSecret())
         assert checkpoint == Difference(None, "checkpoint", ledger.position, ledger.position + 5)
         assert "ahead of the log" in str(checkpoint)
@@ -268,7 +270,7 @@ async def test_a_difference_names_the_secret_the_column_and_both_values(database
         assert await lag(database, SysSecret()) == ledger.position
         assert (await ledger.health()).projection_lag == ledger.position
 
-        await edit(database, "UPDATE {s}projection_checkpoint SET position = position - 8")
+        await edit(database, "UPDATE {checkpoints} SET {checkpoint} = {checkpoint} - 8")
         assert str((await differences(database, SysSecret()))[0]).endswith(
             "3 positions behind the log"
         )
@@ -395,7 +397,7 @@ async def test_what_a_process_without_projections_wrote_is_caught_up_by_the_next
 async def test_an_append_begins_a_projection_that_never_was(database_url: str) -> None:
     async with opened(database_url) as ledger:
         await ledger.put("a", "1")
-        await edit(ledger.database, "DELETE FROM {s}projection_checkpoint")
+        await edit(ledger.database, "{forget_checkpoints}")
         await edit(ledger.database, "DELETE FROM {s}secret_current")
         await ledger.put("b", "1")
         assert set(await rows(ledger.database, SysSecret())) == {"a", "b"}
@@ -504,14 +506,14 @@ async def test_a_projection_catches_up_with_a_generation_that_is_not_in_use_yet(
 
 
 async def copy_generation(database: Database, state: str) -> None:
-    for table in ("ledger_head", "secret_event"):
-        columns = (
-            "position, recorded_at, key_epoch, '" + state + "'"
-            if table == "ledger_head"
-            else "position, stream, version, event_type, key_id, key_fingerprint, recorded_at,"
-            " metadata, prev_hash, sealed, event_hash"
+    for table, columns in (
+        ("ledger_head", HEAD_COLUMNS),
+        ("secret_event", EVENT_COLUMNS),
+    ):
+        copied = columns.replace("generation", "1").replace("state", f"'{state}'")
+        await edit(
+            database, f"INSERT INTO {{s}}{table} ({columns}) SELECT {copied} FROM {{s}}{table}"
         )
-        await edit(database, f"INSERT INTO {{s}}{table} SELECT 1, {columns} FROM {{s}}{table}")
 
 
 @pytest.mark.parametrize("call", ["catch_up", "check", "rebuild"])
@@ -526,7 +528,7 @@ async def test_a_flip_of_the_generation_is_followed(
         if call != "catch_up":
             await catch_up(database, SysSecret(), generation=0)
         else:
-            await edit(database, "DELETE FROM {s}projection_checkpoint WHERE generation = 1")
+            await edit(database, "{forget_checkpoints} WHERE generation = 1")
         run = database.run
         units = 0
 
@@ -664,8 +666,8 @@ async def test_tables_without_types_and_keys_raise_nothing_of_python(
 
 async def test_a_checkpoint_that_is_no_number_is_refused_by_name(sqlite_url: str) -> None:
     async with opened(sqlite_url) as ledger, attacking(sqlite_url) as attacker:
-        await attacker.loosen("projection_checkpoint")
-        await attacker.sql("UPDATE projection_checkpoint SET position = 'x'")
+        await attacker.loosen("ledger_head")
+        await attacker.sql("UPDATE ledger_head SET sys_secret_position = 'x'")
         with pytest.raises(TamperedEvent, match="checkpoint of projection sys_secret"):
             await rebuild(ledger.database, SysSecret())
 
@@ -905,6 +907,7 @@ async def sequence_agrees(url: str, steps: list[tuple[str, str, Any]]) -> None:
             await rebuild(ledger.database, inline.projection)
             assert await rows(ledger.database, inline.projection) == before
             await edit(ledger.database, "DELETE FROM {s}projection_checkpoint")
+            await edit(ledger.database, "{forget_checkpoints}")
             await edit(ledger.database, f"DELETE FROM {{s}}{inline.projection.table.name}")
             await rebuild(ledger.database, inline.projection)
             assert await rows(ledger.database, inline.projection) == before
@@ -943,8 +946,8 @@ async def test_a_checkpoint_that_can_not_be_moved_is_said_and_not_tried_for_ever
         async with attacking(database_url) as attacker:
             if database_url.startswith("sqlite"):
                 await attacker.sql(
-                    "CREATE TRIGGER stay BEFORE UPDATE ON projection_checkpoint BEGIN"
-                    " SELECT RAISE(IGNORE); END"
+                    "CREATE TRIGGER stay BEFORE UPDATE OF sys_secret_position ON ledger_head"
+                    " BEGIN SELECT RAISE(IGNORE); END"
                 )
             else:
                 await attacker.sql(

@@ -46,6 +46,7 @@ from ledger.store.sqlite_running import Job
 from ledger.store.sqlite_url import read_path
 from ledger.store.statements import (
     EVENT_COLUMNS,
+    Checkpoints,
     Statements,
     advancing,
     whole,
@@ -99,6 +100,30 @@ _ACTIVE_HEAD: Final = Statement(
 )
 _GENERATION: Final = Statement(
     f"SELECT {_BOUNDS.head('h')} FROM ledger_head AS h WHERE generation = :generation LIMIT 1"
+)
+# In the head row, which every append writes: a page less of the seven that one wrote.
+_OF_SYS_SECRET: Final = Checkpoints(
+    read=Statement(
+        "SELECT sys_secret_position FROM ledger_head"
+        " WHERE generation = :generation AND sys_secret_position IS NOT NULL"
+    ),
+    begin=Statement(
+        "UPDATE ledger_head SET sys_secret_position = :position"
+        " WHERE generation = :generation AND sys_secret_position IS NULL"
+    ),
+    lock=Statement(
+        "UPDATE ledger_head SET sys_secret_position = sys_secret_position"
+        " WHERE generation = :generation AND sys_secret_position IS NOT NULL"
+        " RETURNING sys_secret_position"
+    ),
+    advance=Statement(
+        "UPDATE ledger_head SET sys_secret_position = :position"
+        " WHERE generation = :generation AND sys_secret_position = :before"
+    ),
+    forget=Statement(
+        "UPDATE ledger_head SET sys_secret_position = NULL WHERE generation = :generation"
+    ),
+    place="ledger_head.sys_secret_position",
 )
 
 
@@ -218,7 +243,9 @@ class SqliteDatabase:
     ) -> None:
         self._patience = patience
         self.read_only = read_only
-        self.statements = Statements("", _AMONG, _BOUNDS)
+        self.statements = Statements(
+            "", _AMONG, _BOUNDS, checkpoints={"sys_secret": _OF_SYS_SECRET}
+        )
         self.on_connection: Callable[[Connection], None] | None = None
         self._file = read_path(url, of_engine=of_engine)
         self.in_memory = self._file is None

@@ -9,8 +9,8 @@ from an old generation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from ledger.events import CONTROL_STREAM
 from ledger.state import Head
@@ -27,6 +27,7 @@ __all__ = [
     "EVENT_COLUMNS",
     "HEAD_COLUMNS",
     "NODE_COLUMNS",
+    "Checkpoints",
     "Statements",
     "advancing",
     "whole",
@@ -181,6 +182,20 @@ def advancing(before: Head, after: Head) -> dict[str, int]:
     }
 
 
+class Checkpoints(NamedTuple):
+    """How the checkpoint of a projection is read and moved; each takes `:generation`."""
+
+    read: Statement
+    begin: Statement
+    """Sets it to `:position`, unless there is one."""
+    lock: Statement
+    advance: Statement
+    """From `:before` to `:position`."""
+    forget: Statement
+    place: str
+    """Where it lies, for an operator."""
+
+
 class Statements:
     """The named statements, each with its parameters written `:name`."""
 
@@ -192,11 +207,13 @@ class Statements:
         *,
         newest: str = _NEWEST,
         generation: str = ":generation",
+        checkpoints: Mapping[str, Checkpoints] | None = None,
     ) -> None:
         """`among`: what stands behind a column that is one of the texts of `:names`.
         `bounds`: how lengths are asked for. `newest`: how the newest event `e` of each of
         `names` is looked up. `generation`: what stands for `:generation` where events are
-        looked for."""
+        looked for. `checkpoints`: of projections, by name, whose checkpoint is no row of
+        `projection_checkpoint`."""
 
         def sql(template: str, **parts: str) -> Statement:
             filled = {name: part.replace("{s}", schema_prefix) for name, part in parts.items()}
@@ -434,29 +451,33 @@ class Statements:
             "SELECT key_fingerprint, count(*) {rows} GROUP BY key_fingerprint",
             rows=self.current_of_generation,
         )
-        self.checkpoint: Final = sql(
-            "SELECT position FROM {s}projection_checkpoint"
-            " WHERE projection = :projection AND generation = :generation"
-        )
-        self.insert_checkpoint: Final = sql(
-            "INSERT INTO {s}projection_checkpoint (projection, generation, position)"
-            " VALUES (:projection, :generation, :position)"
-            " ON CONFLICT (projection, generation) DO NOTHING"
-        )
-        self.lock_checkpoint: Final = sql(
-            "UPDATE {s}projection_checkpoint SET position = position"
-            " WHERE projection = :projection AND generation = :generation RETURNING position"
-        )
         self.advance_checkpoint: Final = sql(
             "UPDATE {s}projection_checkpoint SET position = :position"
             " WHERE projection = :projection AND generation = :generation"
             " AND position = :before"
         )
-
-        self.forget_checkpoint: Final = sql(
-            "DELETE FROM {s}projection_checkpoint"
-            " WHERE projection = :projection AND generation = :generation"
+        self._checkpoints: Final = Checkpoints(
+            read=sql(
+                "SELECT position FROM {s}projection_checkpoint"
+                " WHERE projection = :projection AND generation = :generation"
+            ),
+            begin=sql(
+                "INSERT INTO {s}projection_checkpoint (projection, generation, position)"
+                " VALUES (:projection, :generation, :position)"
+                " ON CONFLICT (projection, generation) DO NOTHING"
+            ),
+            lock=sql(
+                "UPDATE {s}projection_checkpoint SET position = position"
+                " WHERE projection = :projection AND generation = :generation RETURNING position"
+            ),
+            advance=self.advance_checkpoint,
+            forget=sql(
+                "DELETE FROM {s}projection_checkpoint"
+                " WHERE projection = :projection AND generation = :generation"
+            ),
+            place="projection_checkpoint",
         )
+        self._own_checkpoints: Final = checkpoints or {}
 
         line = bounds.columns(NODE_TEXTS, NODE_BYTES, _each(NODE_COLUMNS)).replace(
             " readable,", f" {bounds.text('readable', NODE_READABLE)},"
@@ -492,3 +513,7 @@ class Statements:
         self.nodes: Final = sql(
             f"SELECT {line} FROM {{s}}ledger_node ORDER BY state, last_seen DESC LIMIT :limit"
         )
+
+    def checkpoints(self, projection: str) -> Checkpoints:
+        """How the checkpoint of that projection is read and moved."""
+        return self._own_checkpoints.get(projection, self._checkpoints)

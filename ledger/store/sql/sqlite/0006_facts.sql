@@ -13,3 +13,14 @@ CREATE TABLE ledger_wrap (
 -- What proves that a holder of a key wrote a node's line (ledger.node_proof). NULL for a refused
 -- boot, which proves nothing.
 ALTER TABLE ledger_node ADD COLUMN proof BLOB;
+
+-- The checkpoint of sys_secret moves with the log at every append, so it lies in the head row:
+-- a page of its own was one of the seven that an append wrote.
+ALTER TABLE ledger_head ADD COLUMN sys_secret_position INTEGER;
+
+UPDATE ledger_head SET sys_secret_position = (
+    SELECT c.position FROM projection_checkpoint AS c
+    WHERE c.projection = 'sys_secret' AND c.generation = ledger_head.generation
+);
+
+DELETE FROM projection_checkpoint WHERE projection = 'sys_secret';
