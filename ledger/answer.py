@@ -7,69 +7,96 @@ answer with another row that is every bit as authentic.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
-
-from ledger.authority import read_event
 from ledger.control import Control
-from ledger.errors import MissingKey, SecretDestroyed
-from ledger.events import Event, EventType
-from ledger.format import check_hash, is_purged, tampered
-from ledger.keys import LedgerKey
+from ledger.errors import LedgerError, SecretDeleted, SecretDestroyed, SecretNotFound
+from ledger.events import Event
+from ledger.format import tampered
+from ledger.metadata import parse_metadata
+from ledger.versions import state_of
 
-__all__ = ["check_answer", "check_end", "check_next"]
+__all__ = [
+    "check_answer",
+    "check_has_value",
+    "deleted",
+    "ended",
+    "lost_with",
+    "no_version",
+    "not_found",
+    "not_yet",
+]
 
 
-def check_answer(event: Event, stream: str, version: int | None, at: int | None) -> None:
-    """Raises TamperedEvent where `event` is not of the secret, the version or the time
-    (microseconds since 1970) that were asked for; None asks for any."""
+def check_answer(control: Control, event: Event, stream: str, version: int | None = None) -> None:
+    """Raises TamperedEvent unless `event` is of the secret, the generation in use and, if one is
+    stated, the version that were asked for."""
     if event.stream != stream:
         raise tampered(event, "the database takes its name for another secret's")
+    if event.generation != control.generation:
+        raise tampered(event, f"the database gives it for generation {control.generation}")
     if version is not None and event.version != version:
         raise tampered(event, f"the database gives it for version {version}")
-    if at is not None and event.recorded_at > at:
-        raise tampered(event, "the database gives it for a time before it was recorded")
 
 
-def check_end(
-    control: Control, held: Mapping[bytes, LedgerKey], end: Event | None, event: Event
-) -> None:
-    """Raises TamperedEvent unless `end` is a destruction, sealed and later than `event`."""
-    if (
-        end is None
-        or end.stream != event.stream
-        or end.event_type != EventType.DESTROYED
-        or end.version <= event.version
-        or end.position <= event.position
-    ):
-        raise tampered(end or event, "the destruction that it stands for is not in the log")
-    _check_sealed(control, held, end)
+def lost_with(newest: Event) -> str | None:
+    """The id of the lost key whose loss ended a secret; None if something else is its state."""
+    if '"lost":' not in newest.metadata or state_of(newest) != "destroyed":
+        return None
+    key_id = parse_metadata(newest.metadata).ledger.get("lost")
+    return key_id if isinstance(key_id, str) else None
 
 
-def check_next(
-    control: Control,
-    held: Mapping[bytes, LedgerKey],
-    following: Event,
-    stream: str,
-    version: int,
-    at: int,
-    end: Event | None,
-) -> None:
-    """Raises TamperedEvent where the version that follows the answer for the time `at` is no
-    authentic one, or was recorded by then. Its data may be gone where `end` destroyed it."""
-    check_answer(following, stream, version, None)
-    if following.recorded_at <= at:
-        raise tampered(following, "the database passes over it for a time that it covers")
-    ended = end is not None and is_purged(following.sealed)
-    if ended:
-        check_end(control, held, end, following)
-    _check_sealed(control, held, following, ended=ended)
+def ended(newest: Event, version: int, floor: int) -> SecretDestroyed:
+    """The refusal for a version at or below the floor, or for a secret that has ended."""
+    stream, key_id = newest.stream, lost_with(newest)
+    if key_id is not None:
+        return SecretDestroyed(
+            f"{stream} was destroyed at version {floor}: its key {key_id} is lost",
+            hint="its newest value is gone for good; a new `put` starts anew",
+            stream=stream,
+            version=version,
+            key_id=key_id,
+        )
+    return SecretDestroyed(
+        f"{stream} was destroyed at version {floor}",
+        hint="its values are gone for good; a new `put` starts anew",
+        stream=stream,
+        version=version,
+    )
 
 
-def _check_sealed(
-    control: Control, held: Mapping[bytes, LedgerKey], event: Event, *, ended: bool = False
-) -> None:
-    context = check_hash(control.ledger_id, event)
-    # Its own value is not asked for: that its key is not in hand, or lost, is no matter.
-    with contextlib.suppress(MissingKey, SecretDestroyed):
-        read_event(control, held, event, context=context, destroyed_later=ended)
+def check_has_value(event: Event) -> None:
+    """Raises SecretDeleted or SecretDestroyed if an event that has opened holds no value."""
+    match state_of(event):
+        case "deleted":
+            raise deleted(event)
+        case "destroyed":
+            raise ended(event, event.version, event.version)
+
+
+def not_found(stream: str) -> SecretNotFound:
+    """The refusal for a name without any event."""
+    return SecretNotFound(
+        f"there is no secret {stream}",
+        hint="`secret-ledger list` shows the names",
+        stream=stream,
+    )
+
+
+def deleted(newest: Event) -> SecretDeleted:
+    """The refusal for a secret whose newest event is a deletion."""
+    return SecretDeleted(
+        f"{newest.stream} was deleted at version {newest.version}",
+        hint="`restore` brings its last value back; an earlier version is read by its number",
+        stream=newest.stream,
+        version=newest.version,
+    )
+
+
+def no_version(stream: str, version: int) -> LedgerError:
+    """The refusal for a version that a secret does not have."""
+    return SecretNotFound(f"{stream} has no version {version}", stream=stream)
+
+
+def not_yet(stream: str, at: str) -> LedgerError:
+    """The refusal for a time before a secret's first version."""
+    return SecretNotFound(f"{stream} had no version at {at}", stream=stream)

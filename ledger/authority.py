@@ -23,7 +23,7 @@ from ledger.events import CONTROL_STREAM, Event
 from ledger.format import is_purged, open_event, printable, tampered
 from ledger.keys import Keyring, LedgerKey
 
-__all__ = ["HeldKeys", "check_control_seals", "choose_keys", "read_event", "short"]
+__all__ = ["HeldKeys", "check_control_seals", "choose_keys", "read_event", "read_newest", "short"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,28 +157,52 @@ def _wrong_authority(control: Control, event: Event) -> TamperedEvent:
     )
 
 
+def read_newest(
+    control: Control,
+    held: Mapping[bytes, LedgerKey],
+    event: Event,
+    *,
+    context: bytes | None = None,
+) -> bytes:
+    """The data of a stream's newest event. Raises TamperedEvent or MissingKey.
+
+    Before a key is given up, each secret whose newest event lies under it is ended by an event
+    of its own. So a newest event without data of its own is damage, whatever its columns say.
+    """
+    if control.upgrades and is_purged(event.sealed):
+        raise tampered(event, "it is the newest event of its secret, and its data was taken out")
+    try:
+        return read_event(control, held, event, context=context)
+    except SecretDestroyed:
+        if not control.upgrades:
+            raise
+    raise tampered(
+        event, f"it is the newest event of its secret, and lies under {event.key_id}, which is lost"
+    )
+
+
 def read_event(
     control: Control,
     held: Mapping[bytes, LedgerKey],
     event: Event,
     *,
     context: bytes | None = None,
-    destroyed_later: bool = False,
+    ended: bool = False,
 ) -> bytes:
     """The data of `event`, or why there is none.
 
     Raises TamperedEvent (it does not authenticate, or breaks the rule of authority),
     SecretDestroyed (purged, or under a key that is lost), MissingKey (introduced here, and
-    not held). `destroyed_later` says that a `secret.destroyed` of the stream lies above;
+    not held). `ended` says that the secret has ended at this version or a later one;
     `context` is the event's, where the caller has it already.
     """
     if not control.may_be_under(event):
         raise _wrong_authority(control, event)
     owner = control.key(event.key_fingerprint)
     lost = owner is not None and owner.lost is not None and event.stream != CONTROL_STREAM
-    if is_purged(event.sealed) and not (destroyed_later or lost):
+    if is_purged(event.sealed) and not (ended or control.went_with_its_key(event)):
         raise tampered(event, "its data was taken out, and nothing in the log allows that")
-    if destroyed_later or lost:
+    if ended or lost:
         raise SecretDestroyed(
             f"{event.stream} version {event.version} is gone for good"
             + (f": its key {event.key_id} is lost" if lost else ""),

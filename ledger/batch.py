@@ -7,7 +7,7 @@ leave them. A refused caller takes no place in the log, and harms nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,19 +21,19 @@ from ledger.append import (
     place,
     rider,
 )
-from ledger.authority import HeldKeys, read_event, short
+from ledger.authority import HeldKeys, read_newest, short
 from ledger.control import Control
-from ledger.decide import Draft, HeadView, Intent, Put, decide, destroyed
-from ledger.errors import KeyExhausted, LedgerError, SecretNotFound, TamperedEvent
-from ledger.events import NO_HASH, Event, EventType
+from ledger.decide import Destroy, Draft, HeadView, Intent, Put, Walked, WalkNeeded, decide
+from ledger.errors import KeyExhausted, LedgerError, TamperedEvent
+from ledger.events import Event
+from ledger.floors import ended_at
 from ledger.format import check_hash, hash_of
-from ledger.gate import Standing, check_last
-from ledger.secret import Secret
+from ledger.gate import Standing
+from ledger.log_end import DamagedEnd, check_end, damaged_end
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
-from ledger.store.reads import last_event
-from ledger.versions import info_of, state_of, version_of
+from ledger.versions import info_of, version_of
 
 __all__ = ["MAX_EVENTS_PER_KEY", "Request", "append", "check_not_exhausted"]
 
@@ -46,6 +46,8 @@ class Request:
     """One caller's write: all of its intents happen, or none."""
 
     intents: Sequence[Intent]
+    walked: Mapping[str, Walked] = field(default_factory=dict)
+    """By stream: what was found below its newest event before the lock was taken."""
 
 
 @dataclass(slots=True)
@@ -58,10 +60,6 @@ class _Batch:
     held: HeldKeys
     heads: dict[str, HeadView]
     events: list[Event] = field(default_factory=list)
-    written: dict[tuple[str, int], Secret] = field(default_factory=dict)
-    """Values of this very batch, for a restore that comes right behind."""
-    ended: dict[str, int] = field(default_factory=dict)
-    """Streams that this very batch destroyed, and at which version."""
 
 
 def append(
@@ -90,31 +88,47 @@ def append(
         return None
     head = locked.head
     check_not_behind(head, seen)
+    damage: TamperedEvent | None = None
+    end: DamagedEnd | None = None
     if head != own:  # its place and its time are about to be sealed
-        check_last(control, head, last_event(connection, database, head))
+        try:
+            check_end(connection, database, control, standing.keys, head)
+        except TamperedEvent as error:
+            damage, end = error, damaged_end(connection, database, control, standing.keys, head)
+            if end is None:
+                raise
+            locked = locked._replace(now=max(end.time, database.clock(connection)))
     views = {event.stream: _view(control, held, event) for event in locked.newest}
     batch = _Batch(connection, database, control, held, views)
-    outcomes: list[Outcome] = [_accept(batch, request, head, locked.now) for request in requests]
+    outcomes: list[Outcome] = [
+        damage
+        if damage is not None and not _only_ends(request, end)
+        else _accept(batch, request, head, locked.now)
+        for request in requests
+    ]
     if not batch.events:
         return outcomes
     return enter(connection, database, locked, batch.events, projections, outcomes=outcomes)
 
 
+def _only_ends(request: Request, end: DamagedEnd | None) -> bool:
+    """Whether a request only ends secrets that the damaged events at the log's end belong to."""
+    return end is not None and all(
+        isinstance(intent, Destroy) and intent.stream in end.streams for intent in request.intents
+    )
+
+
 def _view(control: Control, held: HeldKeys, event: Event) -> HeadView:
-    owner = control.key(event.key_fingerprint)
     problem: LedgerError | None = None
     hash_: bytes = event.event_hash
     try:
         context = check_hash(control.ledger_id, event)
-        # An end needs no value: a lost key takes nothing more from it.
-        if event.event_type != EventType.DESTROYED or not (owner and owner.lost):
-            read_event(control, held.by_fingerprint, event, context=context)
+        read_newest(control, held.by_fingerprint, event, context=context)
     except LedgerError as error:
         problem = error
         with suppress(TamperedEvent):  # then no such row was ever written
             hash_ = hash_of(control.ledger_id, event)
-    lost = bool(owner and owner.lost and control.may_be_under(event))
-    return HeadView(event.with_seal(b"", hash_), problem, lost)
+    return HeadView(event.with_seal(b"", hash_), problem, ended_at(control, event))
 
 
 def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
@@ -123,27 +137,28 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
     events: list[Event] = []
     drafts: list[Draft] = []
     control, held = batch.control, batch.held
+    unwalked: list[str] = []
     try:
         check_not_exhausted(control, position + len(request.intents))
         for intent in request.intents:
-            view = batch.heads.get(intent.stream)
-            drafts.append(decide(intent, view, NO_HASH, lambda *a: _fetch(batch, *a)))
+            view, walked = batch.heads.get(intent.stream), request.walked.get(intent.stream)
+            try:
+                drafts.append(decide(control, intent, view, walked))
+            except WalkNeeded as needed:
+                unwalked += needed.streams
+        if unwalked:
+            return WalkNeeded(unwalked)
         for number, draft in enumerate(drafts, position + 1):
             event = place(
                 control.ledger_id, head.generation, draft, number, now, held.active, held.active_id
             )
             events.append(event)
             row = event.with_seal(b"", event.event_hash)
-            staged[draft.stream] = HeadView(row, problem=None, lost=False)
+            staged[draft.stream] = HeadView(row, None, ended_at(control, row))
     except LedgerError as error:
         return error
     batch.events.extend(events)
     batch.heads.update(staged)
-    for draft in drafts:
-        if draft.event_type in (EventType.WRITTEN, EventType.RESTORED):
-            batch.written[draft.stream, draft.version] = draft.data
-        elif draft.event_type == EventType.DESTROYED:
-            batch.ended[draft.stream] = draft.version
     return [
         version_of(info_of(event), intent.value) if isinstance(intent, Put) else info_of(event)
         for intent, event in zip(request.intents, events, strict=True)
@@ -158,35 +173,3 @@ def check_not_exhausted(control: Control, position: int) -> None:
             f" ({short(control.active.fingerprint)}…), the bound of AES-GCM",
             hint="rotate to a new key: secret-ledger keys rotate",
         )
-
-
-def _fetch(batch: _Batch, stream: str, version: int | None, before: int) -> Secret:
-    """The value of one version, for a restore, also one of this very batch."""
-    sql = batch.database.statements
-    place_of = {"generation": batch.control.generation, "stream": stream}
-    own = [v for s, v in batch.written if s == stream and v < before]
-    wanted = version if version is not None else max(own, default=None)
-    stored = batch.connection.execute(sql.destroyed_after, place_of).scalar_one()
-    ended = max(stored or 0, batch.ended.get(stream, 0))
-    if wanted is not None and wanted < ended:
-        raise destroyed(stream, ended)
-    if wanted is not None and (stream, wanted) in batch.written:
-        return batch.written[stream, wanted]
-    if wanted is None:
-        row = batch.connection.execute(sql.last_with_value, {**place_of, "before": before}).first()
-    else:
-        row = batch.connection.execute(
-            sql.event_of_version, {**place_of, "version": wanted}
-        ).first()
-    event = None if row is None else Event.of_row(row)
-    if event is None or state_of(event) != "live":
-        at = f" at version {version}" if version is not None else ""
-        raise SecretNotFound(f"{stream} has no value to restore{at}", stream=stream)
-    return Secret(
-        read_event(
-            batch.control,
-            batch.held.by_fingerprint,
-            event,
-            destroyed_later=ended > event.version,
-        )
-    )

@@ -16,11 +16,11 @@ it is in any generation: by reads and `verify`; what nobody could open is refuse
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from anyio import to_thread
 
@@ -37,6 +37,7 @@ from ledger.gate import Standing
 from ledger.generation_copy import Copied, differences, read_back, reseal
 from ledger.keys import LedgerKey
 from ledger.scan import Scan
+from ledger.sealed_counts import RowDigest
 from ledger.state import CheckedRow, Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
@@ -129,6 +130,8 @@ class Builder:
         self._bound = 0
         """Where the copy ends that is being made."""
         self._proven = 0
+        self._left_out = RowDigest()
+        """The proven rows whose key was lost before."""
         self._earlier: int | None = None
         """Up to where earlier runs have copied what this one has not proven."""
 
@@ -146,16 +149,15 @@ class Builder:
         Raises TamperedEvent or MissingKey, with the list, where events can't be opened;
         MigrationInProgress beside another builder.
         """
+        self._bound = await self._end()
         if self._earlier is None:
             self._earlier = building.position
-        self._bound = await self._end()
+            if self._earlier:  # in order of position, for what is sealed of the rows left out
+                await self._prove_earlier(building, self._earlier)
         async with aclosing(ahead(self._copy(building))) as pages:
             async for page in pages:
                 await self._prove(page)
                 building = page.after
-        if self._earlier:
-            await self._prove_earlier(building, self._earlier)
-            self._earlier = 0
         return building
 
     async def _end(self) -> int:
@@ -314,6 +316,7 @@ class Builder:
                 stored,
             )
             await self._agreed(building, after, last, found)
+            self._count_left_out(stored, self._left_out)
             after = last
 
     async def _agreed(
@@ -353,10 +356,25 @@ class Builder:
                 part = originals.part(after, last)
                 found = await to_thread.run_sync(differences, part, copies)
                 await self._agreed(building, after, last, [*scan.tally.findings, *found])
+                self._count_left_out([row.event for row in copies.rows], self._left_out)
                 after = last
         if after != bound:
             ended = Finding("tampered", f"it ends at {after}, not at {bound}", after + 1)
             await self._agreed(building, after, bound, [ended])
+
+    def _count_left_out(self, events: Iterable[Event], digest: RowDigest) -> RowDigest:
+        lost = {
+            key.fingerprint for key in self._follower.standing.control.keys if key.lost is not None
+        }
+        for event in events:
+            if event.key_fingerprint in lost:
+                digest.add(event)
+        return digest
+
+    def left_out(self, last: Sequence[Event] = ()) -> Mapping[str, Any]:
+        """What the generation's opening seals: the rows whose key was lost before, of all that
+        was proven and of the `last` ones."""
+        return self._count_left_out(last, self._left_out.copy()).facts()
 
     # --- the last stretch ------------------------------------------------------------
 
@@ -408,10 +426,12 @@ def _followed(rows: Sequence[CheckedRow]) -> dict[str, int]:
 
 def _as_opened(control: Control, building: Head, bound: int) -> Control:
     """The control stream as it will be once the generation is opened: all under one key."""
+    opening = (max(bound, control.last.position) + 1, control.active.fingerprint)
     return replace(
         control,
         generation=building.generation,
-        opened=(bound + 1, control.active.fingerprint),
+        opened=opening,
+        openings=(*control.openings, opening),
         closed=None,
     )
 

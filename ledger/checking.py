@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ledger.authority import read_event
+from ledger.authority import read_event, read_newest
 from ledger.control import Control
 from ledger.errors import LedgerError, MissingKey, SecretDestroyed
 from ledger.events import CONTROL_STREAM, CONTROL_TYPES, NO_HASH, SECRET_TYPES, Event, EventType
 from ledger.findings import Finding, finding_of
+from ledger.floors import floor_in, is_unopened, stated_floor
 from ledger.format import check_hash, hash_of, printable
 from ledger.keys import LedgerKey
-from ledger.metadata import is_metadata, parse_metadata
+from ledger.metadata import is_metadata
 from ledger.secret import Values
 from ledger.state import CheckedRow
 
@@ -78,7 +79,7 @@ class Rules:
             if event.recorded_at < time_before:
                 suspects.append((None, finding_of(event, "it is older than the event before it")))
             after, time_before = event.position, event.recorded_at
-            problem = _misplaced(row)
+            problem = _misplaced(row) or self._floor_problem(row)
             if problem is None:
                 problem = self._open(row, values)
             else:
@@ -102,18 +103,48 @@ class Rules:
                 suspects.append((row, finding_of(row.event, problem)))
         return CheckedPage(rows, values, suspects)
 
+    def open_newest(self, event: Event) -> str | LedgerError | None:
+        """What is wrong with the newest event of a secret: its hash, its seal or its key."""
+        try:
+            context = check_hash(self.control.ledger_id, event)
+            read_newest(self.control, self.keys, event, context=context)
+        except SecretDestroyed:  # before facts were sealed, a lost key could have the newest event
+            return None
+        except MissingKey as error:
+            return error if self.missing_keys_matter else None
+        except LedgerError as error:
+            return error
+        return None
+
+    def _floor_problem(self, row: CheckedRow) -> str | None:
+        """What is wrong with what an event states of how far its secret has ended."""
+        event, control = row.event, self.control
+        if (
+            event.stream == CONTROL_STREAM
+            or not control.upgrades
+            or event.position <= control.upgrades[0]
+        ):
+            return None
+        stated = stated_floor(event)
+        if is_unopened(event) or row.previous_type == EventType.DESTROYED:
+            floor = event.version - 1
+        else:
+            before = floor_in(row.previous_facts) if row.previous_facts else None
+            floor = (row.destroyed_before or 0) if before is None else before
+        if stated == floor or (stated is None and not floor and control.began_with_facts):
+            return None
+        return f"it says that the secret ended at version {stated or 0}, the log at {floor}"
+
     def _open(self, row: CheckedRow, values: Values) -> str | LedgerError | None:
         """What is wrong with a row's hash, seal or key. Its data, or None, is added to `values`."""
-        event, _, _, destroyed = row
+        event, destroyed = row.event, row.destroyed
         if self.known_ends:
             destroyed = max(destroyed or 0, self.known_ends.get(event.stream, 0))
         ended = destroyed is not None and destroyed > event.version
         problem: LedgerError | None = None
         try:
             context = check_hash(self.control.ledger_id, event)
-            values.add(
-                read_event(self.control, self.keys, event, context=context, destroyed_later=ended)
-            )
+            values.add(read_event(self.control, self.keys, event, context=context, ended=ended))
             return None
         except SecretDestroyed:
             pass  # gone for good, and its hash is still what the chain says
@@ -133,7 +164,7 @@ class Rules:
         try:
             return (
                 end.event_type == EventType.DESTROYED
-                and parse_metadata(end.metadata).ledger.get("unopened") is True
+                and is_unopened(end)
                 and end.prev_hash == hash_of(self.control.ledger_id, damaged)
                 and hash_of(self.control.ledger_id, end) == end.event_hash
                 and read_event(self.control, self.keys, end) == b""

@@ -14,17 +14,38 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ledger.errors import TamperedEvent
-from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
-from ledger.format import check_hash, is_purged, tampered
+from ledger.errors import SchemaTooNew, TamperedEvent
+from ledger.events import (
+    CONTROL_STREAM,
+    CONTROL_TYPES,
+    NO_HASH,
+    SECRET_TYPES,
+    Event,
+    EventType,
+)
+from ledger.format import check_hash, is_purged, printable, tampered
 from ledger.metadata import encode_metadata, parse_metadata
 
 _FLIP: Final = (EventType.GENERATION_OPENED, EventType.GENERATION_CLOSED)
 
-__all__ = ["Control", "ControlKey", "fold_control", "generation_metadata", "key_metadata"]
+__all__ = [
+    "FACTS",
+    "Control",
+    "ControlKey",
+    "check_known",
+    "fold_control",
+    "generation_metadata",
+    "key_metadata",
+    "upgrade_metadata",
+]
 
 _KEY_ID: Final = re.compile(r"[a-z0-9._:/-]{1,64}")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+
+FACTS: Final = 2
+"""The facts that this release seals for readers (FORMAT.md, "Facts sealed for readers")."""
+GENESIS_UPGRADED: Final = 3
+"""Position of `ledger.upgraded` in a ledger that was made with facts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +55,7 @@ class ControlKey:
     id: str
     fingerprint: bytes
     epoch: int
-    """The activation this key came with: 1 for the first key of the ledger."""
+    """The key epoch that its activation began: 1 for the first key of the ledger."""
     introduced: int
     """Position of its `key.introduced`."""
     activated: int
@@ -59,11 +80,23 @@ class Control:
     of the one key that everything up to there is sealed under. None in generation 0."""
     closed: int | None
     """Position of a `generation.closed`: nothing is written here any more."""
+    openings: tuple[tuple[int, bytes], ...] = ()
+    """Of each `generation.opened` so far: its position, and the fingerprint of the one key that
+    everything up to there was sealed under from then on."""
+    upgrades: tuple[int, ...] = ()
+    """Positions of each `ledger.upgraded`; from the first one on, writers seal facts."""
+    unknown: Event | None = None
+    """The first event that a later release wrote. What follows it was not looked at."""
 
     @property
     def epoch(self) -> int:
-        """How many activations there were: the fencing token of every append."""
-        return len(self.keys)
+        """How many activations and upgrades there were: the fencing token of every append."""
+        return len(self.keys) + len(self.upgrades)
+
+    @property
+    def began_with_facts(self) -> bool:
+        """Whether every event but those of the genesis was written with facts."""
+        return self.upgrades[:1] == (GENESIS_UPGRADED,)
 
     @property
     def active(self) -> ControlKey:
@@ -115,6 +148,25 @@ class Control:
         key = self.key(event.key_fingerprint)
         return key is not None and key.id == event.key_id
 
+    def went_with_its_key(self, event: Event) -> bool:
+        """Whether a purged row is one that a migration left without its data, for its key was lost.
+
+        The key was lost before this generation was opened, and it was the key of the row's
+        position in the generation in which its loss was recorded.
+        """
+        key = self.key(event.key_fingerprint)
+        if (
+            key is None
+            or key.lost is None
+            or self.opened is None
+            or not event.position < key.lost < self.opened[0]
+        ):
+            return False
+        before = [opening for opening in self.openings if opening[0] < key.lost]
+        if before and event.position <= before[-1][0]:
+            return before[-1][1] == key.fingerprint
+        return self._active_at(event.position) == key
+
     def reign(self, key: ControlKey, end: int) -> range:
         """The positions whose events lie under `key` when the log ends at `end`.
 
@@ -122,7 +174,7 @@ class Control:
         """
         first, last = key.activated, end
         later = [k.activated for k in self.keys if k.activated > key.activated]
-        if key.epoch == 1:
+        if key == self.keys[0]:
             first = 1
         if self.opened is not None:
             opened, fingerprint = self.opened
@@ -177,9 +229,11 @@ def generation_metadata(
     *,
     actor: str | None = None,
     move: Mapping[str, str] | None = None,
+    purged: Mapping[str, Any] | None = None,
 ) -> str:
     """The metadata of `generation.closed` and `generation.opened`: which one was made of
-    which, the one key that all of it lies under, and of a `move` its id and the other side."""
+    which, the one key that all of it lies under, and of a `move` its id and the other side.
+    `purged`: the rows that an opened generation begins with under keys that were lost before."""
     about: dict[str, Any] = {
         "generation": generation,
         "from": source,
@@ -187,7 +241,14 @@ def generation_metadata(
     }
     if move is not None:
         about["move"] = dict(move)
+    if purged is not None:
+        about["purged"] = dict(purged)
     return encode_metadata(actor=actor, ledger=about)
+
+
+def upgrade_metadata(*, actor: str | None = None) -> str:
+    """The metadata of `ledger.upgraded`: which facts are sealed from there on."""
+    return encode_metadata(actor=actor, ledger={"facts": FACTS})
 
 
 def fold_control(
@@ -203,6 +264,9 @@ def fold_control(
     fold: list[Event] = list(control.events)
     for event in events:
         _check_link(control, fold, event)
+        fold.append(event)
+        if _is_unknown(event):
+            return replace(control, events=tuple(fold), unknown=event)
         facts = parse_metadata(event.metadata)
         if facts.malformed:
             raise tampered(event, "its metadata is not readable")
@@ -221,11 +285,12 @@ def fold_control(
                 control = _open_generation(control, event, about)
             case EventType.GENERATION_CLOSED:
                 control = replace(control, closed=event.position)
-            case EventType.GENERATION_PURGED:
-                pass
-            case _:
+            case EventType.LEDGER_UPGRADED:
+                control = _upgrade(control, event, about)
+            case _ if event.event_type in SECRET_TYPES:
                 raise tampered(event, f"{event.event_type!r} is no event of the control stream")
-        fold.append(event)
+            case _:
+                pass  # it decides nothing of what an event must lie under
     if introduced is not None:
         raise tampered(fold[-1], "a key was introduced and not activated at once")
     if not control.keys:
@@ -249,6 +314,31 @@ def _check_link(control: Control, before: Sequence[Event], event: Event) -> None
     check_hash(control.ledger_id, event)
     if control.closed is not None:
         raise tampered(event, "it was written after the generation was closed")
+
+
+def _is_unknown(event: Event) -> bool:
+    """Whether a later release wrote a control event: its type or its facts are new here."""
+    if event.event_type not in CONTROL_TYPES:
+        return event.event_type not in SECRET_TYPES
+    if event.event_type != EventType.LEDGER_UPGRADED:
+        return False
+    facts = parse_metadata(event.metadata).ledger.get("facts")
+    return type(facts) is int and facts > FACTS
+
+
+def check_known(control: Control) -> None:
+    """Raises SchemaTooNew if a later release wrote to the control stream.
+
+    The seals of the control stream were opened before: damage is TamperedEvent.
+    """
+    event = control.unknown
+    if event is None:
+        return
+    raise SchemaTooNew(
+        f"the control stream holds {printable(event.event_type)} at position {event.position},"
+        " which a later release wrote",
+        hint="run the release that wrote it, or a newer one; nothing was changed",
+    )
 
 
 def _about_key(event: Event, about: Mapping[str, Any]) -> tuple[str, bytes]:
@@ -309,6 +399,13 @@ def _end_key(control: Control, event: Event, about: Mapping[str, Any]) -> Contro
     return replace(control, keys=tuple(ended if k == key else k for k in control.keys))
 
 
+def _upgrade(control: Control, event: Event, about: Mapping[str, Any]) -> Control:
+    facts = about.get("facts")
+    if type(facts) is not int or facts != FACTS or control.upgrades:
+        raise tampered(event, "it is no upgrade that this ledger can have had")
+    return replace(control, upgrades=(event.position,))
+
+
 def _open_generation(control: Control, event: Event, about: Mapping[str, Any]) -> Control:
     key_id, fingerprint = _about_key(event, about)
     key = control.key(fingerprint)
@@ -317,8 +414,10 @@ def _open_generation(control: Control, event: Event, about: Mapping[str, Any]) -
     number = about.get("generation")
     if not isinstance(number, int) or number < 1 or number > control.generation:
         raise tampered(event, "it opens no generation up to this one")
+    opening = (event.position, fingerprint)
+    opened = replace(control, openings=(*control.openings, opening))
     if number != control.generation:
-        return control  # carried over from the generation that this one was made of
+        return opened  # carried over from the generation that this one was made of
     if control.opened is not None:
         raise tampered(event, "the generation is opened twice")
-    return replace(control, opened=(event.position, fingerprint))
+    return replace(opened, opened=opening)

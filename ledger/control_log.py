@@ -10,12 +10,12 @@ from ledger.authority import HeldKeys
 from ledger.control import Control
 from ledger.decide import Draft
 from ledger.events import CONTROL_STREAM, Event
-from ledger.gate import check_last
+from ledger.gate import Standing
 from ledger.keys import LedgerKey
+from ledger.log_end import check_end
 from ledger.secret import Secret
 from ledger.store.connection import Connection
 from ledger.store.database import Database, LockedHead
-from ledger.store.reads import last_event
 
 __all__ = ["Entry", "control_events", "lock_control"]
 
@@ -29,16 +29,19 @@ class Entry(NamedTuple):
     """Sealed under another key than the active one: the one that is being activated."""
 
 
-def lock_control(connection: Connection, database: Database, control: Control) -> LockedHead | None:
-    """Lock the active head row, if the control stream still ends as `control` does.
+def lock_control(
+    connection: Connection, database: Database, standing: Standing
+) -> LockedHead | None:
+    """Lock the active head row, if the control stream still ends as it was verified.
 
     None where it has grown: read on, then try again. The epoch alone does not say so: a
     retirement leaves it as it is.
     """
+    control = standing.control
     locked = database.lock_head(connection, control.generation, control.epoch, [CONTROL_STREAM])
     if locked is None:
         return None
-    check_last(control, locked.head, last_event(connection, database, locked.head))
+    check_end(connection, database, control, standing.keys, locked.head)
     ends = [end.event_hash for end in locked.newest]
     return locked if ends == [control.last.event_hash] else None
 

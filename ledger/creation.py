@@ -7,9 +7,10 @@ that race for an empty database one wins; the others find its ledger and are jud
 from __future__ import annotations
 
 import uuid
+from typing import Final
 
 from ledger.append import place
-from ledger.control import key_metadata
+from ledger.control import key_metadata, upgrade_metadata
 from ledger.decide import Draft
 from ledger.errors import NotALedger
 from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
@@ -20,18 +21,30 @@ from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.schema import FORMAT, OUR_TABLES, SCHEMA_VERSION, apply, read_meta
 
-__all__ = ["create_ledger", "genesis", "lay_out", "upgrade"]
+__all__ = ["GENESIS_EPOCH", "create_ledger", "genesis", "lay_out", "upgrade"]
 
 
-def genesis(key: LedgerKey, ledger_id: bytes, recorded_at: int) -> tuple[Event, Event]:
-    """The first two events of every ledger: its first key is introduced, then activated."""
-    metadata = key_metadata(key.id, key.fingerprint, epoch=1)
+GENESIS_EPOCH: Final = 2
+"""The key epoch of a new ledger: one activation and one upgrade."""
+
+
+def genesis(key: LedgerKey, ledger_id: bytes, recorded_at: int) -> tuple[Event, ...]:
+    """The first three events of a ledger.
+
+    Its first key is introduced and activated; then the ledger says which facts its events seal.
+    """
+    about = key_metadata(key.id, key.fingerprint, epoch=1)
+    entries = (
+        (EventType.KEY_INTRODUCED, about),
+        (EventType.KEY_ACTIVATED, about),
+        (EventType.LEDGER_UPGRADED, upgrade_metadata()),
+    )
     events: list[Event] = []
-    for number, event_type in enumerate((EventType.KEY_INTRODUCED, EventType.KEY_ACTIVATED), 1):
+    for number, (event_type, metadata) in enumerate(entries, 1):
         before = events[-1].event_hash if events else NO_HASH
         draft = Draft(CONTROL_STREAM, number, event_type, Secret(b""), metadata, before)
         events.append(place(ledger_id, 0, draft, number, recorded_at, key))
-    return events[0], events[1]
+    return tuple(events)
 
 
 def lay_out(connection: Connection, database: Database, ledger_id: bytes) -> None:
@@ -75,7 +88,7 @@ async def create_ledger(
             {"key_id": ledger_key.id, "key_fingerprint": ledger_key.fingerprint},
         )
         database.insert_events(connection, events)
-        head = Head(0, len(events), now, 1, "active")
+        head = Head(0, len(events), now, GENESIS_EPOCH, "active")
         connection.execute(sql.insert_head, head._asdict())
         return ledger_id
 

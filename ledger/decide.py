@@ -6,18 +6,16 @@ caller of a shared transaction is decided alone, in order of arrival.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ledger.errors import (
-    LedgerError,
-    SecretDeleted,
-    SecretDestroyed,
-    SecretNotFound,
-    VersionConflict,
-)
-from ledger.events import Event, EventType
+from ledger.answer import deleted, ended, not_found
+from ledger.control import Control
+from ledger.errors import LedgerError, SecretNotFound, VersionConflict
+from ledger.events import NO_HASH, Event, EventType
+from ledger.floors import floor_facts
 from ledger.metadata import encode_metadata, parse_metadata
 from ledger.secret import Secret
 from ledger.versions import SecretState, base_version, state_of
@@ -30,6 +28,8 @@ __all__ = [
     "Intent",
     "Put",
     "Restore",
+    "WalkNeeded",
+    "Walked",
     "decide",
     "rekeyed",
 ]
@@ -74,6 +74,8 @@ class Destroy:
     stream: str
     reason: str
     actor: str | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the library itself states of it, beside what follows from the newest event."""
 
 
 Intent = Put | Delete | Restore | Destroy
@@ -88,8 +90,8 @@ class HeadView:
     """The row, without its sealed bytes; its hash recomputed, never taken from its column."""
     problem: LedgerError | None
     """Why it does not open, if it does not."""
-    lost: bool
-    """It lies under a key that is lost for good: writes may go over it unopened."""
+    floor: int | None
+    """The version up to which the secret has ended by then; None if only a walk tells."""
 
     @property
     def version(self) -> int:
@@ -118,52 +120,85 @@ class Draft(NamedTuple):
     prev_hash: bytes
 
 
-Fetch = Callable[[str, int | None, int], Secret]
-"""The value of a stream's version (None: the last one below the third argument)."""
+class Walked(NamedTuple):
+    """What a walk down a stream's chain has found, before the lock was taken."""
+
+    newest: bytes
+    """The hash of the newest event, from which it went down."""
+    floor: int
+    value: Secret | LedgerError | None
+    """Of a restore: what it writes again, or why it can't."""
 
 
-def decide(intent: Intent, head: HeadView | None, no_hash: bytes, fetch: Fetch) -> Draft:
-    """The event that `intent` makes on top of `head`.
+class WalkNeeded(LedgerError):
+    """A write that needs a walk of these streams first. It never leaves the package."""
+
+    def __init__(self, streams: Sequence[str]) -> None:
+        super().__init__("the chain has to be walked first")
+        self.streams = streams
+
+
+def decide(control: Control, intent: Intent, head: HeadView | None, walked: Walked | None) -> Draft:
+    """The event that `intent` makes on top of `head`; `walked` is what is known below it.
 
     Raises VersionConflict, SecretNotFound, SecretDeleted, SecretDestroyed; or what keeps
     the head from opening: nothing is ever built on what failed to authenticate, except its
-    destruction.
+    destruction. Raises WalkNeeded if `walked` began at another event than `head`.
     """
-    unopened = False
+    ledger: dict[str, Any] = {}
     if head is not None and head.problem is not None:
-        unopened = isinstance(intent, Destroy) or head.lost
-        if not unopened:
+        if not isinstance(intent, Destroy):
             raise head.problem
+        ledger["unopened"] = True
+    if walked is not None and (head is None or head.event.event_hash != walked.newest):
+        walked = None
     if not isinstance(intent, Destroy):
         _check_expected(intent, head)
-    ledger: dict[str, Any] = {"unopened": True} if unopened else {}
     data = Secret(b"")
+    reason = None
+    user: Mapping[str, Any] | None = None
     match intent:
         case Put():
-            event_type, data = EventType.WRITTEN, intent.value
-            metadata = encode_metadata(actor=intent.actor, user=intent.user, ledger=ledger)
+            event_type, data, user = EventType.WRITTEN, intent.value, intent.user
         case Delete():
             _must_be_live(intent.stream, head)
-            event_type = EventType.DELETED
-            metadata = encode_metadata(actor=intent.actor, user=intent.user, ledger=ledger)
+            event_type, user = EventType.DELETED, intent.user
         case Restore():
-            event_type, data = EventType.RESTORED, _restored(intent, head, fetch)
-            metadata = encode_metadata(actor=intent.actor, user=intent.user, ledger=ledger)
+            _must_be_deleted(intent, head)
+            if walked is None or walked.value is None:
+                raise WalkNeeded([intent.stream])
+            if isinstance(walked.value, LedgerError):
+                raise copy(walked.value)
+            event_type, data, user = EventType.RESTORED, walked.value, intent.user
         case _:
             if head is None:
                 raise not_found(intent.stream)
             if head.state == "destroyed" and head.problem is None:
-                raise destroyed(intent.stream, head.version)
-            event_type = EventType.DESTROYED
-            metadata = encode_metadata(actor=intent.actor, reason=intent.reason, ledger=ledger)
+                raise ended(head.event, head.version, head.version)
+            event_type, reason = EventType.DESTROYED, intent.reason
+            ledger.update(intent.facts)
+    ledger.update(floor_facts(control, _next_floor(intent.stream, head, walked)))
     return Draft(
         stream=intent.stream,
         version=1 if head is None else head.version + 1,
         event_type=event_type,
         data=data,
-        metadata=metadata,
-        prev_hash=no_hash if head is None else head.event.event_hash,
+        metadata=encode_metadata(actor=intent.actor, reason=reason, user=user, ledger=ledger),
+        prev_hash=NO_HASH if head is None else head.event.event_hash,
     )
+
+
+def _next_floor(stream: str, head: HeadView | None, walked: Walked | None) -> int:
+    """The floor of the event that follows `head`."""
+    if head is None:
+        return 0
+    if head.problem is not None:  # nobody can tell what ended below it
+        return head.version
+    if head.floor is not None:
+        return head.floor
+    if walked is None:
+        raise WalkNeeded([stream])
+    return walked.floor
 
 
 def _check_expected(intent: Put | Delete | Restore, head: HeadView | None) -> None:
@@ -183,13 +218,19 @@ def _check_expected(intent: Put | Delete | Restore, head: HeadView | None) -> No
         )
 
 
-def rekeyed(head: Event, data: Secret, actor: str | None) -> Draft:
-    """The event that seals `head`, which holds `data`, again: tombstones too."""
+def rekeyed(control: Control, head: Event, data: Secret, floor: int, actor: str | None) -> Draft:
+    """The event that seals `head`, which holds `data`, again: tombstones too.
+
+    `floor` is the version up to which the secret has ended.
+    """
     facts = parse_metadata(head.metadata)
     at = head.recorded_at
     if head.event_type == EventType.REKEYED:
         at = facts.ledger.get("at", at)
     about: dict[str, Any] = {"of": base_version(head), "at": at, "state": state_of(head, facts)}
+    about.update(floor_facts(control, floor))
+    if "lost" in facts.ledger:  # an end stays the end that it was
+        about["lost"] = facts.ledger["lost"]
     if actor:
         about["by"] = actor
     return Draft(
@@ -207,17 +248,17 @@ def rekeyed(head: Event, data: Secret, actor: str | None) -> Draft:
 def _must_be_live(stream: str, head: HeadView | None) -> None:
     if head is None:
         raise not_found(stream)
-    if head.lost or head.state == "destroyed":
-        raise destroyed(stream, head.version)
+    if head.state == "destroyed":
+        raise ended(head.event, head.version, head.version)
     if head.state == "deleted":
-        raise deleted(stream, head.version)
+        raise deleted(head.event)
 
 
-def _restored(intent: Restore, head: HeadView | None, fetch: Fetch) -> Secret:
+def _must_be_deleted(intent: Restore, head: HeadView | None) -> None:
     if head is None:
         raise not_found(intent.stream)
-    if head.lost or head.state == "destroyed":
-        raise destroyed(intent.stream, head.version)
+    if head.state == "destroyed":
+        raise ended(head.event, head.version, head.version)
     if head.state == "live":
         raise VersionConflict(
             f"{intent.stream} is live, at version {head.version}: there is nothing to restore",
@@ -230,33 +271,3 @@ def _restored(intent: Restore, head: HeadView | None, fetch: Fetch) -> Secret:
             f"{intent.stream} has no version {intent.version} before its deletion",
             stream=intent.stream,
         )
-    return fetch(intent.stream, intent.version, head.base)
-
-
-def not_found(stream: str) -> SecretNotFound:
-    """No event of that name."""
-    return SecretNotFound(
-        f"there is no secret {stream}",
-        hint="`secret-ledger list` shows the names",
-        stream=stream,
-    )
-
-
-def deleted(stream: str, version: int) -> SecretDeleted:
-    """The secret's head is a `secret.deleted`."""
-    return SecretDeleted(
-        f"{stream} was deleted at version {version}",
-        hint="`restore` brings its last value back; an earlier version is read by its number",
-        stream=stream,
-        version=version,
-    )
-
-
-def destroyed(stream: str, version: int) -> SecretDestroyed:
-    """The secret's head is a `secret.destroyed`."""
-    return SecretDestroyed(
-        f"{stream} was destroyed at version {version}",
-        hint="its values are gone for good; a new `put` starts anew",
-        stream=stream,
-        version=version,
-    )

@@ -43,6 +43,14 @@ class EventType:
     GENERATION_OPENED: Final = "generation.opened"
     GENERATION_CLOSED: Final = "generation.closed"
     GENERATION_PURGED: Final = "generation.purged"
+    GENERATION_ABANDONED: Final = "generation.abandoned"
+
+    LEDGER_UPGRADED: Final = "ledger.upgraded"
+
+    # Reserved: a later release writes these, and they change nothing that is decided here.
+    LEDGER_RESTORED: Final = "ledger.restored"
+    KEY_WRAPPED: Final = "key.wrapped"
+    KEY_UNWRAPPED: Final = "key.unwrapped"
 
 
 SECRET_TYPES: Final = frozenset(
@@ -63,6 +71,11 @@ CONTROL_TYPES: Final = frozenset(
         EventType.GENERATION_OPENED,
         EventType.GENERATION_CLOSED,
         EventType.GENERATION_PURGED,
+        EventType.GENERATION_ABANDONED,
+        EventType.LEDGER_UPGRADED,
+        EventType.LEDGER_RESTORED,
+        EventType.KEY_WRAPPED,
+        EventType.KEY_UNWRAPPED,
     }
 )
 

@@ -23,7 +23,7 @@ from ledger.authority import (
     choose_keys,
     short,
 )
-from ledger.control import Control, fold_control
+from ledger.control import FACTS, Control, check_known, fold_control
 from ledger.errors import (
     KeyFingerprintMismatch,
     LedgerError,
@@ -93,6 +93,15 @@ def check_state(state: State) -> Control:
             generation=above[0].generation,
         )
     control = fold_control(state.meta.ledger_id, head.generation, state.control)
+    if control.unknown is not None:  # a later release's rules: `judge` says so
+        return control
+    if (state.meta.format >= FACTS) != bool(control.upgrades):
+        raise TamperedEvent(
+            f"ledger_meta says format {state.meta.format}, and the control stream was"
+            + ("" if control.upgrades else " never")
+            + " upgraded: one of them was put back",
+            hint="restore the database from a backup",
+        )
     if control.generation > 0 and control.opened is None:
         raise TamperedEvent(
             f"generation {head.generation} was never opened, but its head row says that it is"
@@ -206,6 +215,7 @@ def judge(
     keys = bind(keyring, control.ledger_id)
     by_fingerprint = {key.fingerprint: key for key in keys}
     check_control_seals(control, by_fingerprint)
+    check_known(control)
     held: HeldKeys | None = None
     refusal: LedgerError | None = None
     try:

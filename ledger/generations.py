@@ -150,7 +150,7 @@ async def purge(
 
     def begin(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
         control, held = standing.control, standing.held
-        locked = lock_control(connection, database, control)
+        locked = lock_control(connection, database, standing)
         if locked is None or held is None:
             return None
         if generation in openings_of(control).purged and certificate is not None:
@@ -203,7 +203,7 @@ async def abandon(
         return PurgeReport(changed=False, generation=None, deleted=0)
 
     def begin(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
-        if lock_control(connection, database, standing.control) is None:
+        if lock_control(connection, database, standing) is None:
             return None
         now = database.lock_generation(connection, building.generation)
         if now is not None and now.state == "building":

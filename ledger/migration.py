@@ -156,7 +156,7 @@ class Migrator:
         def begin(connection: Connection, standing: Standing) -> Attempt | Head | tuple[()] | None:
             if standing.control is not control:
                 return ()  # a rotation, or another migrator, was faster
-            if lock_control(connection, database, control) is None:
+            if lock_control(connection, database, standing) is None:
                 return None
             found = under_way(connection, database, control)
             if found is not None and found.move is not None:
@@ -192,7 +192,7 @@ class Migrator:
             control = standing.control
             if control.generation != source:
                 raise another_builder(building.generation)
-            locked = lock_control(connection, database, control)
+            locked = lock_control(connection, database, standing)
             if locked is None:
                 return None
             if database.lock_generation(connection, building.generation) != building:
@@ -216,12 +216,16 @@ class Migrator:
         last: Sequence[Event],
     ) -> Attempt:
         database, control, held = self._database, standing.control, sealing_keys(standing)
-        metadata = generation_metadata(
-            building.generation, control.generation, held.active_id, held.active.fingerprint,
+        about = partial(
+            generation_metadata,
+            building.generation,
+            control.generation,
+            held.active_id,
+            held.active.fingerprint,
             actor=self._actor,
-        )  # fmt: skip
+        )
         closed = control_events(
-            control, held, locked, [Entry(EventType.GENERATION_CLOSED, metadata)]
+            control, held, locked, [Entry(EventType.GENERATION_CLOSED, about())]
         )
         database.insert_events(connection, closed)
         end = locked.head._replace(position=closed[0].position, recorded_at=locked.now)
@@ -235,7 +239,7 @@ class Migrator:
             control.last.version + 1,
             EventType.GENERATION_OPENED,
             Secret(b""),
-            metadata,
+            about(purged=self._builder.left_out(last)),
             before[-1].event_hash if before else NO_HASH,
         )
         opened = place(

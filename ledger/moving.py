@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import URL
 
@@ -281,7 +281,7 @@ class Mover:
         move_id = secrets.token_bytes(16)
 
         def begin(connection: Connection, standing: Standing) -> Attempt | Move | None:
-            if lock_control(connection, database, standing.control) is None:
+            if lock_control(connection, database, standing) is None:
                 return None
             found = under_way(connection, database, standing.control)
             if found is not None:
@@ -315,7 +315,7 @@ class Mover:
 
         def hand_over(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
             control, held = standing.control, sealing_keys(standing)
-            locked = lock_control(connection, database, control)
+            locked = lock_control(connection, database, standing)
             if locked is None:
                 return None
             self._closing = time.monotonic()
@@ -334,7 +334,14 @@ class Mover:
 
         return isinstance(await commit(self._follower, hand_over, patience=self._patience), Attempt)
 
-    def _metadata(self, control: Control, known: Move, side: str, address: str) -> str:
+    def _metadata(
+        self,
+        control: Control,
+        known: Move,
+        side: str,
+        address: str,
+        purged: Mapping[str, Any] | None = None,
+    ) -> str:
         return generation_metadata(
             known.generation,
             control.generation,
@@ -342,6 +349,7 @@ class Mover:
             control.active.fingerprint,
             actor=self._actor,
             move={"id": known.move_id.hex(), side: address},
+            purged=purged,
         )
 
     # --- open ------------------------------------------------------------------------
@@ -362,7 +370,7 @@ class Mover:
             closed.version,
             EventType.GENERATION_OPENED,
             Secret(b""),
-            self._metadata(control, known, "from", self._source.address),
+            self._metadata(control, known, "from", self._source.address, self._builder.left_out()),
             end.event_hash,
         )
         opened = place(

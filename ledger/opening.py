@@ -23,6 +23,7 @@ from ledger.scrub import SCRUB_RATE, check_rate
 from ledger.store.closing import close
 from ledger.store.database import Database, address_of, connect, is_engine
 from ledger.store.reads import head_in_use
+from ledger.upgrading import seal_facts
 from ledger.verify import CheckedProjection, check_projections
 from ledger.view import VIEW_BYTES, Bounds, SealedView, WhenStale
 
@@ -264,7 +265,8 @@ async def upgrade_schema(
 ) -> list[str]:
     """Bring an older schema up to this release's; returns the names of the applied files.
 
-    The gate's control level passes first. Raises what it refuses with, or NotALedger.
+    The gate's control level passes first. A ledger that begins to seal facts for readers is
+    verified whole before. Raises what the gate refuses with, NotALedger, TamperedEvent.
     """
     where = _without_text(url)
     del url
@@ -281,7 +283,7 @@ async def upgrade_schema(
         if standing.moved and standing.refusal is not None:
             raise standing.refusal
         applied = await upgrade(database)
-        if applied:
+        if await seal_facts(database, keyring) or applied:
             await _fold(database)
         return applied
     finally:

@@ -1,5 +1,5 @@
-"""How a read happens: one statement, the head row beside the rows, a verdict at the end.
-What else a verdict rests on (the end of a secret, what follows a time) is read with it.
+"""How a read happens: one statement, the head row beside the row, a verdict at the end.
+The newest event of a secret decides alone; what lies below it is read by `ledger.older`.
 
 A `get` ends in one of four ways, never confused: the value; SecretDeleted or SecretDestroyed;
 MissingKey; TamperedEvent. Listings read metadata only and never decrypt, so that one damaged
@@ -12,23 +12,18 @@ from collections.abc import AsyncIterator, Callable, Collection
 from datetime import datetime
 from typing import NamedTuple
 
-from ledger.answer import check_answer, check_end, check_next
-from ledger.authority import read_event
-from ledger.decide import deleted, destroyed, not_found
-from ledger.errors import (
-    InvalidValue,
-    MissingKey,
-    SecretNotFound,
-    TamperedEvent,
-)
+from ledger.answer import check_answer, check_has_value, no_version, not_found
+from ledger.authority import read_newest
+from ledger.errors import InvalidValue, MissingKey, TamperedEvent
 from ledger.events import CONTROL_STREAM, Event, to_microseconds
 from ledger.following import Follower
 from ledger.format import context_of
 from ledger.gate import Standing
 from ledger.names import normalise_prefix
+from ledger.older import get_as_of, get_version, get_version_unproven
 from ledger.secret import Secret
 from ledger.store.connection import Connection
-from ledger.store.database import Database, Mode
+from ledger.store.database import Database
 from ledger.store.patience import patiently
 from ledger.store.reads import (
     Found,
@@ -36,7 +31,6 @@ from ledger.store.reads import (
     head_in_use,
     heads_page,
     stream_page,
-    with_witnesses,
 )
 from ledger.versions import SecretInfo, SecretVersion, info_of, version_of
 
@@ -72,37 +66,34 @@ async def get_secret(
     *,
     version: int | None = None,
     at: datetime | None = None,
+    unproven: bool = False,
     keep: Callable[[Found], None] | None = None,
 ) -> SecretVersion:
     """The latest version of a secret, or the one asked for. `keep` is given what was read."""
     if version is not None and at is not None:
         raise InvalidValue("state a version or a time, not both", hint="leave one of them out")
+    if unproven and version is None:
+        raise InvalidValue(
+            "only a version that is stated can be read unproven", hint="state the version"
+        )
     if version is not None and not 0 < version < 2**63:
-        raise SecretNotFound(f"{stream} has no version {version}", stream=stream)
-    database = follower.database
-    sql = database.statements
-    mode: Mode = "statement"
-    time = None
+        raise no_version(stream, version)
     if version is not None:
-        statement, parameters = sql.version, {"version": version}
-    elif at is not None:
-        time = _at(at)
-        # What follows the answer is looked at too, as it was at that moment.
-        statement, parameters, mode = sql.at, {"at": time}, "snapshot"
-    else:
-        statement, parameters = sql.latest, {}
+        return await (get_version_unproven if unproven else get_version)(follower, stream, version)
+    if at is not None:
+        return await get_as_of(follower, stream, _at(at), at)
+    database = follower.database
 
     async def read() -> Found:
         seen = follower.seen
 
         def unit(connection: Connection) -> Found | None:
-            found = find(connection, statement, stream, **parameters)
-            if found is None:
-                return None
-            follower.lineage.check(connection, found.head, seen)
-            return with_witnesses(connection, database, found, stream, dated=time is not None)
+            found = find(connection, database, stream)
+            if found is not None:
+                follower.lineage.check(connection, found.head, seen)
+            return found
 
-        found = await patiently(database, unit, mode)
+        found = await patiently(database, unit)
         if found is None:
             raise TamperedEvent("no generation says that it is in use any more")
         follower.saw(found.head)
@@ -115,11 +106,11 @@ async def get_secret(
     if not follower.is_current(found.head):
         standing = await follower.follow(standing)
     try:
-        return verdict(standing, found, stream, version, at, time)
+        return verdict(standing, found, stream)
     except (MissingKey, TamperedEvent):
         # Never said on old knowledge: read on first, then once more.
         standing = await follower.follow(standing)
-        return verdict(standing, await read(), stream, version, at, time)
+        return verdict(standing, await read(), stream)
 
 
 def _at(at: datetime) -> int:
@@ -133,42 +124,18 @@ def _at(at: datetime) -> int:
 
 
 def verdict(
-    standing: Standing,
-    found: Found,
-    stream: str,
-    version: int | None = None,
-    at: datetime | None = None,
-    time: int | None = None,
-    *,
-    facts: Facts | None = None,
+    standing: Standing, found: Found, stream: str, *, facts: Facts | None = None
 ) -> SecretVersion:
-    """How a read ends under `standing`, with what was found for it; `time` is `at` in
-    microseconds, `facts` is of the event found, where that is known. Raises what `get_secret`
-    raises."""
-    _, event, newest_end, end, following = found
-    control, held = standing.control, standing.keys
-    if event is not None:
-        check_answer(event, stream, version, time)
-    ended = event is not None and newest_end is not None and newest_end > event.version
-    if following is not None and time is not None and not ended:
-        number = event.version + 1 if event else 1
-        check_next(control, held, following, stream, number, time, end)
+    """How a read of the newest event ends under `standing`. `facts` is of the event found, if
+    that is known. Raises what `get_secret` raises."""
+    event = found.event
     if event is None:
-        if version is not None:
-            raise SecretNotFound(f"{stream} has no version {version}", stream=stream)
-        if at is not None:
-            raise SecretNotFound(f"{stream} had no version at {at.isoformat()}", stream=stream)
         raise not_found(stream)
-    if ended:
-        check_end(control, held, end, event)
+    check_answer(standing.control, event, stream)
     context, info = facts or (None, None)
-    value = Secret(read_event(control, held, event, context=context, destroyed_later=ended))
-    info = info or info_of(event)
-    if info.state == "deleted":
-        raise deleted(stream, event.version)
-    if info.state == "destroyed":
-        raise destroyed(stream, event.version)
-    return version_of(info, value)
+    value = Secret(read_newest(standing.control, standing.keys, event, context=context))
+    check_has_value(event)
+    return version_of(info or info_of(event), value)
 
 
 async def list_history(

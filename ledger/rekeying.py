@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,18 +19,20 @@ from anyio import to_thread
 
 from ledger.ahead import ahead
 from ledger.append import Attempt, InlineProjection, check_not_behind, enter, place
-from ledger.authority import read_event
+from ledger.authority import read_newest
 from ledger.batch import check_not_exhausted
 from ledger.committing import commit
 from ledger.control import Control
 from ledger.control_log import lock_control
-from ledger.decide import Draft, rekeyed
+from ledger.decide import Draft, Walked, rekeyed
 from ledger.errors import Incomplete, LedgerError
 from ledger.events import CONTROL_STREAM, Event
 from ledger.findings import Finding, Progress, Tally, Tell, finding_of
+from ledger.floors import ended_at
 from ledger.following import Follower
-from ledger.format import check_hash
+from ledger.format import check_hash, tampered
 from ledger.gate import Standing
+from ledger.older import walk_to_floor
 from ledger.secret import Secret
 from ledger.store.connection import Connection
 from ledger.store.reads import (
@@ -60,8 +62,6 @@ class RekeyReport:
     meanwhile and it was sealed twice."""
     already: int
     """Heads that were under the active key without this done."""
-    lost: int
-    """Heads under a key that is lost for good: nothing is left of them to seal again."""
     skipped: int
     """Heads that don't open, or whose key is not held: they are as they were."""
     findings: Sequence[Finding]
@@ -98,7 +98,6 @@ class _Page:
     heads: int = 0
     under: int = 0
     """How many lie under the active key."""
-    lost: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -109,7 +108,6 @@ class _Pass:
     rekeyed: Counter[bytes] = field(default_factory=Counter)
     """How many were sealed under which key: a rotation may come in between."""
     under: int = 0
-    lost: int = 0
     skipped: Tally = field(default_factory=Tally)
 
 
@@ -143,7 +141,6 @@ async def rekey(
         rekeyed=before[active] + done.rekeyed[active],
         # Those that an earlier pass has sealed lie under it; some may be others' by now.
         already=max(done.under - before[active], 0),
-        lost=done.lost,
         skipped=done.skipped.kinds.total(),
         findings=tuple(done.skipped.findings),
         seconds=time.monotonic() - began,
@@ -175,7 +172,6 @@ class _Rekeyer:
                 done.rekeyed += sealed
                 # Those that were written meanwhile lie under it too.
                 done.under += page.under + len(page.drafts) - written
-                done.lost += page.lost
                 for finding in page.findings:
                     done.skipped.add(finding)
                 heads += page.heads
@@ -198,31 +194,55 @@ class _Rekeyer:
                 return
             after = heads[-1].stream
             page = _Page(read_at)
+            floors = await self._floors(heads)
             for start in range(0, len(heads), PART):
-                await to_thread.run_sync(self._judge, page, heads[start : start + PART])
+                await to_thread.run_sync(self._judge, page, heads[start : start + PART], floors)
             yield page
 
-    def _judge(self, page: _Page, heads: Sequence[Event]) -> None:
+    async def _floors(self, heads: Sequence[Event]) -> Mapping[str, Walked]:
+        """What a walk has found, of those that don't tell by themselves how far they ended."""
+        control = self.standing.control
+        found: dict[str, Walked] = {}
+        for event in heads:
+            if control.key(event.key_fingerprint) is control.active or event.version == 1:
+                continue
+            if ended_at(control, event) is None:
+                with suppress(LedgerError):  # it is skipped, and says why
+                    walked = await walk_to_floor(self.follower, event.stream)
+                    if walked is not None:
+                        found[event.stream] = walked
+        return found
+
+    def _judge(self, page: _Page, heads: Sequence[Event], walked: Mapping[str, Walked]) -> None:
         control = self.standing.control
         for event in heads:
-            key = control.key(event.key_fingerprint)
             if event.stream == CONTROL_STREAM:
                 continue
             page.heads += 1
-            if key is control.active:
-                page.under += 1
-            elif key is not None and key.lost is not None and control.may_be_under(event):
-                page.lost += 1
-            else:
-                try:
-                    page.drafts.append(rekeyed(event, self._opened(event), self.actor))
-                except LedgerError as error:
-                    page.findings.append(finding_of(event, error))
+            try:
+                value = self._opened(event)  # that its column names the active key proves nothing
+                if control.key(event.key_fingerprint) is control.active:
+                    page.under += 1
+                else:
+                    floor = self._floor(event, walked.get(event.stream))
+                    page.drafts.append(rekeyed(control, event, value, floor, self.actor))
+            except LedgerError as error:
+                page.findings.append(finding_of(event, error))
+
+    def _floor(self, event: Event, walked: Walked | None) -> int:
+        floor = ended_at(self.standing.control, event)
+        if floor is not None:
+            return floor
+        if event.version == 1:
+            return 0
+        if walked is None or walked.newest != event.event_hash:
+            raise tampered(event, "what lies below it could not be read; run it again")
+        return walked.floor
 
     def _opened(self, event: Event) -> Secret:
         context = check_hash(self.standing.control.ledger_id, event)
         control, keys = self.standing.control, self.standing.keys
-        return Secret(read_event(control, keys, event, context=context))
+        return Secret(read_newest(control, keys, event, context=context))
 
     async def _write(self, page: _Page) -> Counter[bytes]:
         """How many of a page's heads were sealed again, under which key: the others have moved
@@ -234,7 +254,7 @@ class _Rekeyer:
             if standing.control.generation != generation or standing.held is None:
                 return ()  # its heads are others
             control = standing.control
-            locked = lock_control(connection, database, control)
+            locked = lock_control(connection, database, standing)
             if locked is None:
                 return None
             head, key = locked.head, standing.held.active

@@ -6,7 +6,7 @@ superseded key seals nothing new, so what lies under it only ever gets less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from ledger.events import EventType
 from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.log import log
+from ledger.losing import Ending, give_up
 from ledger.metadata import encode_metadata
 from ledger.nodes import Identity, list_nodes
 from ledger.state import Head
@@ -73,7 +74,7 @@ async def retire(
         )
     report = await _report(follower, me, key, changed=True)
     _check_unused(key, report, await _generations(follower.database))
-    await _end(follower, projections, key, EventType.KEY_RETIRED, report, actor, None, patience)
+    await _end(follower, projections, key, report, actor, patience)
     return report
 
 
@@ -110,7 +111,8 @@ async def lose(
 
     Its versions are destroyed from then on, and nothing waits for it any more; nothing
     undoes that. Raises UnknownKey, InvalidValue without a reason; KeyInUse for the active
-    key, and for one that is in the keyring.
+    key, and for one that is in the keyring; MigrationInProgress; TamperedEvent if the log is
+    damaged: what a damaged row has lost is not what goes with the key.
     """
     given: object = reason
     if not isinstance(given, str) or not given.strip():
@@ -118,7 +120,9 @@ async def lose(
     report = await loss(follower, me, key_id)
     if report.changed:
         key = _named(follower.standing.control, key_id)
-        await _end(follower, projections, key, EventType.KEY_LOST, report, actor, reason, patience)
+        ending = Ending(reason, actor, _about(key, report))
+        await give_up(follower, projections, key, ending, patience=patience)
+        _tell(EventType.KEY_LOST, key, actor, reason)
     return report
 
 
@@ -199,37 +203,39 @@ async def _end(
     follower: Follower,
     projections: Sequence[InlineProjection],
     key: ControlKey,
-    event_type: str,
     report: KeyEnd,
     actor: str | None,
-    reason: str | None,
     patience: float,
 ) -> None:
-    about: dict[str, Any] = {
+    metadata = encode_metadata(actor=actor, ledger=_about(key, report))
+
+    def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+        control, held = standing.control, standing.held
+        known = control.key(key.fingerprint)
+        if known is None or known.retired is not None:
+            return ()  # another node was faster
+        locked = lock_control(connection, follower.database, standing)
+        if locked is None or held is None:
+            return None
+        events = control_events(control, held, locked, [Entry(EventType.KEY_RETIRED, metadata)])
+        return enter(connection, follower.database, locked, events, projections)
+
+    await commit(follower, write, patience=patience)
+    await follower.follow()
+    _tell(EventType.KEY_RETIRED, key, actor, None)
+
+
+def _about(key: ControlKey, report: KeyEnd) -> dict[str, Any]:
+    return {
         "key": {"id": key.id, "fingerprint": key.fingerprint.hex()},
         "counts": {
             str(use.generation): {"events": use.events, "purged": use.purged} for use in report.uses
         },
         "secrets": report.secrets,
     }
-    metadata = encode_metadata(actor=actor, reason=reason, ledger=about)
-    ended: Callable[[ControlKey], object] = (
-        (lambda k: k.retired) if event_type == EventType.KEY_RETIRED else (lambda k: k.lost)
-    )
 
-    def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
-        control, held = standing.control, standing.held
-        known = control.key(key.fingerprint)
-        if known is None or ended(known) is not None:
-            return ()  # another node was faster
-        locked = lock_control(connection, follower.database, control)
-        if locked is None or held is None:
-            return None
-        events = control_events(control, held, locked, [Entry(event_type, metadata)])
-        return enter(connection, follower.database, locked, events, projections)
 
-    await commit(follower, write, patience=patience)
-    await follower.follow()
+def _tell(event_type: str, key: ControlKey, actor: str | None, reason: str | None) -> None:
     log.info(
         "key_ended",
         event_type=event_type,

@@ -82,7 +82,7 @@ async def rotate(
         new = _successor(control, follower.keyring.current.for_ledger(control.ledger_id))
         if new is None:
             return ()
-        locked = lock_control(connection, database, control)
+        locked = lock_control(connection, database, standing)
         if locked is None or held is None:
             return None
         check_not_building(connection, database, control)
@@ -129,7 +129,7 @@ async def rotate(
         activated_at=from_microseconds(
             next(e.recorded_at for e in control.events if e.position == active.activated)
         ),
-        replaced=control.keys[-2].id if control.epoch > 1 else None,
+        replaced=control.keys[-2].id if len(control.keys) > 1 else None,
         behind=[
             count
             for count in await heads_by_key(database, control.generation)

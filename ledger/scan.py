@@ -21,8 +21,10 @@ from ledger.checking import CheckedPage, Rules, missing_positions
 from ledger.control import fold_control
 from ledger.errors import TamperedEvent
 from ledger.events import CONTROL_STREAM, Event, EventType
-from ledger.findings import MAX_FINDINGS, Finding, Progress, Tally, Tell
-from ledger.format import printable
+from ledger.findings import MAX_FINDINGS, Finding, Progress, Tally, Tell, finding_of
+from ledger.floors import ended_at
+from ledger.format import is_purged, printable
+from ledger.sealed_counts import SealedCounts
 from ledger.state import CheckedRow, Head, Meta
 from ledger.store.connection import Connection
 from ledger.store.database import Database
@@ -129,15 +131,93 @@ class Scan:
         return found
 
     async def heads(self, head: Head) -> None:
-        """Open the newest event of every secret."""
-        secrets = 0
+        """Open the newest event of every secret, and hold their versions against the log's length.
+
+        A stream has versions 1 to n, each at a position of its own, and the positions are 1 to
+        the head row's. So the newest versions, which their seals prove, add up to that position:
+        no secret is left out, and none is shown as it was before.
+        """
+        secrets = versions = 0
         if self.on_progress is not None:
             count = partial(count_secrets, database=self.database, generation=self.generation)
             secrets = await self.read(self.database, count, "statement")
         async with aclosing(ahead(self._head_rows())) as pages:
             async for page in pages:
                 await self._open_heads(page, head)
+                versions += await self._versions(page, head)
                 self._tell(self.tally.heads, secrets)
+        if self.tally.kinds["tampered"]:
+            return  # a row that does not open has proven no version
+        if versions != head.position:
+            versions += await self._missing_below_ends(head)
+        if versions != head.position or not await self._ends_where_it_says():
+            found = await self.count_rows()
+            self.tally.add_all(found or [self._wrong_sum(versions, head)])
+
+    async def _versions(self, page: Sequence[Event], head: Head) -> int:
+        """How many rows up to the head row's position the streams of a page have."""
+        total = 0
+        for event in page:
+            if event.stream == CONTROL_STREAM:
+                total += self.rules.control.last.version
+            elif event.position <= head.position:
+                total += event.version
+            else:  # it was written meanwhile
+                total += await self._rows_of(event.stream, head.position)
+        return total
+
+    async def _rows_of(self, stream: str, bound: int) -> int:
+        asked = {
+            "generation": self.generation,
+            "stream": self.database.text(stream),
+            "bound": bound,
+        }
+        sql = self.database.statements.rows_of_stream
+        return await self.read(
+            self.database, lambda c: int(c.execute(sql, asked).scalar_one()), "statement"
+        )
+
+    async def _missing_below_ends(self, head: Head) -> int:
+        """What the sum has too much, of secrets that were ended over a damaged row.
+
+        That row may have stood at another version than its own. Nothing at or below the end is
+        ever read again, so it is no matter which versions there are.
+        """
+        excess = 0
+        async with aclosing(self._head_rows()) as pages:
+            async for page in pages:
+                for event in page:
+                    if (
+                        event.stream != CONTROL_STREAM
+                        and event.position <= head.position
+                        and (ended_at(self.rules.control, event))
+                    ):
+                        rows = await self._rows_of(event.stream, head.position)
+                        excess += rows - event.version
+        return excess
+
+    async def _ends_where_it_says(self) -> bool:
+        """Whether the rows lie at positions 1 to the head row's, as both are by now."""
+
+        def unit(connection: Connection) -> tuple[Head | None, Any, Any]:
+            heads = heads_of_generations(connection, self.database)
+            head = next((h for h in heads if h.generation == self.generation), None)
+            place = {"generation": self.generation}
+            first, last = connection.execute(self.database.statements.ends, place).one()
+            return head, first, last
+
+        head, first, last = await self.read(self.database, unit, "snapshot")
+        if head is None or head.state in ("purging", "purged"):
+            return True
+        return (first, last) == (1, head.position)
+
+    def _wrong_sum(self, versions: int, head: Head) -> Finding:
+        return Finding(
+            "tampered",
+            f"the newest versions of all secrets are {versions} in sum, and the log has"
+            f" {head.position} events: newest events are missing, or the database hides them",
+            generation=self.generation,
+        )
 
     async def _head_rows(self) -> AsyncGenerator[Sequence[Event]]:
         after: str | None = None
@@ -180,16 +260,20 @@ class Scan:
 
     async def _open_heads(self, events: Iterable[Event], head: Head) -> None:
         # A head beyond the bound was written meanwhile, over one that had to open.
-        rows = [
-            CheckedRow(event, None, None, None)
+        newest = [
+            event
             for event in events
             if event.position <= head.position and event.stream != CONTROL_STREAM
         ]
-        for _, finding in (await to_thread.run_sync(self.rules.open, rows)).suspects:
-            self.tally.add(finding)
-        self.tally.heads += len(rows)
-        self.tally.events += len(rows)
-        self.tally.by_key.update([row.event.key_id for row in rows])
+
+        def opened() -> list[Finding]:
+            problems = ((event, self.rules.open_newest(event)) for event in newest)
+            return [finding_of(event, problem) for event, problem in problems if problem]
+
+        self.tally.add_all(await to_thread.run_sync(opened))
+        self.tally.heads += len(newest)
+        self.tally.events += len(newest)
+        self.tally.by_key.update([event.key_id for event in newest])
 
     async def every_event(self, head: Head, *, after: int = 0, time_before: int = 0) -> int:
         """Open every event above position `after`, whose event was recorded at `time_before`,
@@ -198,10 +282,13 @@ class Scan:
         Returns how many secrets have begun there.
         """
         secrets = 0
+        whole = after == 0
+        sealed = SealedCounts(self.rules.control)
         newer = self.pages(head.position, after=after, time_before=time_before)
         async with aclosing(newer) as pages:
             async for page in pages:
                 after, time_before = page.last.position, page.last.recorded_at
+                sealed.add(page.rows)
                 secrets += sum(
                     row.event.version == 1 and row.event.stream != CONTROL_STREAM
                     for row in page.rows
@@ -217,7 +304,24 @@ class Scan:
                     generation=self.generation,
                 )
             )
+        if whole:
+            self.tally.add_all(sealed.differences())
+        if self.rules.control.upgrades and sealed.watches:
+            await self._newest_not_lost(head)
         return secrets
+
+    async def _newest_not_lost(self, head: Head) -> None:
+        """No secret's newest event lies under a lost key: each was ended before it was given up."""
+        control = self.rules.control
+        async with aclosing(self._head_rows()) as pages:
+            async for page in pages:
+                for event in page:
+                    key = control.key(event.key_fingerprint)
+                    gone = is_purged(event.sealed) or (key is not None and key.lost is not None)
+                    if gone and event.stream != CONTROL_STREAM and event.position <= head.position:
+                        problem = self.rules.open_newest(event)
+                        if problem is not None:
+                            self.tally.add(finding_of(event, problem))
 
     async def pages(
         self, bound: int, *, after: int = 0, time_before: int = 0
@@ -246,6 +350,7 @@ class Scan:
                     after=after,
                     bound=bound,
                     limit=self.page,
+                    unstated=not self.rules.control.began_with_facts,
                 ),
                 "snapshot",
             )

@@ -568,11 +568,20 @@ class SecretLedger:
     # --- reading ---------------------------------------------------------------------
 
     async def get(
-        self, name: str, *, version: int | None = None, at: datetime | None = None
+        self,
+        name: str,
+        *,
+        version: int | None = None,
+        at: datetime | None = None,
+        unproven: bool = False,
     ) -> SecretVersion:
         """The latest version of a secret, version `version`, or the last one recorded at or
         before `at` (an aware datetime). The latest may come from memory, within the bound of
         `max_staleness`, if `open` was given one.
+
+        An earlier version is proven by the chain down to it from the newest event, which opens.
+        If the newest event can't be opened, `unproven=True` gives a stated version by its own
+        seal alone (`.proven` is False then): whether it has ended since, nobody can tell.
 
         Raises SecretNotFound, SecretDeleted, SecretDestroyed, MissingKey, TamperedEvent,
         LedgerUnavailable.
@@ -580,7 +589,9 @@ class SecretLedger:
         if self._view is not None and version is None and at is None:
             return await self._view.get(name)
         stream = normalise_name(name)
-        return await get_secret(self._follower, stream, version=number(version, "version"), at=at)
+        return await get_secret(
+            self._follower, stream, version=number(version, "version"), at=at, unproven=unproven
+        )
 
     def history(self, name: str) -> AsyncIterator[SecretInfo]:
         """Every version of a secret, oldest first: metadata only, nothing is decrypted."""

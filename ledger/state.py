@@ -72,6 +72,12 @@ class CheckedRow(NamedTuple):
     previous_position: int | None
     previous_hash: bytes | None
     destroyed: int | None
+    """Version of the stream's newest `secret.destroyed`."""
+    previous_type: str | None = None
+    previous_facts: str | None = None
+    """Metadata of the version before, if it may state a floor."""
+    destroyed_before: int | None = None
+    """Version of the newest `secret.destroyed` before the event, if nothing states it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ A library function with a progress callback and a report; the command is a thin 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ async def verify_ledger(
         return None
     scan = Scan(database, Rules(control, standing.keys), tally, on_progress, read)
     if level == "latest":
-        tally.add_all(await _open_heads_and_count(scan, head))
+        await scan.heads(head)
     else:
         closed = [h for h in state.heads if h.state == "closed" and h is not head]
         scan.whole = sum(h.position for h in [head, *closed])
@@ -107,17 +106,6 @@ async def verify_ledger(
         verified_at=verified_at,
     )
     return Checked(report, proof)
-
-
-async def _open_heads_and_count(scan: Scan, head: Head) -> list[Finding]:
-    """At once: the database counts, and this process opens. What the count found."""
-    tasks = asyncio.create_task(scan.count_rows()), asyncio.create_task(scan.heads(head))
-    try:
-        found, _ = await asyncio.gather(*tasks)
-        return found
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def unchanged(state: State, control: Control) -> Head | None:

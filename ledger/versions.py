@@ -53,6 +53,9 @@ class SecretVersion(SecretInfo):
     """One version of a secret, with its value."""
 
     value: Secret
+    proven: bool = True
+    """False if the newest event of the secret could not be opened: whether this version has
+    ended since, nobody can tell. Only a read that asks for it gets such an answer."""
 
 
 def state_of(event: Event, metadata: Metadata | None = None) -> SecretState:

@@ -322,5 +322,5 @@ def _now() -> float:
 
 def _size(stream: str, found: Found, facts: Facts) -> int:
     """The bytes of memory that an entry takes, rounded up."""
-    parts = (stream, facts.context, *(found.event or ()), *(found.end or ()))
+    parts = (stream, facts.context, *(found.event or ()))
     return ENTRY_BYTES + sum(map(getsizeof, parts))

@@ -17,11 +17,12 @@ from typing import Final
 from ledger.append import Attempt, InlineProjection, Outcome
 from ledger.batch import MAX_EVENTS_PER_KEY, Request, append
 from ledger.committing import commit, outcome_unknown
-from ledger.decide import Intent, Put
+from ledger.decide import Intent, Put, Restore, Walked, WalkNeeded
 from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.log import log
+from ledger.older import walk_to_floor, walk_to_restore
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.translate import is_refusal
@@ -108,17 +109,40 @@ class Writer:
         """Why the database could not be written to, and when that was, unless it could since."""
 
     async def submit(self, intents: Sequence[Intent]) -> Sequence[SecretInfo]:
-        """Write all of `intents` in one transaction, or none. Raises what refused them."""
+        """Write all of `intents` in one transaction, or none. Raises what refused them.
+
+        What lies below the newest events is read before, without the lock: for a restore, and
+        where an older release wrote the newest event. If it has changed by then, once more.
+        """
+        walked: dict[str, Walked] = {}
+        restored = {i.stream: i for i in intents if isinstance(i, Restore)}
+        needed: Sequence[str] = list(restored)
+        while True:
+            for stream in needed:
+                restore = restored.get(stream)
+                found = await (
+                    walk_to_restore(self._follower, restore)
+                    if restore
+                    else walk_to_floor(self._follower, stream)
+                )
+                if found is not None:
+                    walked[stream] = found
+            try:
+                return await self._submit(Request(intents, walked))
+            except WalkNeeded as error:
+                needed = error.streams
+
+    async def _submit(self, request: Request) -> Sequence[SecretInfo]:
         if self._closed:
             raise _closed()
         since = asyncio.get_running_loop().time()
         self._database.home.check()
         if self._task is None or self._task.done():  # done: a host cancelled it
             self._task = asyncio.create_task(self._run(), name="secret-ledger writer")
-        size = sum(len(i.value.reveal()) for i in intents if isinstance(i, Put))
+        size = sum(len(i.value.reveal()) for i in request.intents if isinstance(i, Put))
         outcome: asyncio.Future[Sequence[SecretInfo]] = asyncio.get_running_loop().create_future()
         until = since + self._patience
-        await self._queue.put(_Waiting(Request(intents), size, outcome, since, until))
+        await self._queue.put(_Waiting(request, size, outcome, since, until))
         if self._task.done():  # it waited for room, and the writer has ended since
             raise _closed()
         return await outcome

@@ -18,7 +18,10 @@ A, B, C, D = (
     Key.from_bytes(bytes(range(n, n + 32)), f"k-{name}").for_ledger(LEDGER)
     for n, name in enumerate("abcd")
 )
-GENESIS = genesis(A, LEDGER, NOW)
+WITH_FACTS = genesis(A, LEDGER, NOW)
+"""How a ledger begins: its third event says which facts are sealed from there on."""
+GENESIS = WITH_FACTS[:2]
+"""How a ledger of an older release began."""
 
 Stream = tuple[Event, ...]
 

@@ -133,7 +133,7 @@ async def fold_log(url: str, keys: Sequence[Key], generation: int | None = None)
     newest: dict[str, tuple[int, bytes]] = {}
     active: list[tuple[str, bytes]] = []
     """Label and fingerprint of each key that was activated, in order."""
-    latest = 0
+    latest = upgrades = 0
     folded: list[Folded] = []
     for row in rows:
         position, stream, version, event_type, key_id, mark, at = row[1:8]
@@ -162,7 +162,10 @@ async def fold_log(url: str, keys: Sequence[Key], generation: int | None = None)
             named = _named(metadata)
             assert named not in active
             active.append(named)
-            assert metadata["ledger"]["epoch"] == len(active)
+            assert metadata["ledger"]["epoch"] == len(active) + upgrades
+        elif stream == CONTROL and event_type == "ledger.upgraded":
+            assert metadata["ledger"] == {"facts": 2}
+            upgrades += 1
         elif not active:  # genesis introduces the key that it is sealed under
             assert (position, stream, event_type) == (1, CONTROL, "key.introduced")
         if position <= opened:
@@ -176,7 +179,7 @@ async def fold_log(url: str, keys: Sequence[Key], generation: int | None = None)
                 purged,
             )
         )  # fmt: skip
-    assert epoch == len(active)
+    assert epoch == len(active) + upgrades
     return folded
 
 

@@ -17,7 +17,7 @@ from log_rows import Entry, LogRows
 from sqlalchemy import text
 
 from ledger.control import Control, key_metadata
-from ledger.creation import genesis
+from ledger.creation import GENESIS_EPOCH, genesis
 from ledger.events import CONTROL_STREAM, Event, EventType
 from ledger.keys import Key
 from ledger.metadata import encode_metadata, parse_metadata
@@ -63,9 +63,11 @@ class LogBuilder:
             self.rows.make_schema(connection, upto)
             self.rows.add_key(connection, first)
             now = self.database.clock(connection)
-            events = genesis(first, self.ledger_id, now)
+            events, epoch = genesis(first, self.ledger_id, now), GENESIS_EPOCH
+            if upto < SCHEMA_VERSION:  # as an older release began a ledger
+                events, epoch = events[:2], 1
             self.database.insert_events(connection, events)
-            self.rows.insert_head(connection, Head(0, len(events), now, 1, "active"))
+            self.rows.insert_head(connection, Head(0, len(events), now, epoch, "active"))
 
         await self.database.prepare_creation(beside_other_tables=False)
         await self.database.run(unit, "write")
@@ -141,7 +143,18 @@ class LogBuilder:
         return await self._end(key, EventType.KEY_RETIRED)
 
     async def lose(self, key: Key) -> Event:
-        return await self._end(key, EventType.KEY_LOST)
+        """The secrets that go with a key are ended, then it is lost."""
+        bound = self.rows.bound(key)
+
+        def unit(connection: Connection) -> Event:
+            head = self.rows.in_use(connection)
+            ends = self.rows.ends(connection, head, bound)
+            rows = self.rows.under(connection, head, {bound.fingerprint})
+            about = {**self.rows.about(bound), "counts": {}, "ends": len(ends), "rows": rows}
+            lost = Entry(CONTROL_STREAM, EventType.KEY_LOST, metadata=encode_metadata(ledger=about))
+            return self.rows.append(connection, head, [*ends, lost])[-1]
+
+        return await self.database.run(unit, "write")
 
     async def _end(self, key: Key, event_type: str) -> Event:
         about = {**self.rows.about(self.rows.bound(key)), "counts": {}}
@@ -163,11 +176,21 @@ class LogBuilder:
             control = self.rows.control(connection, old.generation)
             copied = self.rows.copied(connection, old.generation, old.generation + 1)
             new = old._replace(generation=old.generation + 1)
-            about = self.rows.about_generation(control, new.generation)
             self.rows.insert_head(connection, new._replace(state="building"))
             self.database.insert_events(connection, copied)
-            closed = Entry(CONTROL_STREAM, EventType.GENERATION_CLOSED, metadata=about)
-            opened = Entry(CONTROL_STREAM, EventType.GENERATION_OPENED, metadata=about)
+            lost = {key.fingerprint for key in control.keys if key.lost is not None}
+            purged = self.rows.under(connection, new, lost)
+            closed, opened = (
+                Entry(
+                    CONTROL_STREAM,
+                    event_type,
+                    metadata=self.rows.about_generation(control, new.generation, **more),
+                )
+                for event_type, more in (
+                    (EventType.GENERATION_CLOSED, {}),
+                    (EventType.GENERATION_OPENED, {"purged": purged}),
+                )
+            )
             self.rows.append(connection, old, [closed], state="closed")
             self.rows.append(connection, new, [opened])
             return self.rows.control(connection, new.generation)

@@ -13,14 +13,16 @@ from sqlalchemy import column, table, update
 
 from ledger.control import Control, fold_control
 from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
+from ledger.floors import ended_at, floor_facts
 from ledger.format import hash_of, is_purged, open_event, purge, seal_event
 from ledger.keys import Key, LedgerKey
-from ledger.metadata import encode_metadata
+from ledger.metadata import encode_metadata, parse_metadata
+from ledger.sealed_counts import RowDigest
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import events_page, read_state
-from ledger.store.schema import FORMAT, apply, read_meta
+from ledger.store.schema import FORMAT, SCHEMA_VERSION, apply, read_meta
 from ledger.versions import state_of
 
 _EVERYTHING = 1_000_000
@@ -35,6 +37,21 @@ class Entry:
     data: bytes = b""
     metadata: str = "{}"
     key: LedgerKey | None = None
+
+
+def _with_floor(control: Control, last: Event | None, entry: Entry) -> str:
+    """An entry's metadata with the floor that it must state, unless it states one."""
+    said = parse_metadata(entry.metadata)
+    if entry.stream == CONTROL_STREAM or not control.upgrades or "floor" in said.ledger:
+        return entry.metadata
+    floor = ended_at(control, last) if last is not None else 0
+    assert floor is not None, "the builder walks no chain"
+    return encode_metadata(
+        actor=said.actor,
+        reason=said.reason,
+        user=said.user,
+        ledger={**said.ledger, **floor_facts(control, floor)},
+    )
 
 
 class LogRows:
@@ -59,7 +76,8 @@ class LogRows:
         activations: int = 0,
     ) -> list[Event]:
         self.database.lock_generation(connection, head.generation)
-        active = self.keys[self.control(connection, head.generation).active.fingerprint]
+        control = self.control(connection, head.generation)
+        active = self.keys[control.active.fingerprint]
         newest = {e.stream: e for e in self.events(connection, head.generation)}
         now = max(head.recorded_at, self.database.clock(connection))
         added: list[Event] = []
@@ -75,7 +93,7 @@ class LogRows:
                 key_id=key.id,
                 key_fingerprint=key.fingerprint,
                 recorded_at=now,
-                metadata=entry.metadata,
+                metadata=_with_floor(control, last, entry),
                 prev_hash=last.event_hash if last else NO_HASH,
                 sealed=b"",
                 event_hash=b"",
@@ -91,6 +109,28 @@ class LogRows:
         )
         self.set_head(connection, head.generation, after._asdict())
         return added
+
+    def ends(self, connection: Connection, head: Head, key: LedgerKey) -> list[Entry]:
+        """What ends the secrets whose newest event lies under a key that is given up."""
+        newest = {e.stream: e for e in self.events(connection, head.generation)}
+        about = {"unopened": True, "lost": key.id}
+        return [
+            Entry(
+                event.stream,
+                EventType.DESTROYED,
+                metadata=encode_metadata(ledger={**about, "floor": event.version}),
+            )
+            for event in newest.values()
+            if event.key_fingerprint == key.fingerprint and event.stream != CONTROL_STREAM
+        ]
+
+    def under(self, connection: Connection, head: Head, keys: set[bytes]) -> Mapping[str, Any]:
+        """Count and digest of all rows of a generation under these keys."""
+        digest = RowDigest()
+        for event in self.events(connection, head.generation):
+            if event.key_fingerprint in keys:
+                digest.add(event)
+        return digest.facts()
 
     def copied(self, connection: Connection, generation: int, to: int) -> list[Event]:
         """Every event as a migration carries it: the same, but under the active key; purged
@@ -132,10 +172,10 @@ class LogRows:
     def about(self, key: LedgerKey) -> Mapping[str, Any]:
         return {"key": {"id": key.id, "fingerprint": key.fingerprint.hex()}}
 
-    def about_generation(self, control: Control, new: int) -> str:
+    def about_generation(self, control: Control, new: int, **more: object) -> str:
         active = self.keys[control.active.fingerprint]
         return encode_metadata(
-            ledger={"generation": new, "from": control.generation, **self.about(active)}
+            ledger={"generation": new, "from": control.generation, **self.about(active), **more}
         )
 
     def control(self, connection: Connection, generation: int) -> Control:
@@ -155,9 +195,10 @@ class LogRows:
     def make_schema(self, connection: Connection, upto: int) -> None:
         self.database.begin_creation(connection)
         apply(connection, self.database, after=0, upto=upto)
+        format_ = FORMAT if upto == SCHEMA_VERSION else 1
         connection.execute(
             self.database.statements.insert_meta,
-            {"ledger_id": self.ledger_id, "format": FORMAT, "schema_version": upto},
+            {"ledger_id": self.ledger_id, "format": format_, "schema_version": upto},
         )
 
     def add_key(self, connection: Connection, key: LedgerKey) -> None:

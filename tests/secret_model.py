@@ -101,11 +101,11 @@ class Model:
         self.secrets: dict[str, list[Version]] = {}
         self.times: dict[int, datetime] = {}
         """When the write at a position was recorded, as it was told."""
-        self.position = 2
+        self.position = 3
         self.keys = [key]
         """In order of activation."""
         self.retired: set[str] = set()
-        self.control = [key, key]
+        self.control = [key, key, key]
         """The key that each control event lies under."""
         self.generation = 0
         self.left: dict[int, set[str]] = {}

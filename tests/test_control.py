@@ -11,6 +11,7 @@ from control_streams import (
     MIGRATED,
     ROTATED,
     TWICE,
+    WITH_FACTS,
     A,
     B,
     C,
@@ -25,8 +26,8 @@ from control_streams import (
 )
 
 from ledger.authority import check_control_authority, check_control_seals
-from ledger.control import fold_control, key_metadata
-from ledger.errors import TamperedEvent
+from ledger.control import check_known, fold_control, key_metadata, upgrade_metadata
+from ledger.errors import SchemaTooNew, TamperedEvent
 from ledger.events import EventType
 from ledger.format import purge
 
@@ -44,6 +45,31 @@ def test_genesis_makes_one_active_key_at_epoch_one() -> None:
     assert control.last == GENESIS[1]
     assert control.opened is None
     assert control.closed is None
+
+
+def test_an_upgrade_counts_an_epoch_as_an_activation_does() -> None:
+    assert folded(WITH_FACTS).epoch == 2
+    assert folded(WITH_FACTS).began_with_facts
+    later = folded(rotated(WITH_FACTS, A, B, 3))
+    assert (later.epoch, [key.epoch for key in later.keys]) == (3, [1, 3])
+    older = folded(added(TWICE, T.LEDGER_UPGRADED, upgrade_metadata(), C))
+    assert (older.epoch, older.upgrades, older.began_with_facts) == (4, (22,), False)
+
+
+@pytest.mark.parametrize(
+    ("event_type", "facts"), [("key.borrowed", about(B)), (T.LEDGER_UPGRADED, {"facts": 3})]
+)
+def test_what_a_later_release_wrote_is_too_new_and_never_tampering(
+    event_type: str, facts: dict[str, Any]
+) -> None:
+    newer = added(GENESIS, event_type, facts, A)
+    control = folded(added(newer, T.KEY_ACTIVATED, {}, A))  # what follows is not looked at
+    check_control_seals(control, {A.fingerprint: A})
+    with pytest.raises(SchemaTooNew, match="position 3, which a later release wrote"):
+        check_known(control)
+    forged = folded(changed(newer, 2, sealed=GENESIS[1].sealed))
+    with pytest.raises(TamperedEvent, match="does not authenticate"):
+        check_control_seals(forged, {A.fingerprint: A})
 
 
 def test_each_rotation_counts_an_epoch_and_the_last_key_is_active() -> None:
@@ -117,7 +143,22 @@ BROKEN: dict[str, tuple[Stream, str]] = {
         "after the generation was closed",
     ),
     "metadata that can't be read": (introduced("[1]"), "not readable"),
-    "an unknown type": (added(GENESIS, "key.borrowed", about(B), A), "no event of the control"),
+    "an upgrade to what was before": (
+        added(GENESIS, T.LEDGER_UPGRADED, {"facts": 1}, A),
+        "no upgrade",
+    ),
+    "an upgrade to no number": (
+        added(GENESIS, T.LEDGER_UPGRADED, {"facts": True}, A),
+        "no upgrade",
+    ),
+    "an upgrade twice": (
+        added(WITH_FACTS, T.LEDGER_UPGRADED, upgrade_metadata(), A),
+        "no upgrade",
+    ),
+    "a rotation that forgets the upgrade": (
+        rotated(WITH_FACTS, A, B, 2),
+        "begin epoch 3",
+    ),
     "a secret's type": (added(GENESIS, T.WRITTEN, {}, A), "no event of the control"),
     "an introduction at the end": (introduced(PAIR), "not activated at once"),
     "an introduction, then another thing": (

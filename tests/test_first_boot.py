@@ -28,7 +28,7 @@ async def test_an_empty_database_becomes_a_whole_ledger(database_url: str) -> No
         assert len(ledger.ledger_id) == 32
         assert (await ledger.verify("full")).ok
         (key,) = await ledger.key_status()
-        assert (key.key_id, key.state, key.epoch, key.events) == ("k-old", "active", 1, 2)
+        assert (key.key_id, key.state, key.epoch, key.events) == ("k-old", "active", 1, 3)
         assert not [x async for x in ledger.list(deleted=True)]
     found = await rows(database_url)
     assert [h[0] for h in found["ledger_head"]] == [0]

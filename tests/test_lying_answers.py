@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from attacker import Attacker, attacking, events
+from control_streams import GENESIS, MIGRATED, folded
 from ledgers import OLD, opened
 
 from ledger import (
@@ -69,16 +70,19 @@ async def test_a_name_that_the_database_takes_for_another_gives_no_value_of_it(
         assert await said(ledger, "alpha ", at=datetime.now(UTC)) is TamperedEvent
 
 
-def test_an_answer_is_of_the_secret_version_and_time_that_were_asked_for() -> None:
+def test_an_answer_is_of_the_secret_version_and_generation_that_were_asked_for() -> None:
     event = Event(
         0, 3, "alpha", 2, "secret.written", "k", b"", 1000, "{}", b"", b"", b""
     )  # fmt: skip
-    check_answer(event, "alpha", None, None)
-    check_answer(event, "alpha", 2, None)
-    check_answer(event, "alpha", None, 1000)
-    for stream, version, at in (("beta", None, None), ("alpha", 1, None), ("alpha", None, 999)):
+    check_answer(folded(GENESIS), event, "alpha")
+    check_answer(folded(GENESIS), event, "alpha", 2)
+    for control, stream, version in (
+        (folded(GENESIS), "beta", None),
+        (folded(GENESIS), "alpha", 1),
+        (folded(MIGRATED), "alpha", 2),
+    ):
         with pytest.raises(TamperedEvent, match="alpha version 2 at position 3"):
-            check_answer(event, stream, version, at)
+            check_answer(control, event, stream, version)
 
 
 # --- the time of a version ---------------------------------------------------------------
@@ -143,7 +147,7 @@ async def test_an_end_that_nobody_sealed_ends_nothing(
     await ledger.put("beta", "another")
     async with attacking(database_url) as attacker:
         last = (await events(attacker))[-1]
-        for version, position in ((3, 6), (99, 1000), (3, 1)):
+        for version, position in ((3, 7), (99, 1000), (3, 1)):
             planted = last._replace(
                 stream="alpha", version=version, position=position, event_type="secret.destroyed"
             )

@@ -27,7 +27,7 @@ async def test_many_secrets_are_one_transaction_in_order(database_url: str) -> N
     async with opened(database_url, OLD) as ledger:
         written = await ledger.put_many([("b", "1"), ("a", "2", 0), ("c", b"3", None)], actor="al")
         assert [(w.name, w.version, w.position) for w in written] == [
-            ("b", 1, 3), ("a", 1, 4), ("c", 1, 5),
+            ("b", 1, 4), ("a", 1, 5), ("c", 1, 6),
         ]  # fmt: skip
         assert {w.actor for w in written} == {"al"}
         assert len({w.recorded_at for w in written}) == 1
@@ -71,13 +71,13 @@ async def test_a_conflict_of_the_last_item_refuses_them_all(database_url: str) -
             await ledger.put_many([*items, ("z", "2", 7)])
         assert caught.value.details["stream"] == "z"
         assert await rows(database_url, "ledger_node") == before
-        assert (await ledger.put("after", "x")).position == 4  # no position was taken
+        assert (await ledger.put("after", "x")).position == 5  # no position was taken
 
 
 async def test_a_call_larger_than_a_batch_is_still_one_transaction(database_url: str) -> None:
     async with opened(database_url, OLD) as ledger:
         written = await ledger.put_many([(f"n/{n:04}", f"{n}") for n in range(1300)])
-        assert [w.position for w in written] == list(range(3, 1303))
+        assert [w.position for w in written] == list(range(4, 1304))
         assert len(await listed(ledger)) == 1300
         assert (await ledger.get("n/1299")).value.reveal() == b"1299"
         assert (await ledger.verify("full")).ok
@@ -116,7 +116,7 @@ async def test_a_conflict_in_a_shared_batch_is_its_caller_s_alone(database_url: 
         assert len([i async for i in ledger.history("same")]) == 1
         with pytest.raises(SecretNotFound):
             await ledger.get("own/x")
-        assert ledger.position == 2 + 21
+        assert ledger.position == 3 + 21
         assert (await ledger.verify("full")).ok
 
 
@@ -127,15 +127,37 @@ async def test_calls_behind_one_another_see_what_was_written_before_them(
         steps = await asyncio.gather(
             ledger.put("a", "1", expect=0),
             ledger.delete("a", expect=1),
-            ledger.restore("a", expect=2),
+            ledger.put("a", "3", expect=2),
             ledger.put("a", "4", expect=3),
             ledger.delete("a"),
-            ledger.restore("a", 1),
             ledger.destroy("a", reason="r"),
-            ledger.put("a", "8", expect=7),
+            ledger.put("a", "7", expect=6),
         )
-        assert [s.version for s in steps] == list(range(1, 9))
-        assert (await ledger.get("a")).value.reveal() == b"8"
+        assert [s.version for s in steps] == list(range(1, 8))
+        assert (await ledger.get("a")).value.reveal() == b"7"
+        report = await ledger.verify("full")
+        assert report.ok, report.findings
+
+
+async def test_restores_beside_one_another_and_other_writes_each_build_on_what_is_there(
+    database_url: str,
+) -> None:
+    """A restore reads what it writes before it takes the lock, and again if that has changed."""
+    async with opened(database_url, OLD) as ledger:
+        await ledger.put("a", "1")
+        for _ in range(3):
+            outcomes = await asyncio.gather(
+                ledger.delete("a"),
+                *(ledger.restore("a") for _ in range(3)),
+                ledger.put("b", "x"),
+                return_exceptions=True,
+            )
+            assert {type(o).__name__ for o in outcomes if isinstance(o, BaseException)} <= {
+                "VersionConflict"
+            }
+            if (await anext(ledger.list("a", deleted=True))).state == "deleted":
+                await ledger.restore("a")
+            assert (await ledger.get("a")).value.reveal() == b"1"
         report = await ledger.verify("full")
         assert report.ok, report.findings
 

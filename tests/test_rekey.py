@@ -103,8 +103,8 @@ async def test_a_damaged_head_is_skipped_and_named_and_the_rest_goes_on(
         done = await ledger.rekey()
         assert (done.rekeyed, done.skipped, done.ok) == (2, 1, False)
         (finding,) = done.findings
-        assert (finding.stream, finding.kind, finding.position) == ("b", "tampered", 4)
-        with pytest.raises(Incomplete, match="the first is b, at position 4"):
+        assert (finding.stream, finding.kind, finding.position) == ("b", "tampered", 5)
+        with pytest.raises(Incomplete, match="the first is b, at position 5"):
             done.raise_if_not_ok()
         assert {n: k for n, (k, _) in (await heads(ledger)).items()} == {
             "a": "k-new", "b": "k-old", "c": "k-new",
@@ -130,7 +130,9 @@ async def test_a_head_whose_key_is_not_held_is_skipped_and_not_passed_over_as_do
         assert (await ledger.rekey()).rekeyed == 1
 
 
-async def test_heads_under_a_lost_key_are_counted_and_left(database_url: str) -> None:
+async def test_the_end_of_a_secret_that_went_with_its_key_is_sealed_again(
+    database_url: str,
+) -> None:
     async with building(database_url, OLD) as log:
         await log.put("gone", b"1")
         await log.rotate(NEW)
@@ -139,7 +141,9 @@ async def test_heads_under_a_lost_key_are_counted_and_left(database_url: str) ->
         await log.rotate(THIRD)
     async with opened(database_url, THIRD, NEW) as ledger:
         done = await ledger.rekey()
-        assert (done.rekeyed, done.lost, done.ok) == (1, 1, True)
+        assert (done.rekeyed, done.ok) == (2, True)
+        with pytest.raises(SecretDestroyed, match=r"its key k-old is lost"):
+            await ledger.get("gone")
 
 
 async def test_writers_go_on_while_heads_are_sealed_again(database_url: str) -> None:

@@ -34,12 +34,12 @@ async def test_a_rotation_activates_the_pending_key_and_says_what_it_left(
     async with opened(database_url, NEW, OLD) as ledger:
         done = await ledger.rotate(actor="alice")
         assert (done.changed, done.key_id, done.replaced, done.epoch) == (
-            True, "k-new", "k-old", 2,
+            True, "k-new", "k-old", 3,
         )  # fmt: skip
-        assert done.position == ledger.position == 8
+        assert done.position == ledger.position == 9
         assert [(c.key_id, c.secrets) for c in done.behind] == [("k-old", 3)]
         written = await ledger.put("a", "4")
-        assert (written.key_id, written.position) == ("k-new", 9)
+        assert (written.key_id, written.position) == ("k-new", 10)
         assert (await ledger.get("b")).value.reveal() == b"2"
         assert (await ledger.verify("full")).ok
         states = {s.key_id: s.state for s in await ledger.key_status()}
@@ -66,7 +66,7 @@ async def test_both_control_events_say_who_and_why_and_are_sealed_as_the_contrac
     for event in events:
         facts = parse_metadata(event.metadata)
         assert (facts.actor, facts.reason) == ("alice", "the old key leaked")
-        assert facts.ledger["epoch"] == 2
+        assert facts.ledger["epoch"] == 3
         assert facts.ledger["key"]["id"] == "k-new"
 
 
@@ -87,7 +87,7 @@ async def test_a_key_that_was_active_before_is_not_activated_again(database_url:
         with pytest.raises(KeyReused, match="was active before") as caught:
             await ledger.rotate(OLD)
         assert "third" in caught.value.hint
-        assert (await ledger.rotate(THIRD)).epoch == 3
+        assert (await ledger.rotate(THIRD)).epoch == 4
         await ledger.put("a", "1")
         assert (await ledger.verify("full")).ok
 
@@ -204,7 +204,7 @@ async def test_of_two_rotations_at_once_one_is_told_that_it_is_done(database_url
     ):
         done = await asyncio.gather(one.rotate(), two.rotate())
         assert sorted(d.changed for d in done) == [False, True]
-        assert {(d.epoch, d.key_id) for d in done} == {(2, "k-new")}
+        assert {(d.epoch, d.key_id) for d in done} == {(3, "k-new")}
         assert (await one.verify("full")).ok
 
 
@@ -213,7 +213,7 @@ async def test_a_rotation_follows_a_control_event_that_it_had_not_seen(database_
         await log.rotate(NEW)
         async with opened(database_url, NEW, OLD) as ledger:
             await log.retire(OLD)  # the epoch stays, the control stream grows
-            assert (await ledger.rotate(THIRD)).epoch == 3
+            assert (await ledger.rotate(THIRD)).epoch == 4
             assert (await ledger.verify("full")).ok
 
 

@@ -47,7 +47,7 @@ async def test_a_secret_is_read_as_it_was_written(database_url: str) -> None:
         )  # fmt: skip
         assert (got.actor, got.metadata, got.reason) == ("alice", {"ticket": 7}, None)
         assert (got.key_id, got.key_fingerprint, got.position) == (
-            "k-old", OLD.for_ledger(bytes.fromhex(ledger.ledger_id)).fingerprint, 3,
+            "k-old", OLD.for_ledger(bytes.fromhex(ledger.ledger_id)).fingerprint, 4,
         )  # fmt: skip
         assert got.recorded_at.utcoffset() is not None
     async with opened(database_url, OLD) as ledger:
@@ -268,7 +268,7 @@ async def test_a_bad_actor_or_metadata_is_its_caller_s_error_alone(
         await ledger.put("a", "1")
         with pytest.raises((InvalidValue, ValueTooLarge)):
             await ledger.delete("a", **options)
-        assert (await ledger.put("a", "2")).position == 4
+        assert (await ledger.put("a", "2")).position == 5
 
 
 @pytest.mark.parametrize("name", ["", "/a", "a//b", "$ledger", "a\x00", "a\ud800", "a" * 513, None])

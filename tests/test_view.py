@@ -514,7 +514,7 @@ async def test_a_rotation_is_followed_before_anything_is_answered(database_url: 
         await keep(ledger, "a")
         await log.rotate(NEW)
         assert await text(ledger) == "1"
-        assert ledger._follower.standing.control.epoch == 2
+        assert ledger._follower.standing.control.epoch == 3
         assert status(ledger).misses == 1
         await log.put("a", b"2")
         assert (await ledger.get("a")).key_id == "k-new"

@@ -208,7 +208,5 @@ async def rekey(*, actor: Actor = None, common: Common = DEFAULTS) -> None:
             f"{done.rekeyed:,} secrets sealed again under {done.key_id} in {done.seconds:.2f} s"
             f" ({rate:,.0f}/s); {done.already:,} were under it already"
         )
-        if done.lost:
-            print(f"{done.lost:,} lie under a key that is lost for good")
         output.table(FINDING, done.findings)
     done.raise_if_not_ok()

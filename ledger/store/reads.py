@@ -18,7 +18,7 @@ from ledger.store.bounds import (
     behind,
     checked_number,
 )
-from ledger.store.connection import Connection, Statement
+from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.statements import DRAWN_NAMES, whole
 
@@ -33,6 +33,8 @@ __all__ = [
     "check_page",
     "control_stream",
     "event_at",
+    "event_of_version",
+    "events_from",
     "events_page",
     "find",
     "first_under",
@@ -42,10 +44,12 @@ __all__ = [
     "heads_page",
     "last_event",
     "moves",
+    "newest_events",
+    "newest_of",
     "read_state",
     "stream_page",
+    "stream_page_down",
     "streams_between",
-    "with_witnesses",
 ]
 
 PAGE: Final = 500
@@ -73,12 +77,6 @@ class Found(NamedTuple):
 
     head: Head
     event: Event | None
-    destroyed: int | None
-    """Version of the stream's newest `secret.destroyed`."""
-    end: Event | None = None
-    """That `secret.destroyed`, where it lies above the event."""
-    following: Event | None = None
-    """The version after the event, where a time was asked for."""
 
 
 class Changes(NamedTuple):
@@ -114,6 +112,24 @@ def read_state(
 def last_event(connection: Connection, database: Database, head: Head) -> Event | None:
     """The event at the position that a head row states."""
     return event_at(connection, database, head.generation, head.position)
+
+
+def events_from(
+    connection: Connection, database: Database, generation: int, position: int
+) -> list[Event]:
+    """The event at a position, or the next above it, and the one that follows: two at most."""
+    asked = {"generation": generation, "position": position}
+    return _events(connection, database, connection.execute(database.statements.events_from, asked))
+
+
+def newest_events(
+    connection: Connection, database: Database, generation: int, limit: int
+) -> Iterator[Event]:
+    """The events of a generation from its end down; large values are fetched as they are
+    reached."""
+    asked = {"generation": generation, "limit": limit}
+    rows = connection.execute(database.statements.newest_events, asked).all()
+    return map(Event.of_row, whole(connection, database.statements, rows))
 
 
 def event_at(
@@ -206,42 +222,60 @@ def changes(connection: Connection, database: Database, after: int, limit: int) 
     return Changes(Head.of_row(tuple(rows[0])[:5]), newest, len(rows) <= limit)
 
 
-def find(
-    connection: Connection,
-    statement: Statement,
-    stream: str,
-    **parameters: int,
-) -> Found | None:
-    """One event of a stream, found in the generation in use, in one statement.
+def find(connection: Connection, database: Database, stream: str) -> Found | None:
+    """The newest event of a stream, found in the generation in use, in one statement.
 
     None where no generation is in use.
     """
-    row = connection.execute(statement, {"stream": stream, **parameters}).first()
+    row = connection.execute(database.statements.latest, {"stream": stream}).first()
     if row is None:
         return None
     values = tuple(row)
     event = None if values[5] is None else Event.of_row(values[5:17])
-    return Found(Head.of_row(values[:5]), event, _number(values[17]))
+    return Found(Head.of_row(values[:5]), event)
 
 
-def with_witnesses(
-    connection: Connection, database: Database, found: Found, stream: str, *, dated: bool
-) -> Found:
-    """`found` with the rows that a verdict on it rests on: an end that lies above it; and
-    where it is the answer for a time, what follows it."""
+def newest_of(
+    connection: Connection, database: Database, stream: str, least: int, limit: int
+) -> tuple[Head, list[Event]] | None:
+    """The head row in use, and the newest events of a stream from version `least` on, newest
+    first: at most `limit`. None if no generation is in use."""
+    asked = {"stream": database.text(stream), "least": least, "limit": limit}
+    rows = [tuple(row) for row in connection.execute(database.statements.newest_of, asked)]
+    if not rows:
+        return None
+    found = [row[5:17] for row in rows if row[5] is not None]
+    return Head.of_row(rows[0][:5]), _events(connection, database, found)
 
-    def version(number: int) -> Event | None:
-        place = {"generation": found.head.generation, "stream": stream, "version": number}
-        return _first(connection.execute(database.statements.event_of_version, place))
 
-    at = found.event.version if found.event else 0
-    if not 0 <= at < 2**63 - 1:
-        return found
-    ended = found.destroyed is not None and found.destroyed > at
-    return found._replace(
-        end=version(found.destroyed) if found.destroyed and ended else None,
-        following=version(at + 1) if dated else None,
+def stream_page_down(
+    connection: Connection,
+    database: Database,
+    generation: int,
+    stream: str,
+    below: int,
+    least: int,
+) -> list[Event]:
+    """The events of a stream below one version, down to `least`, newest first."""
+    rows = connection.execute(
+        database.statements.stream_page_down,
+        {
+            "generation": generation,
+            "stream": database.text(stream),
+            "below": below,
+            "least": least,
+            "limit": PAGE,
+        },
     )
+    return _events(connection, database, rows)
+
+
+def event_of_version(
+    connection: Connection, database: Database, generation: int, stream: str, version: int
+) -> Event | None:
+    """One version of a stream."""
+    place = {"generation": generation, "stream": database.text(stream), "version": version}
+    return _first(connection.execute(database.statements.event_of_version, place))
 
 
 def _number(value: object) -> int | None:
@@ -307,16 +341,30 @@ def check_page(
     after: int,
     bound: int,
     limit: int = PAGE,
+    *,
+    unstated: bool = False,
 ) -> list[CheckedRow]:
-    """Like `events_page`, each event with its predecessor's place and hash."""
+    """Like `events_page`, each event with what it follows.
+
+    `unstated`: an older release wrote events that do not state how far their secret has ended.
+    """
     rows = connection.execute(
         database.statements.check_page,
-        {"generation": generation, "after": after, "bound": bound, "limit": limit},
+        {
+            "generation": generation,
+            "after": after,
+            "bound": bound,
+            "limit": limit,
+            "unstated": int(unstated),
+        },
     )
     return [
-        CheckedRow(Event.of_row(row[:12]), _number(row[12]), row[13], _number(row[14]))
+        CheckedRow(
+            Event.of_row(row[:12]), _number(row[12]), row[13], _number(row[14]),
+            row[15], row[16], _number(row[17]),
+        )
         for row in _bounded(connection, database, rows)
-    ]
+    ]  # fmt: skip
 
 
 def _bounded(

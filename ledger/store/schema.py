@@ -26,8 +26,8 @@ __all__ = [
     "remove",
 ]
 
-FORMAT: Final = 1
-"""The event format that this release writes and reads (`ledger.format`)."""
+FORMAT: Final = 2
+"""The format that this release writes and reads: 2 seals facts for readers."""
 
 OUR_TABLES: Final = frozenset(
     {
@@ -103,9 +103,10 @@ def check_version(meta: Meta, *, upgrading: bool = False) -> None:
         )
     if meta.format < 1 or meta.schema_version < 1:
         raise TamperedEvent("ledger_meta names a schema or format that never was")
-    if meta.schema_version < SCHEMA_VERSION and not upgrading:
+    if (meta.schema_version < SCHEMA_VERSION or meta.format < FORMAT) and not upgrading:
         raise SchemaOutdated(
-            f"the ledger has schema {meta.schema_version}; this release needs {SCHEMA_VERSION}",
+            f"the ledger has schema {meta.schema_version} and event format {meta.format}; this"
+            f" release needs {SCHEMA_VERSION} and {FORMAT}",
             hint="back up the database, then run: secret-ledger schema upgrade",
         )
 

@@ -19,6 +19,7 @@ from ledger.store.bounds import (
     MAX_GENERATIONS,
     MAX_KEYS,
     MAX_SEALED,
+    SECRET_METADATA,
     Bounds,
 )
 from ledger.store.connection import Connection, Statement
@@ -82,27 +83,32 @@ ATTESTED_BYTES: Final = {
     "event_hash": 32, "control_hash": 32, "head_keys": 2**16, "key_fingerprint": 32, "mac": 32,
 }  # fmt: skip
 
-# The newest event of a stream, the newest `secret.destroyed` at or above it, and the head.
-_FIND: Final = """
-SELECT {head}, {event},
-       (SELECT max(d.version) FROM {s}secret_event AS d
-        WHERE d.generation = h.generation AND d.stream = :stream
-          AND d.event_type = 'secret.destroyed') AS destroyed
+# The newest event of a stream, and the head row.
+_LATEST: Final = """
+SELECT {head}, {event}
 FROM {s}ledger_head AS h
 LEFT JOIN {s}secret_event AS e
-  ON e.generation = h.generation AND e.stream = :stream AND e.version = {version}
+  ON e.generation = h.generation AND e.stream = :stream AND e.version = (
+    SELECT max(v.version) FROM {s}secret_event AS v
+    WHERE v.generation = h.generation AND v.stream = :stream
+  )
 WHERE h.state IN ('active', 'moved')
 LIMIT 1
 """
-_LATEST_VERSION: Final = """(
-    SELECT max(v.version) FROM {s}secret_event AS v
-    WHERE v.generation = h.generation AND v.stream = :stream
-)"""
-_VERSION_AT: Final = """(
-    SELECT v.version FROM {s}secret_event AS v
-    WHERE v.generation = h.generation AND v.stream = :stream AND v.recorded_at <= :at
-    ORDER BY v.version DESC LIMIT 1
-)"""
+# The newest events of a stream from a version on, newest first, and the head row. The
+# generation is resolved inside, so that both planners go down the index and stop.
+_NEWEST_OF: Final = """
+SELECT {head}, e.*
+FROM {s}ledger_head AS h
+LEFT JOIN (
+    SELECT {event} FROM {s}secret_event AS c
+    WHERE c.generation = (SELECT u.generation FROM {s}ledger_head AS u
+                          WHERE u.state IN ('active', 'moved') LIMIT 1)
+      AND c.stream = CAST(:stream AS TEXT) AND c.version >= :least
+    ORDER BY c.version DESC LIMIT :limit
+) AS e ON e.generation = h.generation
+WHERE h.state IN ('active', 'moved') ORDER BY e.version DESC
+"""
 
 # Streams in order of their bytes, found by skipping through the index one stream at a
 # time: the cost is that of the streams, not of their history. How each one's newest event is
@@ -142,7 +148,13 @@ _CHECK_PAGE: Final = """
 SELECT {event}, p.position AS previous_position, {previous} AS previous_hash,
        (SELECT max(d.version) FROM {s}secret_event AS d
         WHERE d.generation = e.generation AND d.stream = e.stream
-          AND d.event_type = 'secret.destroyed') AS destroyed
+          AND d.event_type = 'secret.destroyed') AS destroyed,
+       {previous_type} AS previous_type,
+       CASE WHEN {previous_facts} LIKE '%"floor":%' THEN {previous_facts} END AS previous_facts,
+       CASE WHEN e.version > 1 THEN CASE WHEN CAST(:unstated AS INTEGER) = 1 THEN (
+        SELECT max(d.version) FROM {s}secret_event AS d
+        WHERE d.generation = e.generation AND d.stream = e.stream AND d.version < e.version
+          AND d.event_type = 'secret.destroyed') END END AS destroyed_before
 FROM {s}secret_event AS e
 LEFT JOIN {s}secret_event AS p
   ON p.generation = e.generation AND p.stream = e.stream
@@ -236,6 +248,7 @@ class Statements:
             " VALUES (1, :ledger_id, :format, :schema_version)"
         )
         self.lock_meta: Final = sql("UPDATE {s}ledger_meta SET only_row = only_row")
+        self.set_format: Final = sql("UPDATE {s}ledger_meta SET format = :format")
         self.set_schema_version: Final = sql(
             "UPDATE {s}ledger_meta SET schema_version = :schema_version"
         )
@@ -307,13 +320,26 @@ class Statements:
             f" VALUES ({_named(ATTESTATION_COLUMNS)})"
         )
 
-        parts = {"head": head, "event": event}
-        self.latest: Final = sql(_FIND, **parts, version=_LATEST_VERSION)
-        self.version: Final = sql(_FIND, **parts, version=":version")
-        self.at: Final = sql(_FIND, **parts, version=_VERSION_AT)
+        self.latest: Final = sql(_LATEST, head=head, event=event)
+        self.newest_of: Final = sql(_NEWEST_OF, head=head, event=paged.replace("e.", "c."))
+        self.stream_page_down: Final = sql(
+            f"SELECT {paged} FROM {{s}}secret_event AS e"
+            " WHERE generation = :generation AND stream = CAST(:stream AS TEXT)"
+            " AND version < :below AND version >= :least"
+            " ORDER BY e.version DESC LIMIT :limit"
+        )
         self.event_at_position: Final = sql(
             f"SELECT {event} FROM {{s}}secret_event AS e"
             " WHERE generation = :generation AND position = :position LIMIT 1"
+        )
+        self.events_from: Final = sql(
+            f"SELECT {paged} FROM {{s}}secret_event AS e"
+            " WHERE generation = :generation AND position >= :position"
+            " ORDER BY e.position LIMIT 2"
+        )
+        self.newest_events: Final = sql(
+            f"SELECT {paged} FROM {{s}}secret_event AS e WHERE generation = :generation"
+            " ORDER BY e.position DESC LIMIT :limit"
         )
         self.sealed_at: Final = sql(
             f"SELECT {bounds.bytes('sealed', MAX_SEALED)} FROM {{s}}secret_event"
@@ -334,12 +360,6 @@ class Statements:
             " JOIN {s}secret_event AS e"
             " ON e.generation = n.generation AND e.position = n.position"
             " WHERE e.key_fingerprint = :key_fingerprint ORDER BY e.position LIMIT 1"
-        )
-        self.last_with_value: Final = sql(
-            f"SELECT {event} FROM {{s}}secret_event AS e"
-            " WHERE generation = :generation AND stream = :stream AND version < :before"
-            " AND event_type IN ('secret.written', 'secret.restored', 'secret.rekeyed')"
-            " ORDER BY version DESC LIMIT 1"
         )
         self.stream_page: Final = sql(
             f"SELECT {paged} FROM {{s}}secret_event AS e"
@@ -374,6 +394,10 @@ class Statements:
             f"SELECT stream FROM {{s}}secret_event WHERE generation = :generation"
             f" AND stream {among} AND version = 1 AND position + 0 <= :bound"
         )
+        self.rows_of_stream: Final = sql(
+            "SELECT count(*) FROM {s}secret_event WHERE generation = :generation"
+            " AND stream = CAST(:stream AS TEXT) AND position + 0 <= :bound"
+        )
         self.any_of_stream: Final = sql(
             "SELECT 1 FROM {s}secret_event WHERE generation = :generation"
             " AND stream = CAST(:stream AS TEXT) AND position <= :bound LIMIT 1"
@@ -397,11 +421,11 @@ class Statements:
             " GROUP BY e.key_id, e.key_fingerprint"
         )
         self.check_page: Final = sql(
-            _CHECK_PAGE, event=paged, previous=bounds.bytes("p.event_hash", 32)
-        )
-        self.destroyed_after: Final = sql(
-            "SELECT max(version) FROM {s}secret_event WHERE generation = :generation"
-            " AND stream = :stream AND event_type = 'secret.destroyed'"
+            _CHECK_PAGE,
+            event=paged,
+            previous=bounds.bytes("p.event_hash", 32),
+            previous_type=bounds.text("p.event_type", 64),
+            previous_facts=bounds.text("p.metadata", SECRET_METADATA),
         )
         self.count: Final = sql(
             "SELECT count(*), coalesce(min(position), 0), coalesce(max(position), 0)"
