@@ -73,7 +73,8 @@ def append(
 ) -> Attempt | Sequence[Outcome] | None:
     """Decide and write a batch in the current transaction.
 
-    None where the head row is no longer active at this epoch: read on, then try again.
+    None where the head row is no longer active at this epoch, or the control stream has grown
+    (a key that was given up raises no epoch): read on, then try again.
     Outcomes alone where every request was refused and nothing was written.
     Raises TamperedEvent where the log ends before the position `seen` of an earlier call, or
     where the head row is not at its last event; `own` is the head row as this process left it.
@@ -84,7 +85,7 @@ def append(
     riding = rider(projections)
     beside = riding.beside(database) if riding else None
     locked = database.lock_head(connection, control.generation, control.epoch, streams, beside)
-    if locked is None or held is None:
+    if locked is None or held is None or locked.control != control.last.version:
         return None
     head = locked.head
     check_not_behind(head, seen)

@@ -206,6 +206,7 @@ async def _pass(
     checked.report.raise_if_not_ok()
     follower = Follower(database, keyring, standing)
     follower.saw(state.in_use[0])
+    follower.lineage.remember([state.last])
     nodes: Sequence[NodeInfo] = ()
     race: list[str] = []
     if options.announce and not options.read_only:

@@ -59,13 +59,15 @@ class Follower:
         self._unwritable: tuple[str, float] | None = None
         self._lock = asyncio.Lock()
 
-    def is_current(self, head: Head) -> bool:
-        """Whether a head row is of the generation and epoch that the standing covers."""
+    def is_current(self, head: Head, control_version: object = None) -> bool:
+        """Whether a head row is of the generation and epoch that the standing covers; and the
+        control stream, if its newest version is given, has not grown since."""
         control = self.standing.control
         return (
             (head.generation, head.key_epoch) == (control.generation, control.epoch)
             and (head.state == "moved") == self.standing.moved
-        )  # fmt: skip
+            and control_version in (None, control.last.version)
+        )
 
     @property
     def seen(self) -> int:

@@ -208,13 +208,14 @@ async def _look(follower: Follower, projections: Sequence[InlineProjection], me:
             if not replica.receiving:
                 failures.append("this standby receives nothing from its primary")
         began = time.monotonic()
-        head = await database.run(follower.lineage.recognise, "statement")
+        met = await database.run(follower.lineage.recognise, "statement")
         trip = time.monotonic() - began
-        if head is None:
+        if met is None:
             reasons.append("no generation is in use")
         else:
+            head = met.head
             position = head.position
-            if follower.in_doubt or not follower.is_current(head):
+            if follower.in_doubt or not follower.is_current(head, met.control):
                 await follower.follow()
             lag, untold = await _projection_lag(database, head, projections)
             failures += untold

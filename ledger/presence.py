@@ -74,9 +74,11 @@ class Presence:
         database = follower.database
 
         def unit(connection: Connection) -> Head | list[NodeInfo] | None:
-            head = follower.lineage.recognise(connection)
-            if head is None or not follower.is_current(head):
-                return head
+            met = follower.lineage.recognise(connection)
+            if met is None or not follower.is_current(met.head, met.control):
+                return met and met.head
+            head = met.head
+            follower.lineage.remember_more(connection, head)
             standing = follower.standing
             # A node that may not write any more is live all the same, with the key it had.
             held = self._announced = standing.held or self._announced

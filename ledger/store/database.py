@@ -56,6 +56,8 @@ class LockedHead(NamedTuple):
     newest: Iterator[Event]
     """The newest event of each stream that was asked for; large ones are fetched as they are
     reached."""
+    control: object
+    """The newest version of the control stream, as the lock's last holder left it."""
     beside: Rows | None = None
     """The rows that were asked for with them, unread (`Statement.read`); None where those are to
     be asked for by themselves."""

@@ -23,7 +23,7 @@ from sqlalchemy.schema import DDLElement
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from ledger.errors import LedgerError, LedgerUnavailable, NotALedger
-from ledger.events import Event
+from ledger.events import CONTROL_STREAM, Event
 from ledger.format import printable
 from ledger.state import Head
 from ledger.store.bounds import Bounds
@@ -501,16 +501,16 @@ class PostgresqlDatabase:
         if beside is not None:
             given |= {"in_generation": generation, "projection": beside.projection}
         rows = connection.execute(self._locked_with(beside.query if beside else None), given)
-        *columns, now, synchronous, checkpoint = rows[0][:8]
+        *columns, now, synchronous, control, checkpoint = rows[0][:9]
         if synchronous == "off":
             connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
         head = Head.of_row(columns)
-        events = (row[8:20] for row in rows if row[8] is not None)
+        events = (row[9:21] for row in rows if row[9] is not None)
         newest = map(Event.of_row, whole(connection, self.statements, events))
         found = None
         if beside is not None and checkpoint == head.position:
-            found = Rows(row[20:] for row in rows if row[20] is not None)
-        return LockedHead(head, max(head.recorded_at, now), newest, found)
+            found = Rows(row[21:] for row in rows if row[21] is not None)
+        return LockedHead(head, max(head.recorded_at, now), newest, control, found)
 
     def _locked_with(self, query: Statement | None) -> Statement:
         """What is read behind the lock, so that all of it is as the lock's last holder left it.
@@ -527,7 +527,9 @@ class PostgresqlDatabase:
                 )
                 rows, join = ", r.*", f" LEFT JOIN ({query.sql}) AS r ON r.name = e.stream"
             self._locked[query] = Statement(
-                f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit'), {checkpoint}, e.*"
+                f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit'),"
+                f" (SELECT max(version) FROM {sql.prefix}secret_event WHERE"
+                f"  generation = {_GENERATION} AND stream = '{CONTROL_STREAM}'), {checkpoint}, e.*"
                 f"{rows} FROM (SELECT {_BOUNDS.head('u')} FROM {sql.prefix}ledger_head AS u"
                 "  WHERE generation = :generation LIMIT 1) AS h"
                 f" LEFT JOIN ({_newest(sql.prefix)}) AS e ON true{join}"

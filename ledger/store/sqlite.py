@@ -25,7 +25,7 @@ from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.engine import URL, Dialect
 
 from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEvent
-from ledger.events import Event
+from ledger.events import CONTROL_STREAM, Event
 from ledger.state import Head
 from ledger.store.bounds import MAX_STREAM_BYTES, Bounds
 from ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
@@ -95,7 +95,9 @@ _HASHES_OF: Final = Statement(
     " WHERE e.generation = :generation AND e.stream = s.key AND e.version = s.value"
 )
 _ACTIVE_HEAD: Final = Statement(
-    f"SELECT {_BOUNDS.head('h')} FROM ledger_head AS h"
+    f"SELECT {_BOUNDS.head('h')}, c.newest FROM ledger_head AS h,"
+    " (SELECT max(version) AS newest FROM secret_event"
+    f"  WHERE generation = :generation AND stream = '{CONTROL_STREAM}') AS c"
     " WHERE generation = :generation AND state = 'active' AND key_epoch = :epoch"
 )
 _GENERATION: Final = Statement(
@@ -538,9 +540,9 @@ class SqliteDatabase:
         row = connection.execute(_ACTIVE_HEAD, {"generation": generation, "epoch": epoch}).first()
         if row is None:
             return None
-        head = Head.of_row(row)
+        head = Head.of_row(row[:5])
         newest = self.heads_of(connection, generation, streams) if streams else iter(())
-        return LockedHead(head, max(head.recorded_at, self.clock(connection)), newest)
+        return LockedHead(head, max(head.recorded_at, self.clock(connection)), newest, row[5])
 
     def lock_generation(self, connection: Connection, generation: int) -> Head | None:
         row = connection.execute(_GENERATION, {"generation": generation}).first()

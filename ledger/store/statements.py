@@ -260,10 +260,13 @@ class Statements:
         self.head_in_use: Final = sql(
             f"SELECT {head} FROM {{s}}ledger_head AS h WHERE state IN ('active', 'moved') LIMIT 1"
         )
-        self.head_and_time_at: Final = sql(
-            f"SELECT {head}, (SELECT max(e.recorded_at) FROM {{s}}secret_event AS e"
-            "  WHERE e.generation = h.generation AND e.position = :position)"
-            " FROM {s}ledger_head AS h WHERE h.state IN ('active', 'moved') LIMIT 1"
+        # The end of the log, and the events at it and at two positions that are asked for.
+        self.head_and_events: Final = sql(
+            f"SELECT {head}, (SELECT max(c.version) FROM {{s}}secret_event AS c"
+            f"  WHERE c.generation = h.generation AND c.stream = :control), {paged}"
+            " FROM {s}ledger_head AS h LEFT JOIN {s}secret_event AS e"
+            " ON e.generation = h.generation AND e.position IN (:seen, :marked, h.position)"
+            " WHERE h.state IN ('active', 'moved') LIMIT 8"
         )
         # Read in order of position, however old the planner's numbers are: the log's end alone.
         self.changes: Final = sql(
