@@ -7,6 +7,7 @@ is a common slip, and must not show in a message or in a traceback's locals.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
@@ -97,7 +98,7 @@ def read_file(
             raise InsecureKeyFile(
                 f"{file.name} is open to group or others"
                 f" (mode {stat.S_IMODE(status.st_mode):04o}); 0600 or stricter is accepted",
-                hint=f"chmod 600 {file.shell}",
+                hint=_way_to_close(file, status),
                 file=file.name,
             )
         text = _read(fd, file)
@@ -144,8 +145,9 @@ def open_to_others(mode: int) -> bool:
     return bool(mode & _OTHERS)
 
 
-def write_key_file(path: Path, key: Key) -> None:
+def write_key_file(path: Path, key: Key) -> Path:
     """Write `key` into a new file that its owner alone can read, and make it outlive a power cut.
+    Returns its full path.
 
     What is there already is never overwritten. Raises InsecureKeyFile if the file can't be
     written whole, or if its file system doesn't keep the mode; then no file is left.
@@ -153,6 +155,7 @@ def write_key_file(path: Path, key: Key) -> None:
     made = False
     problem = ""
     try:
+        path = path.absolute()
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         made = True
         with os.fdopen(fd, "wb") as out:
@@ -168,7 +171,7 @@ def write_key_file(path: Path, key: Key) -> None:
         problem = os.strerror(errno.ENOENT)
     if not problem:
         _sync_directory(path.parent)
-        return
+        return path
     if made:
         with contextlib.suppress(OSError):
             path.unlink()
@@ -239,6 +242,12 @@ def _read(fd: int, file: KeyFile) -> Secret:
     if problem:
         raise _unreadable(file, problem)
     hint = "the file holds the setting's value and nothing else"
+    if raw.reveal().startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InvalidKey(
+            f"{file.name} is UTF-16 text",
+            hint="PowerShell's > makes such files; write it anew as UTF-8 (for a key:"
+            " secret-ledger keygen --file FILE)",
+        )
     if len(raw.reveal()) > MAX_FILE_BYTES:
         raise InvalidKey(f"{file.name} has more than {MAX_FILE_BYTES} bytes", hint=hint)
     try:
@@ -263,6 +272,18 @@ def _exempt(fd: int, file: KeyFile, status: os.stat_result, credentials: str | N
             resolved.stat(), status
         )
     return False
+
+
+def _way_to_close(file: KeyFile, status: os.stat_result) -> str:
+    """What closes it, for whoever runs this process."""
+    own = os.geteuid()
+    if own in (0, status.st_uid):
+        return f"chmod 600 {file.shell}"
+    # Its owner alone can close it, and would lock this process out.
+    return (
+        f"it belongs to user {status.st_uid}, and this process runs as user {own}: as root, chown"
+        f" {own} {file.shell} && chmod 600 {file.shell}; or give this process a file of its own"
+    )
 
 
 def _unreadable(file: KeyFile, problem: int) -> InsecureKeyFile:

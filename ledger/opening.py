@@ -22,6 +22,7 @@ from ledger.nodes import HEARTBEAT, Identity
 from ledger.scrub import SCRUB_RATE, check_rate
 from ledger.store.closing import close
 from ledger.store.database import Database, address_of, connect, is_engine
+from ledger.store.home import running_loop
 from ledger.store.reads import head_in_use
 from ledger.upgrading import seal_facts
 from ledger.verify import CheckedProjection, check_projections
@@ -107,6 +108,7 @@ async def open_ledger(
     # The class carries this very function as its `open`.
     from ledger.secret_ledger import SecretLedger
 
+    running_loop()
     where = _without_text(url)
     del url
     check_open_level(verify)
@@ -225,6 +227,7 @@ async def init_ledger(
     Returns its id (32 hex digits) and whether it was made now; where there is one already,
     its gate is passed and nothing is changed. Raises what `open` raises.
     """
+    running_loop()
     where = _without_text(url)
     del url
     keyring = await _keys_of(keyring)
@@ -268,6 +271,7 @@ async def upgrade_schema(
     The gate's control level passes first. A ledger that begins to seal facts for readers is
     verified whole before. Raises what the gate refuses with, NotALedger, TamperedEvent.
     """
+    running_loop()
     where = _without_text(url)
     del url
     keyring = await _keys_of(keyring)

@@ -114,9 +114,15 @@ async def get_secret(
 
 
 def _at(at: datetime) -> int:
+    given: object = at
+    if not isinstance(given, datetime):  # not repeated: it may be anything
+        raise InvalidValue(
+            f"at is a datetime with a time zone, not {type(given).__name__}",
+            hint='such as datetime.fromisoformat("2026-01-31T12:00:00+00:00")',
+        )
     try:
         return to_microseconds(at)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InvalidValue(
             f"not a point in time: {error}",
             hint="give a time with its zone, such as 2026-01-31T12:00:00+00:00",

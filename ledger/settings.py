@@ -6,13 +6,15 @@ is a blank one, because a failed substitution is not "unset".
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal, final
 
-from ledger.errors import InvalidKey, InvalidValue
+from ledger.errors import InvalidKey, InvalidValue, NoStableKey
 from ledger.key_files import KeyFile, read_file
 from ledger.secret import Secret
 
@@ -156,7 +158,20 @@ def ledger_schema(given: str | None, environ: Mapping[str, str] | Environment) -
 def home_directory(settings: Environment) -> Path:
     """Where the development key lives: `OS_SECRET_HOME`, else `~/.secret-ledger`."""
     value = secret_setting(settings, HOME)
-    return absolute_directory("~/.secret-ledger" if value is None else value.reveal_text(), HOME)
+    if value is not None:
+        return absolute_directory(value.reveal_text(), HOME)
+    home: Path | None = None
+    # An empty HOME would be the root of the file system.
+    if os.environ.get("HOME") != "":
+        with contextlib.suppress(RuntimeError):
+            home = Path("~/.secret-ledger").expanduser()
+    if home is None or not home.is_absolute():
+        raise NoStableKey(
+            "no key in development mode, and no place to keep a new one: this user has no home"
+            " directory (HOME is not set, or is none)",
+            hint=f"set {HOME}=/path/of/a/directory that stays, or set {KEY}",
+        )
+    return home
 
 
 def absolute_directory(path: str, name: str) -> Path:
@@ -193,6 +208,12 @@ def trimmed(value: Secret, name: str) -> Secret:
     inner = Secret(value.reveal().strip())
     if not inner.reveal():
         raise _blank(name)
+    if inner.reveal().startswith(codecs.BOM_UTF8):
+        raise InvalidKey(
+            f"{name} begins with a byte order mark, which nobody sees",
+            hint="an editor has put it there: save the file as UTF-8 without BOM",
+            setting=name,
+        )
     return inner
 
 

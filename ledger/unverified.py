@@ -24,6 +24,7 @@ from ledger.reading import list_history, list_secrets
 from ledger.state import State
 from ledger.store.closing import close
 from ledger.store.database import Database, address_of, connect, is_engine
+from ledger.store.home import running_loop
 from ledger.versions import SecretInfo
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ async def open_unverified(
 
     Raises NotALedger, SchemaOutdated, SchemaTooNew, LedgerUnavailable, LedgerMoved.
     """
+    running_loop()
     where = url if is_engine(url) else address_of(url)
     del url  # a text may hold a password, and a traceback with locals shows this frame
     database = connect(where, schema=ledger_schema(schema, os.environ), read_only=True)

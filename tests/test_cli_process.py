@@ -166,13 +166,77 @@ def test_a_pipe_that_closes_early_ends_it_quietly(environ: dict[str, str]) -> No
 
 def test_a_closed_stdin_or_stdout_is_no_traceback(environ: dict[str, str]) -> None:
     run(environ, "init")
-    for shell, code in (("put a <&-", 2), ("list >&-", 0), ("list 2>&-", 0)):
+    for shell, code in (("put a <&-", 2), ("list >&-", 0), ("list 2>&-", 0), ("init >&-", 1)):
         command = f"{sys.executable} -m ledger {shell}"
         done = subprocess.run(
             ["bash", "-c", command], env=environ, capture_output=True, check=False
         )
         assert b"Traceback" not in done.stderr
         assert done.returncode == code
+
+
+def test_output_that_is_lost_is_an_error_that_says_so_and_what_was_done_stays(
+    environ: dict[str, str],
+) -> None:
+    run(environ, "put", "a", value=b"one")
+    for shell, problem in (
+        ("printf two | put a > /dev/full", "No space left on device"),
+        ("get a > /dev/full", "No space left on device"),
+        ("get a >&-", "Bad file descriptor"),
+        ("--help > /dev/full", "No space left on device"),
+    ):
+        *before, words = shell.rpartition("| ")
+        command = "".join([*before, f"{sys.executable} -m ledger {words}"])
+        done = subprocess.run(
+            ["bash", "-c", command], env=environ, capture_output=True, text=True, check=False
+        )
+        error, hint = [e for e in done.stderr.splitlines() if "WAL-reset" not in e]
+        assert done.returncode == 1, shell
+        assert error == f"error: stdout can't be written: {problem}; the command's output is lost"
+        assert "has done it before it says so" in hint
+    assert run(environ, "get", "a").stdout == b"two"
+
+
+def test_an_error_keeps_its_code_where_stdout_is_full(environ: dict[str, str]) -> None:
+    run(environ, "init")
+    environ["OS_SECRET_KEY"] = "ff" * 31 + "00"
+    command = f"{sys.executable} -m ledger health > /dev/full"
+    done = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, check=False)
+    assert done.returncode == 11
+    assert b"note: stdout can't be written" in done.stderr
+    assert b"Exception ignored" not in done.stderr
+
+
+def test_a_remark_that_cannot_be_written_stops_no_work(environ: dict[str, str]) -> None:
+    command = f"printf one | {sys.executable} -m ledger put a 2> /dev/full"
+    made = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, check=False)
+    assert made.returncode == 0  # though it had a warning to give: the ledger was made
+    assert run(environ, "get", "a").stdout == b"one"
+
+
+def test_a_working_directory_that_is_gone_is_said(environ: dict[str, str], tmp_path: Path) -> None:
+    run(environ, "put", "a", value=b"one")
+    for url, words, code, said in (
+        (environ["OS_SECRET_LEDGER_URL"], "get a", 0, ""),
+        (
+            "sqlite+aiosqlite:///app.db",
+            "get a",
+            40,
+            "the working directory of this process is gone",
+        ),
+        ("sqlite+aiosqlite:///app.db", "keygen --file key", 16, "the key file can't be made"),
+    ):
+        folder = tmp_path / "gone"
+        folder.mkdir()
+        command = f"cd {folder} && rmdir {folder} && exec {sys.executable} -m ledger {words}"
+        done = subprocess.run(
+            ["bash", "-c", command],
+            env={**environ, "OS_SECRET_LEDGER_URL": url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
 
 def test_any_encoding_of_stdout_can_show_any_name(environ: dict[str, str]) -> None:

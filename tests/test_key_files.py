@@ -77,6 +77,33 @@ def test_an_open_key_file_is_accepted_on_a_read_only_mount(
             refused(environ, InsecureKeyFile)
 
 
+def test_the_way_to_close_a_key_file_is_one_that_its_reader_can_go(tmp_path: Path) -> None:
+    path = write(tmp_path / "key", HEX[0], 0o644)
+    error = refused({f"{KEY}_FILE": path}, InsecureKeyFile, "is open to group or others")
+    assert error.hint == 'chmod 600 "$OS_SECRET_KEY_FILE"'
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)  # pytest's are closed to others
+    with without_privileges():
+        own = os.geteuid()
+        error = refused({f"{KEY}_FILE": path}, InsecureKeyFile, "is open to group or others")
+    assert f"as root, chown {own} " in error.hint
+
+
+@pytest.mark.parametrize("name", [KEY, PREVIOUS_KEYS, LEDGER_URL, LEDGER_ID, MODE])
+def test_a_byte_order_mark_is_named_and_the_way_to_be_rid_of_it(name: str, tmp_path: Path) -> None:
+    for encoding, said in (("utf-8-sig", "byte order mark"), ("utf-16", "is UTF-16 text")):
+        path = tmp_path / "file"
+        path.write_bytes(f"{HEX[0]}\n".encode(encoding))
+        path.chmod(0o600)
+        with pytest.raises(InvalidKey, match=said) as caught:
+            setting({f"{name}_FILE": str(path)}, name)
+        assert f"{name}_FILE" in caught.value.message
+        assert "UTF-8" in caught.value.hint
+        assert HEX[0] not in str(caught.value)
+    with pytest.raises(InvalidKey, match="byte order mark"):
+        setting({name: f"\ufeff{HEX[0]}"}, name)
+
+
 def test_a_symbolic_link_to_a_closed_file_is_a_key_file(tmp_path: Path) -> None:
     write(tmp_path / "real", HEX[0])
     (tmp_path / "link").symlink_to("real")
@@ -147,6 +174,21 @@ def test_without_a_home_setting_the_key_is_minted_below_the_home_directory(
     monkeypatch.setenv("HOME", str(tmp_path))
     Keyring.from_env({MODE: "development"})
     assert (tmp_path / ".secret-ledger" / "dev-key").exists()
+
+
+@pytest.mark.parametrize("home", ["", "relative", None])
+def test_without_a_home_directory_it_says_how_to_give_one(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if home is None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # a user without a name
+    else:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.chdir(tmp_path)
+    error = refused({MODE: "development"}, NoStableKey, "no home directory")
+    assert f"set {HOME}=" in error.hint
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_relative_home_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

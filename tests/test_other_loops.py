@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from ledgers import OLD, opened
 
-from ledger import LedgerUnavailable, SecretLedger, SecretNotFound
+from ledger import Keyring, LedgerUnavailable, SecretLedger, SecretNotFound
+from ledger.unverified import open_unverified
 
 WORK: list[Callable[[SecretLedger], Awaitable[object]]] = [
     lambda ledger: ledger.get("a"),
@@ -106,3 +108,20 @@ async def test_a_host_that_cancels_all_other_tasks_leaves_nobody_waiting(
                 assert (await ledger.get(f"b/{number}")).version == outcome.version
     async with opened(database_url, OLD, verify="full") as ledger:
         assert (await ledger.get("state")).value.reveal_text() == "stopped"
+
+
+@pytest.mark.parametrize(
+    "opening", [lambda url: opened(url, OLD), open_unverified], ids=["open", "open_unverified"]
+)
+def test_without_an_event_loop_of_asyncio_it_says_what_it_needs(
+    sqlite_url: str, opening: Callable[[str], AbstractAsyncContextManager[object]]
+) -> None:
+    # As in a task of trio's, which drives coroutines by itself.
+    with pytest.raises(LedgerUnavailable, match="works in asyncio's event loop") as caught:
+        opening(sqlite_url).__aenter__().__await__().__next__()
+    assert 'backend="asyncio"' in caught.value.hint
+
+
+def test_without_an_event_loop_init_says_what_it_needs(sqlite_url: str) -> None:
+    with pytest.raises(LedgerUnavailable, match="works in asyncio's event loop"):
+        SecretLedger.init(sqlite_url, Keyring.of(OLD)).send(None)

@@ -74,19 +74,19 @@ async def keygen(
 
     output = Output(common.json)
     key = Key.generate(id_)
-    if file is not None:
-        write_key_file(file, key)
+    made = None if file is None else write_key_file(file, key)
+    if made is not None:
         if output.as_json:
-            output.document({"file": str(file.absolute()), "key_id": key.key_id})
+            output.document({"file": str(made), "key_id": key.key_id})
     elif output.as_json:
         output.document({"key": key.text().reveal_text(), "key_id": key.key_id})
     else:
         print(key.text().reveal_text())
-    if file is None:
+    if made is None:
         _warn_of_readers(output)
     if sys.stderr.isatty():
-        if file is not None:
-            output.note(f"export OS_SECRET_KEY_FILE={shlex.quote(str(file.absolute()))}")
+        if made is not None:
+            output.note(f"export OS_SECRET_KEY_FILE={shlex.quote(str(made))}")
         output.note("keep a copy in a safe place: without it, nobody opens what it has sealed")
         if key.key_id is not None:
             output.note(f"export OS_SECRET_KEY_ID={shlex.quote(key.key_id)}")

@@ -11,12 +11,13 @@ import sys
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
+from ledger.cli.streams import drop
 from ledger.cli.usage import UsageError
 from ledger.errors import LedgerError
 
-__all__ = ["Columns", "Output", "each", "facts", "text_of", "visible"]
+__all__ = ["Columns", "Output", "each", "facts", "text_of", "to_stderr", "visible"]
 
 BATCH: Final = 500
 """Rows of one table on a terminal; a longer list goes on in the next, so memory is bounded."""
@@ -111,23 +112,23 @@ class Output:
         """Why what follows was not checked, on stderr."""
         text = f"{refusal.code}: {refusal.message}"
         if self.as_json:
-            _to_stderr(_json({"unverified": text, "hint": refusal.hint}))
+            to_stderr(_json({"unverified": text, "hint": refusal.hint}))
         else:
-            _to_stderr(f"unverified: nothing below is authenticated, because {visible(text)}")
+            to_stderr(f"unverified: nothing below is authenticated, because {visible(text)}")
 
     def error(self, error: LedgerError | UsageError) -> None:
         """What went wrong, and the way out."""
         if self.as_json:
             known = {"error": error.code, "message": error.message, "hint": error.hint}
             details = {name: _detail(value) for name, value in error.details.items()}
-            _to_stderr(_json({**known, "exit_code": error.exit_code, "details": details}))
+            to_stderr(_json({**known, "exit_code": error.exit_code, "details": details}))
             return
-        _to_stderr(f"error: {visible(error.message)}")
+        to_stderr(f"error: {visible(error.message)}")
         if error.hint:
-            _to_stderr("hint: " + "\n".join(visible(line) for line in error.hint.split("\n")))
+            to_stderr("hint: " + "\n".join(visible(line) for line in error.hint.split("\n")))
 
     def _remark(self, kind: str, text: str) -> None:
-        _to_stderr(_json({kind: text}) if self.as_json else f"{kind}: {visible(text)}")
+        to_stderr(_json({kind: text}) if self.as_json else f"{kind}: {visible(text)}")
 
 
 async def each(rows: Iterable[object]) -> AsyncIterator[object]:
@@ -247,5 +248,9 @@ async def _chain(first: Sequence[object], rest: AsyncIterator[object]) -> AsyncI
         yield row
 
 
-def _to_stderr(line: str, stream: TextIO | None = None) -> None:
-    print(line, file=stream or sys.stderr, flush=True)
+def to_stderr(line: str) -> None:
+    """A line of stderr. One that nobody can read ends no work that is under way."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        drop(sys.stderr)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Final, TextIO
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
 
 from cyclopts import CycloptsError
 
 from ledger.cli.app import make_app
-from ledger.cli.output import Output, visible
+from ledger.cli.output import Output, to_stderr, visible
+from ledger.cli.streams import Stdout, streams
 from ledger.cli.usage import UsageError, explain
 from ledger.errors import LedgerError
 
@@ -43,22 +43,46 @@ def run(words: Sequence[str]) -> int:
     words = _verb_first(words)
     options = words[: words.index("--")] if "--" in words else words
     output = Output(as_json="--json" in options)
-    debug = "--debug" in options
-    _survive_any_shell()
-    try:
-        with _library_log(output):
-            _carry_out(words)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _drop_stdout()
-        return BROKEN_PIPE
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except (LedgerError, UsageError) as error:
-        return _failed(output, error, debug=debug)
-    except Exception as error:  # noqa: BLE001  # the last resort: said, with its exit code
-        return _failed(output, _Internal(error), debug=debug)
-    return 0
+    with streams() as stdout:
+        return _Command(output, stdout, debug="--debug" in options).run(words)
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """How one command ends."""
+
+    output: Output
+    stdout: Stdout
+    debug: bool
+
+    def run(self, words: Sequence[str]) -> int:
+        try:
+            with _library_log(self.output):
+                _carry_out(words)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except (LedgerError, UsageError) as error:
+            return self._failed(error)
+        except BrokenPipeError:
+            return BROKEN_PIPE
+        except Exception as error:  # noqa: BLE001  # the last resort: said, with its exit code
+            lost = _LostOutput(error) if error is self.stdout.problem else None
+            return self._failed(lost or _Internal(error))
+        return 0
+
+    def _failed(self, error: LedgerError | UsageError) -> int:
+        if not isinstance(error, _LostOutput):
+            try:
+                sys.stdout.flush()
+            except BrokenPipeError:
+                pass  # nobody wants to read it
+            except OSError as problem:
+                self.output.note(_LostOutput(problem).message)
+        if self.debug and (isinstance(error, LedgerError | _Internal)):
+            _show_origin(error.error if isinstance(error, _Internal) else error)
+        self.output.error(error)
+        return error.exit_code
 
 
 def _carry_out(words: Sequence[str]) -> None:
@@ -112,16 +136,18 @@ class _Internal(UsageError):
         self.error = error
 
 
-def _failed(output: Output, error: LedgerError | UsageError, *, debug: bool) -> int:
-    with suppress(BrokenPipeError):
-        sys.stdout.flush()
-    try:
-        if debug and not (isinstance(error, UsageError) and not isinstance(error, _Internal)):
-            _show_origin(error.error if isinstance(error, _Internal) else error)
-        output.error(error)
-    except BrokenPipeError:
-        _drop_stdout()
-    return error.exit_code
+class _LostOutput(UsageError):
+    """stdout takes no more: its disk is full, or it is closed."""
+
+    code, exit_code = "output_lost", 1
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(
+            f"stdout can't be written: {error.strerror or type(error).__name__}; the command's"
+            " output is lost",
+            hint="a command that changes something has done it before it says so: look with"
+            " `secret-ledger history` or `list` before running it again",
+        )
 
 
 def _show_origin(error: BaseException) -> None:
@@ -131,9 +157,9 @@ def _show_origin(error: BaseException) -> None:
         chain.append(one)
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     for each in reversed(chain):
-        print("".join(traceback.format_tb(each.__traceback__)), end="", file=sys.stderr)
         said = f": {visible(each.message)}" if isinstance(each, LedgerError) else ""
-        print(f"{type(each).__module__}.{type(each).__qualname__}{said}", file=sys.stderr)
+        name = f"{type(each).__module__}.{type(each).__qualname__}"
+        to_stderr("".join(traceback.format_tb(each.__traceback__)) + name + said)
 
 
 @contextmanager
@@ -161,24 +187,3 @@ class _Warnings(logging.Handler):
         if not text.startswith(_SAID_BY_VERBS) and text not in self._said:
             self._said.add(text)
             self._output.warning(text)
-
-
-def _survive_any_shell() -> None:
-    """A closed stream goes nowhere; text that its encoding lacks is written escaped."""
-    sys.stdout = sys.stdout or _nowhere()  # None, if it is closed
-    sys.stderr = sys.stderr or _nowhere()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError, OSError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-
-
-def _nowhere() -> TextIO:
-    return Path(os.devnull).open("w", encoding="utf-8")
-
-
-def _drop_stdout() -> None:
-    """Nobody reads any more: let the interpreter's last flush go nowhere."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

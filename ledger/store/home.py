@@ -12,7 +12,19 @@ import os
 
 from ledger.errors import LedgerUnavailable
 
-__all__ = ["Home"]
+__all__ = ["Home", "running_loop"]
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of this task. Raises LedgerUnavailable where it is none of asyncio's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    raise LedgerUnavailable(
+        "the ledger works in asyncio's event loop, and this task runs in none (in trio's, say)",
+        hint='asyncio.run(main()), or anyio.run(main, backend="asyncio")',
+    )
 
 
 class Home:
@@ -25,7 +37,7 @@ class Home:
 
     def check(self) -> None:
         """Raises LedgerUnavailable in another event loop or process."""
-        loop, process = asyncio.get_running_loop(), os.getpid()
+        loop, process = running_loop(), os.getpid()
         if self._loop is loop and self._process == process:
             return
         self._loop = self._loop or loop

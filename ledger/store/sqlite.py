@@ -273,7 +273,7 @@ class SqliteDatabase:
 
     @property
     def address(self) -> str:
-        return f"sqlite:{Path(self._file).absolute()}" if self._file else self.place
+        return f"sqlite:{self._files.path}" if self._files else self.place
 
     async def run(
         self, unit: Callable[[Connection], T], mode: Mode, *, wait: float | None = None

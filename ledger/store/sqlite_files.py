@@ -26,7 +26,7 @@ class OpenFiles:
 
     def __init__(self, path: Path) -> None:
         # Held as it is now: a process may change its working directory.
-        self.path: Final = path.absolute()
+        self.path: Final = _absolute(path)
         self._wal = self.path
         self._database_opened: Identity = None
         self._wal_opened: Identity = None
@@ -61,6 +61,18 @@ class OpenFiles:
         if writing and _differ(self._wal_opened, _identity(self._wal)):
             return self._wal
         return None
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.absolute()
+    except OSError:
+        pass
+    raise LedgerUnavailable(
+        "the URL's path is relative, and the working directory of this process is gone",
+        hint="give the full path, sqlite+aiosqlite:////var/lib/app.db, or start the process in a"
+        " directory that is there",
+    )
 
 
 def _identity(path: Path) -> Identity:
