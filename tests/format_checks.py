@@ -163,13 +163,19 @@ def _check_link(ledger: Ledger, row: Row) -> None:
     below = rows.get(row.version - 1)
     if below is None and any(r.version >= row.version for r in _ends_over_damage(ledger, row)):
         below = rows.get(max((v for v in rows if v < row.version), default=0))
-    if row.version == 1:
+    if row.version == 1 or (below is None and _damaged_first(ledger, row)):
         ledger.demand("full-chain", row.prev == NO_HASH)
     else:
         follows = below is not None and ledger.vault.hash_of(below) == row.prev
         ledger.demand("full-chain", follows)
         if below is not None and below.position >= row.position:
             raise Refused("tampered: positions fall")
+
+
+def _damaged_first(ledger: Ledger, row: Row) -> bool:
+    """Whether a row is the first of its stream although its version says otherwise."""
+    rows = ledger.database.streams[row.generation, row.stream]
+    return row.version == min(rows) and bool(_ends_over_damage(ledger, row))
 
 
 def _check_facts(ledger: Ledger, rows: list[Row], control: Control) -> None:
@@ -183,15 +189,11 @@ def _check_facts(ledger: Ledger, rows: list[Row], control: Control) -> None:
         if row.type == "destroyed":
             floors[row.stream] = row.version
         elif row.version > floor and not row.sealed.purged:
-            stated = row.facts.floor
-            sealed_since = control.upgraded is not None and row.position >= control.upgraded
-            if sealed_since and not (control.born_upgraded and not floor):
-                second_line(stated == floor)
-            else:
-                second_line(not stated)
+            # Without a floor it was sealed by an older release, and reads walk the chain.
+            second_line(row.facts.floor in (None, floor))
         if row.facts.unopened and row.facts.lost is None:
             opened = control.own.position if control.own else 0
-            if row.position < max(control.upgraded or 0, opened):
+            if control.upgraded is None or row.position < max(control.upgraded, opened):
                 continue  # sealed by an older release; or chained by the migration
             below = [r for r in rows if r.stream == row.stream and r.version < row.version]
             ledger.demand("census-of-an-end", row.facts.rows == vault.census(below))

@@ -85,7 +85,9 @@ class Judge:
         honest = self.truth.streams.get((generation, stream), {})
         rows = self.database.streams.get((generation, stream), {})
         newest = honest[max(honest)] if honest else None
-        if newest is None:
+        if ledger.generation != generation and not self.opening_stands():
+            pass  # the newest generation is cut off, as far as anything proves
+        elif newest is None:
             if not rows:
                 return world.truths(None, generation, stream)
         elif rows and rows[max(rows)] == newest:
@@ -173,6 +175,11 @@ class Judge:
         for row in honest.values():
             if row.stream not in newest or row.version > newest[row.stream].version:
                 newest[row.stream] = row
+        pinned = any(honest[p] not in newest.values() for p in stand_ins if p in honest)
+        if pinned and not full:
+            return (
+                None  # an attempt in the place of an older version: that is for full verification
+            )
         for stream, row in newest.items():
             there = self.database.streams.get((generation, stream), {})
             top = there[max(there)] if there else None
@@ -206,6 +213,8 @@ class Judge:
                 there = rows.get((number, row.position))
                 if there == row or there in self.world.attempts or row.sealed.purged:
                     continue
+                if row.key in self.world.lost:
+                    continue  # nobody could read it any more
                 if not self.given_up(row, there):
                     return f"generation {number} lacks {row.stream}/v{row.version}"
         return None

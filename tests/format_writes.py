@@ -251,7 +251,9 @@ def retire(ledger: Ledger, key: str) -> list[Row]:
     """Certify that nothing needs a key."""
     may_append(ledger)
     control = ledger.control
-    if key == control.active or key in control.lost or key in control.retired:
+    if key not in [known for _, known in control.activated]:
+        raise Refused("unknown key")
+    if key in {control.active, *control.lost, *control.retired}:
         raise Refused("in use")
     without = Ledger(ledger.vault, ledger.database, ledger.held - {key}, ledger.now, ledger.dropped)
     if "retire-verifies" not in ledger.dropped:
