@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import anyio
 
@@ -33,6 +34,7 @@ class Presence:
         self._failure: str | None = None
         self._renewed = time.monotonic()
         self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
         # What the boot gate has told is not told again.
         self._told = {node.node_id for node in known}
 
@@ -49,8 +51,10 @@ class Presence:
         self._task = asyncio.create_task(self._beat(), name="secret-ledger heartbeat")
 
     async def _beat(self) -> None:
-        while True:
-            await anyio.sleep(self.me.heartbeat)
+        while not self._closing.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), self.me.heartbeat)
+                return
             await self.renew()
 
     async def renew(self) -> None:
@@ -82,6 +86,8 @@ class Presence:
             standing = follower.standing
             # A node that may not write any more is live all the same, with the key it had.
             held = self._announced = standing.held or self._announced
+            if self._closing.is_set():
+                held = None
             reason = standing.refusal.code if standing.refusal else ""
             if held is not None:
                 announce(connection, database, me, held, standing.control, head, reason)
@@ -111,8 +117,13 @@ class Presence:
         self._told = {node.node_id for node in fenced}
 
     async def close(self) -> None:
-        """Stop beating, and take the line out: best effort, two seconds at most."""
+        """Stop beating, and take the line out: best effort, a few seconds at most.
+
+        A beat that is under way comes to its end first: it would put the line back.
+        """
+        self._closing.set()
         if self._task is not None:
+            await asyncio.wait([self._task], timeout=2)
             self._task.cancel()
             await asyncio.wait([self._task])
         database = self._follower.database

@@ -12,12 +12,12 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio
 from sqlalchemy.engine import URL
 
 from ledger.append import InlineProjection
@@ -61,6 +61,7 @@ from ledger.rekeying import RekeyReport, rekey
 from ledger.retirement import KeyEnd, lose, loss, retire
 from ledger.rotation import Rotation, Takeover, check_rotation, rotate
 from ledger.scrub import Scrub
+from ledger.store.closing import to_its_end
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import Read, patiently
@@ -713,17 +714,18 @@ class SecretLedger:
                 task.start()
 
     async def _close(self) -> None:
-        with anyio.CancelScope(shield=True):
-            for task in (self._key_watch, self._scrub):
-                if task is not None:
-                    await task.close()
-            await self._observer.close()
-            await self._first_proof.close()
-            await self._writer.close()
-            if self._view is not None:
-                await self._view.close()
-            if self._presence is not None:
-                await self._presence.close()
+        await to_its_end(self._close_all())
+
+    async def _close_all(self) -> None:
+        # The last one first; each of them, whatever becomes of the others.
+        last_first = (
+            self._presence, self._view, self._writer, self._first_proof, self._observer,
+            self._scrub, self._key_watch,
+        )  # fmt: skip
+        async with AsyncExitStack() as closing:
+            for part in last_first:
+                if part is not None:
+                    closing.push_async_callback(part.close)
 
 
 def _noted(intent: Intent) -> Intent:

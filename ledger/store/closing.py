@@ -1,24 +1,31 @@
-"""Closing a database to its end, whoever is cancelled meanwhile."""
+"""Closing what is open to its end, whoever is cancelled meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import anyio
 
 from ledger.store.database import Database
 
-__all__ = ["close"]
+__all__ = ["close", "to_its_end"]
 
 
 async def close(database: Database) -> None:
-    """Close `database`, which takes a few seconds at most.
+    """Close `database`, which takes a few seconds at most. See `to_its_end`."""
+    await to_its_end(database.close())
 
-    A caller that is cancelled meanwhile, once or (by a cancelled scope) at every await, is so
-    only when it is closed: nobody else would close what is open.
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`, which closes what is open.
+
+    A caller that is cancelled meanwhile, however often or (by a cancelled scope) at every await,
+    is so only when the work is done: nobody else would do it.
     """
     with anyio.CancelScope(shield=True):
-        closing = asyncio.ensure_future(database.close())
+        closing = asyncio.ensure_future(work)
         cancelled = False
         while not closing.done():
             try:
