@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ledger.append import (
@@ -161,7 +161,9 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
     batch.events.extend(events)
     batch.heads.update(staged)
     return [
-        version_of(info_of(event), intent.value) if isinstance(intent, Put) else info_of(event)
+        version_of(info_of(event), intent.value)
+        if isinstance(intent, Put)
+        else replace(info_of(event), check="ok")
         for intent, event in zip(request.intents, events, strict=True)
     ]
 

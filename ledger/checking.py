@@ -135,6 +135,17 @@ class Rules:
             return None
         return f"it says that the secret ended at version {stated or 0}, the log at {floor}"
 
+    def each_in_stream(self, rows: Sequence[CheckedRow]) -> list[Finding | None]:
+        """What is wrong with each of these rows, by itself or by what it follows."""
+        problems = [self._in_stream(row) for row in rows]
+        return [
+            None if problem is None else finding_of(row.event, problem)
+            for row, problem in zip(rows, problems, strict=True)
+        ]
+
+    def _in_stream(self, row: CheckedRow) -> str | LedgerError | None:
+        return _misplaced(row) or self._floor_problem(row) or self._open(row, Values())
+
     def _open(self, row: CheckedRow, values: Values) -> str | LedgerError | None:
         """What is wrong with a row's hash, seal or key. Its data, or None, is added to `values`."""
         event, destroyed = row.event, row.destroyed

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from ledger.control import Control, ControlKey
+from ledger.versions import Check
 
 __all__ = ["KeyMoment", "KeyRecord", "KeyState", "key_state"]
 
@@ -51,6 +52,10 @@ class KeyRecord:
     """Live nodes that say that they hold it. Unauthenticated."""
     refused_boots: int
     """Boots that were refused with it as the current key. Unauthenticated."""
+    check: Check = "unverified"
+    """What opening its control events gave; they are not opened unless that is asked for."""
+    problem: str | None = None
+    """Why one of them did not open."""
 
 
 def key_state(control: Control, key: ControlKey) -> KeyState:

@@ -2,35 +2,29 @@
 The newest event of a secret decides alone; what lies below it is read by `ledger.older`.
 
 A `get` ends in one of four ways, never confused: the value; SecretDeleted or SecretDestroyed;
-MissingKey; TamperedEvent. Listings read metadata only and never decrypt, so that one damaged
-row can't hide the others; they need no key.
+MissingKey; TamperedEvent. Listings, which open no row, are in `ledger.listing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
 from ledger.answer import check_answer, check_has_value, no_version, not_found
 from ledger.authority import read_newest
 from ledger.errors import InvalidValue, MissingKey, TamperedEvent
-from ledger.events import CONTROL_STREAM, Event, to_microseconds
+from ledger.events import Event, to_microseconds
 from ledger.following import Follower
 from ledger.format import context_of
 from ledger.gate import Standing
-from ledger.names import normalise_prefix
 from ledger.older import get_as_of, get_version, get_version_unproven
 from ledger.secret import Secret
 from ledger.store.connection import Connection
-from ledger.store.database import Database
 from ledger.store.patience import patiently
 from ledger.store.reads import (
     Found,
     find,
-    head_in_use,
-    heads_page,
-    stream_page,
 )
 from ledger.versions import SecretInfo, SecretVersion, info_of, version_of
 
@@ -38,8 +32,6 @@ __all__ = [
     "Facts",
     "facts_of",
     "get_secret",
-    "list_history",
-    "list_secrets",
     "patiently",
     "verdict",
 ]
@@ -142,58 +134,3 @@ def verdict(
     value = Secret(read_newest(standing.control, standing.keys, event, context=context))
     check_has_value(event)
     return version_of(info or info_of(event), value)
-
-
-async def list_history(
-    database: Database, stream: str, lost: Collection[bytes] = ()
-) -> AsyncIterator[SecretInfo]:
-    """Every version of a secret, oldest first. Raises SecretNotFound if there is none."""
-    after = 0
-    while True:
-
-        def unit(connection: Connection, after: int = after) -> list[SecretInfo]:
-            head = head_in_use(connection, database)
-            if head is None:
-                raise TamperedEvent(f"{database.place}: no generation says that it is in use")
-            page = stream_page(connection, database, head.generation, stream, after)
-            return [info_of(e, key_lost=e.key_fingerprint in lost) for e in page]
-
-        page = await patiently(database, unit, "snapshot")
-        if not page:
-            if after == 0:
-                raise not_found(stream)
-            return
-        for info in page:
-            yield info
-        if page[-1].version <= after:
-            return  # no number at all, which sorts behind all numbers
-        after = page[-1].version
-
-
-async def list_secrets(
-    database: Database, prefix: str, *, deleted: bool, lost: Collection[bytes] = ()
-) -> AsyncIterator[SecretInfo]:
-    """The newest version of each secret, in order of the names' bytes.
-
-    `deleted` adds those that are deleted or destroyed.
-    """
-    prefix = normalise_prefix(prefix)
-    after: str | None = None
-    while True:
-
-        def unit(connection: Connection, after: str | None = after) -> list[SecretInfo]:
-            head = head_in_use(connection, database)
-            if head is None:
-                raise TamperedEvent(f"{database.place}: no generation says that it is in use")
-            page = heads_page(connection, database, head.generation, after, prefix)
-            return [info_of(e, key_lost=e.key_fingerprint in lost) for e in page]
-
-        page = await patiently(database, unit, "snapshot")
-        for info in page:
-            if not info.name.startswith(prefix):
-                return
-            if info.name != CONTROL_STREAM and (deleted or info.state == "live"):
-                yield info
-        if not page or page[-1].name == after:  # no text at all sorts behind all text
-            return
-        after = page[-1].name

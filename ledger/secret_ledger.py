@@ -47,6 +47,7 @@ from ledger.incremental import keep_proof, verify_to_open
 from ledger.key_record import KeyRecord
 from ledger.key_watch import KeyWatch
 from ledger.keys import Key, KeyProvider, Keyring
+from ledger.listing import Checker, list_history, list_secrets
 from ledger.log import log
 from ledger.metadata import encode_metadata, parse_metadata
 from ledger.migration import MigrationReport, migrate, rehearse
@@ -56,7 +57,7 @@ from ledger.node_proof import Judge
 from ledger.nodes import Identity, NodeInfo, list_nodes
 from ledger.opening import init_ledger, open_ledger
 from ledger.presence import Presence
-from ledger.reading import get_secret, list_history, list_secrets
+from ledger.reading import get_secret
 from ledger.rekeying import RekeyReport, rekey
 from ledger.retirement import KeyEnd, lose, loss, retire
 from ledger.rotation import Rotation, Takeover, check_rotation, rotate
@@ -479,13 +480,15 @@ class SecretLedger:
             self._follower, self._projections, on_progress=on_progress, patience=self._patience
         )
 
-    async def key_history(self) -> Sequence[KeyRecord]:
+    async def key_history(self, *, check: bool = False) -> Sequence[KeyRecord]:
         """The audit: for each key, in order of activation, when it was what and by whom, what
         it protects, and which nodes say that they hold it.
 
-        Raises TamperedEvent, LedgerUnavailable.
+        The hashes of the control stream are checked. With `check` its events are opened too, and
+        each key is marked. Raises TamperedEvent, LedgerUnavailable.
         """
-        return await self._audit(self._database, self._meta.ledger_id, await self.nodes())
+        records = await self._audit(self._database, self._meta.ledger_id, await self.nodes())
+        return await Checker(self._follower).keys(records) if check else records
 
     async def generations(self) -> Sequence[GenerationInfo]:
         """Every generation there ever was: its state, its times, its keys, its size."""
@@ -594,14 +597,31 @@ class SecretLedger:
             self._follower, stream, version=number(version, "version"), at=at, unproven=unproven
         )
 
-    def history(self, name: str) -> AsyncIterator[SecretInfo]:
-        """Every version of a secret, oldest first: metadata only, nothing is decrypted."""
-        return list_history(self._database, normalise_name(name), self._lost())
+    def history(self, name: str, *, check: bool = False) -> AsyncIterator[SecretInfo]:
+        """Every version of a secret, oldest first, without its value.
 
-    def list(self, prefix: str = "", deleted: bool = False) -> AsyncIterator[SecretInfo]:
-        """The secrets whose names begin with `prefix`, in order of the names' bytes:
-        metadata only, nothing is decrypted. `deleted` adds deleted and destroyed ones."""
-        return list_secrets(self._database, prefix, deleted=deleted, lost=self._lost())
+        No row is opened, so that one bad row hides no other; each says `check="unverified"`.
+        With `check` each row is opened, and one that fails is marked (`check`, `problem`).
+        """
+        return list_history(
+            self._database, normalise_name(name), self._lost(), self._checker(check)
+        )
+
+    def list(
+        self, prefix: str = "", deleted: bool = False, *, check: bool = False
+    ) -> AsyncIterator[SecretInfo]:
+        """The secrets whose names begin with `prefix`, in order of the names' bytes, without
+        their values. `deleted` adds deleted and destroyed ones. `check`: as for `history`."""
+        return list_secrets(
+            self._database,
+            prefix,
+            deleted=deleted,
+            lost=self._lost(),
+            checker=self._checker(check),
+        )
+
+    def _checker(self, check: bool) -> Checker | None:
+        return Checker(self._follower) if check else None
 
     def _lost(self) -> frozenset[bytes]:
         control = self._follower.standing.control

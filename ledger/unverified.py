@@ -18,9 +18,9 @@ from ledger.gate import Standing, check_not_moved, check_state, has_moved, moved
 from ledger.generations import GenerationInfo, list_generations
 from ledger.health import KeyStatus, key_status
 from ledger.key_sources import ledger_schema
+from ledger.listing import list_history, list_secrets
 from ledger.names import normalise_name
 from ledger.nodes import NodeInfo, list_nodes
-from ledger.reading import list_history, list_secrets
 from ledger.state import State
 from ledger.store.closing import close
 from ledger.store.database import Database, address_of, connect, is_engine

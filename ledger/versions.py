@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from ledger.metadata import Metadata, parse_metadata
 from ledger.secret import Secret
 
 __all__ = [
+    "Check",
     "SecretInfo",
     "SecretState",
     "SecretVersion",
@@ -22,6 +23,8 @@ __all__ = [
 ]
 
 SecretState = Literal["live", "deleted", "destroyed"]
+Check = Literal["unverified", "ok", "tampered", "missing_key"]
+"""`unverified`: the row was not opened, and anybody may have written it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class SecretInfo:
     """What is known of one version of a secret without opening it.
 
     After a re-encryption (`secret.rekeyed`), `recorded_at`, `actor` and `metadata` are those
-    of the version that it sealed again; `version`, the key and `position` are its own.
+    of the version that it sealed again. All else is of the event itself: `version`, the key,
+    `position`, and `sealed_at` and `sealed_by`, which tell who re-encrypted it and when.
     """
 
     name: str
@@ -46,6 +50,14 @@ class SecretInfo:
     key_fingerprint: bytes
     """32 bytes; public."""
     position: int
+    sealed_at: datetime
+    """When this event was written; `recorded_at`, unless it is a re-encryption."""
+    sealed_by: str | None
+    """Who wrote this event; `actor`, unless it is a re-encryption."""
+    check: Check = field(default="unverified", kw_only=True)
+    """What opening this row gave; a listing opens no row unless it is told to."""
+    problem: str | None = field(default=None, kw_only=True)
+    """Why the row did not open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +97,26 @@ def base_version(event: Event) -> int:
 def info_of(event: Event, *, key_lost: bool = False) -> SecretInfo:
     """The metadata view of an event. Never raises: a damaged row is still listed."""
     metadata = parse_metadata(event.metadata)
-    recorded_at = event.recorded_at
+    sealed_at = written_at = from_microseconds(event.recorded_at)
+    sealed_by = metadata.actor
     if event.event_type == EventType.REKEYED:
-        at = metadata.ledger.get("at")
-        recorded_at = at if isinstance(at, int) else recorded_at
+        at, by = metadata.ledger.get("at"), metadata.ledger.get("by")
+        written_at = from_microseconds(at) if isinstance(at, int) else sealed_at
+        sealed_by = by if isinstance(by, str) else None
     return SecretInfo(
         event.stream,
         event.version,
         event.event_type,
         "destroyed" if key_lost else state_of(event, metadata),
-        from_microseconds(recorded_at),
+        written_at,
         metadata.actor,
         metadata.user,
         metadata.reason,
         event.key_id,
         event.key_fingerprint,
         event.position,
+        sealed_at,
+        sealed_by,
     )
 
 
@@ -118,5 +134,8 @@ def version_of(info: SecretInfo, value: Secret) -> SecretVersion:
         info.key_id,
         info.key_fingerprint,
         info.position,
+        info.sealed_at,
+        info.sealed_by,
         value,
+        check="ok",
     )

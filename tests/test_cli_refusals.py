@@ -57,7 +57,7 @@ def test_an_operator_may_look_at_a_fleet_that_is_refused(cli: Cli) -> None:
     assert (health.code, health.json["ready"], health.json["verified"]) == (11, False, False)
     assert health.error["error"] == "key_fingerprint_mismatch"
     cli.hold(KEY)
-    assert cli("list", "--json").json["verified"] is True
+    assert cli("list", "--check", "--json").json["verified"] is True
 
 
 def test_key_settings_that_are_wrong_in_themselves_stay_errors(cli: Cli, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
+from ledger.cli.checks import Check, opening, raise_if_any_failed, with_problems
 from ledger.cli.opening import look, opened
 from ledger.cli.options import DEFAULTS, Common, Moved, moment, register
 from ledger.cli.output import Columns, Output, each, facts
@@ -58,12 +59,14 @@ class _Line:
     secrets: int
     nodes: int
     refused_boots: int
+    check: str
+    problem: str | None
 
 
 _HISTORY: Final = Columns(
     all=tuple(field.name for field in fields(_Line)),
     shown=(
-        "key_id", "state", "activated_at", "superseded_at", "events", "secrets", "nodes",
+        "key_id", "state", "activated_at", "superseded_at", "events", "secrets", "nodes", "check",
     ),
 )  # fmt: skip
 _HEAD: Final = Columns(
@@ -102,6 +105,8 @@ def _line(record: KeyRecord) -> _Line:
         secrets=record.secrets,
         nodes=len(record.nodes),
         refused_boots=record.refused_boots,
+        check=record.check,
+        problem=record.problem,
     )
 
 
@@ -114,16 +119,18 @@ async def history(
         bool,
         Parameter(name="--csv", negative=(), show_default=False, help="CSV, with a header."),
     ] = False,
+    check: Check = False,
     moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Each key of the ledger: since when it was what, by whom, and what it protects.
 
-    Needs no key; without one, it is marked unverified. `elsewhere` counts events in closed
+    Needs no key. Control events are not opened, so each key says unverified; --check opens them.
+    Counts are counts of rows either way. `elsewhere` counts events in closed
     generations, `nodes` the live nodes that say they hold it. Fields in a pipe: key id,
     fingerprint, state, epoch, times of introduction and activation, who activated it, at which
     position, time it was superseded, time and author of its end (retired or lost), reason,
-    events, first and last position, elsewhere, secrets, nodes, refused boots.
+    events, first and last position, elsewhere, secrets, nodes, refused boots, check, problem.
     """
     from projections import active_at, key_history
 
@@ -134,7 +141,10 @@ async def history(
     async with look(common, output, read_moved=moved) as seen:
         ledger_id = seen.ledger.ledger_id
         nodes = await seen.ledger.nodes()
-        records = await key_history(seen.ledger.database, bytes.fromhex(ledger_id), nodes)
+        if check:
+            records = await opening(seen).key_history(check=True)
+        else:
+            records = await key_history(seen.ledger.database, bytes.fromhex(ledger_id), nodes)
         if when is not None:
             found = active_at(records, when)
             if found is None:
@@ -143,14 +153,14 @@ async def history(
                     hint=f"the ledger began at {records[0].activated.at.isoformat()}",
                 )
             records = [found]
+        columns = with_problems(_HISTORY, check=check)
         if output.as_json:
-            await output.rows(
-                "keys", _HISTORY, each(records), ledger_id=ledger_id, verified=seen.verified
-            )
+            await output.rows("keys", columns, each(records), ledger_id=ledger_id, verified=check)
         elif as_csv:
             _csv([facts(_line(record)) for record in records])
         else:
-            await output.rows("keys", _HISTORY, each(map(_line, records)))
+            await output.rows("keys", columns, each(map(_line, records)))
+    raise_if_any_failed([record.check for record in records])
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> None:

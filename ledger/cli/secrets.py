@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import App, Parameter
 
 from ledger.cli.asking import confirm
+from ledger.cli.checks import Check, Marked, opening, with_problems
 from ledger.cli.opening import database_url, keyring, look, opened
 from ledger.cli.options import (
     DEFAULTS,
@@ -33,17 +34,22 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-_SECRET: Final = Columns(
-    all=(
-        "name", "version", "state", "event_type", "recorded_at", "actor",
-        "key_id", "key_fingerprint", "position",
-    ),
-    shown=("name", "version", "state", "recorded_at", "actor", "key_id"),
+_WRITTEN: Final = (
+    "name", "version", "state", "event_type", "recorded_at", "actor",
+    "key_id", "key_fingerprint", "position",
 )  # fmt: skip
+"""The fields of what a verb has written."""
+_SECRET: Final = Columns(
+    all=(*_WRITTEN, "sealed_at", "sealed_by", "check", "problem"),
+    shown=("name", "version", "state", "recorded_at", "actor", "key_id", "check"),
+)
 _VERSION: Final = Columns(
     all=_SECRET.all,
-    shown=("version", "event_type", "recorded_at", "actor", "reason", "key_id"),
-)
+    shown=(
+        "version", "event_type", "recorded_at", "actor", "sealed_at", "sealed_by", "reason",
+        "key_id", "check",
+    ),
+)  # fmt: skip
 
 
 def add_to(app: App) -> None:
@@ -155,39 +161,57 @@ async def list_(
     all_: Annotated[
         bool, Parameter(name="--all", negative=(), show_default=False, help="Deleted ones too.")
     ] = False,
+    check: Check = False,
     moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
-    """List secrets, without their values. Needs no key; without one, it is marked unverified.
+    """List secrets, without their values. Needs no key.
 
-    Fields in a pipe: name, version, state, event type, time, actor, key id, fingerprint,
-    position.
+    No row is opened, so each says unverified; --check opens them. Fields in a pipe: name,
+    version, state, event type, time, actor, key id, fingerprint, position; when and by whom this
+    version was sealed (which a re-encryption does again); check, problem.
     """
     output = Output(common.json)
     async with look(common, output, read_moved=moved) as seen:
+        ledger = seen.ledger
+        rows = (
+            opening(seen).list(prefix, deleted=all_, check=True)
+            if check
+            else ledger.list(prefix, deleted=all_)
+        )
+        marked = Marked(rows)
         await output.rows(
             "secrets",
-            _SECRET,
-            seen.ledger.list(prefix, deleted=all_),
-            ledger_id=seen.ledger.ledger_id,
-            verified=seen.verified,
+            with_problems(_SECRET, check=check),
+            marked,
+            ledger_id=ledger.ledger_id,
+            verified=check,
         )
+    marked.raise_if_any_failed()
 
 
-async def history(name: Name, /, *, moved: Moved = False, common: Common = DEFAULTS) -> None:
+async def history(
+    name: Name, /, *, check: Check = False, moved: Moved = False, common: Common = DEFAULTS
+) -> None:
     """List the versions of a secret, oldest first: what, when, who, under which key.
 
-    Needs no key; without one, it is marked unverified. Fields in a pipe: as for `list`.
+    Needs no key. No row is opened, so each says unverified; --check opens them. After a
+    re-encryption, `recorded_at` and `actor` are those of the value, `sealed_at` and `sealed_by`
+    tell who re-encrypted it and when. Fields in a pipe: as for `list`.
     """
     output = Output(common.json)
     async with look(common, output, read_moved=moved) as seen:
+        ledger = seen.ledger
+        rows = opening(seen).history(name, check=True) if check else ledger.history(name)
+        marked = Marked(rows)
         await output.rows(
             "versions",
-            _VERSION,
-            seen.ledger.history(name),
-            ledger_id=seen.ledger.ledger_id,
-            verified=seen.verified,
+            with_problems(_VERSION, check=check),
+            marked,
+            ledger_id=ledger.ledger_id,
+            verified=check,
         )
+    marked.raise_if_any_failed()
 
 
 async def delete(
@@ -251,7 +275,7 @@ def _wrote(output: Output, did: str, info: SecretInfo) -> None:
         print(f"{did} {visible(info.name)}: version {info.version}, under {info.key_id}")
     else:
         known = _info(info)
-        output.line(*(known[column] for column in _SECRET.all))
+        output.line(*(known[column] for column in _WRITTEN))
 
 
 def _info(info: SecretInfo) -> dict[str, Any]:
@@ -261,7 +285,8 @@ def _info(info: SecretInfo) -> dict[str, Any]:
     from ledger.versions import SecretInfo
 
     known = {field.name: getattr(info, field.name) for field in fields(SecretInfo)}
-    return facts(SecretInfo(**known))
+    shown = facts(SecretInfo(**known))
+    return {name: value for name, value in shown.items() if name not in ("check", "problem")}
 
 
 def _metadata(text: str | None) -> dict[str, Any] | None:

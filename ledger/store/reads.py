@@ -32,6 +32,7 @@ __all__ = [
     "changes",
     "check_page",
     "control_stream",
+    "destroyed_of",
     "event_at",
     "event_of_version",
     "events_from",
@@ -161,6 +162,14 @@ def control_stream(connection: Connection, database: Database, generation: int) 
         if page[-1].version <= after:
             return  # no number at all, above every number: damage that its reader will name
         after = page[-1].version
+
+
+def destroyed_of(
+    connection: Connection, database: Database, generation: int, stream: str, upto: int
+) -> int | None:
+    """The version of a stream's newest `secret.destroyed` up to a version."""
+    place = {"generation": generation, "stream": database.text(stream), "upto": upto}
+    return _number(connection.execute(database.statements.destroyed_upto, place).scalar_one())
 
 
 def _first(rows: Iterable[Sequence[Any]]) -> Event | None:

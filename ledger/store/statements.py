@@ -430,6 +430,11 @@ class Statements:
             previous_type=bounds.text("p.event_type", 64),
             previous_facts=bounds.text("p.metadata", SECRET_METADATA),
         )
+        self.destroyed_upto: Final = sql(
+            "SELECT max(version) FROM {s}secret_event WHERE generation = :generation"
+            " AND stream = CAST(:stream AS TEXT) AND event_type = 'secret.destroyed'"
+            " AND version <= :upto"
+        )
         self.count: Final = sql(
             "SELECT count(*), coalesce(min(position), 0), coalesce(max(position), 0)"
             " FROM {s}secret_event WHERE generation = :generation"
