@@ -28,6 +28,7 @@ from ledger.errors import KeyExhausted, LedgerError, TamperedEvent
 from ledger.events import Event
 from ledger.floors import ended_at
 from ledger.format import check_hash, hash_of
+from ledger.found_rows import found_rows
 from ledger.gate import Standing
 from ledger.log_end import DamagedEnd, check_end, damaged_end
 from ledger.state import Head
@@ -143,6 +144,8 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
         check_not_exhausted(control, position + len(request.intents))
         for intent in request.intents:
             view, walked = batch.heads.get(intent.stream), request.walked.get(intent.stream)
+            if isinstance(intent, Destroy) and view is not None and not intent.facts:
+                intent = _with_what_it_finds(batch, intent, view)
             try:
                 drafts.append(decide(control, intent, view, walked))
             except WalkNeeded as needed:
@@ -166,6 +169,27 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
         else replace(info_of(event), check="ok")
         for intent, event in zip(request.intents, events, strict=True)
     ]
+
+
+def _with_what_it_finds(batch: _Batch, intent: Destroy, view: HeadView) -> Destroy:
+    """A destruction that states what lies below it: the damage too, which it accounts for.
+
+    Raises TamperedEvent if the newest row claims the highest version that there can be.
+    """
+    newest = view.event
+    if newest.version >= 2**63 - 1:
+        raise TamperedEvent(
+            f"{newest.stream} claims version {newest.version}: none can follow it",
+            hint="put the row's true version back from a backup, then verify",
+            stream=newest.stream,
+            version=newest.version,
+        )
+    if any(event.stream == intent.stream for event in batch.events):
+        return intent  # this very batch has opened what it builds on
+    found = found_rows(
+        batch.connection, batch.database, batch.control, intent.stream, newest.version + 1
+    )
+    return replace(intent, facts={**intent.facts, "rows": found.facts()})
 
 
 def check_not_exhausted(control: Control, position: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ledger.authority import read_event, read_newest
 from ledger.control import Control
-from ledger.errors import LedgerError, MissingKey, SecretDestroyed
+from ledger.errors import LedgerError, MissingKey, SecretDestroyed, TamperedEvent
 from ledger.events import CONTROL_STREAM, CONTROL_TYPES, NO_HASH, SECRET_TYPES, Event, EventType
 from ledger.findings import Finding, finding_of
 from ledger.floors import floor_in, is_unopened, stated_floor
@@ -35,6 +35,8 @@ class CheckedPage:
     ended by a later `secret.destroyed`, or the row is a suspect."""
     suspects: Sequence[tuple[CheckedRow | None, Finding]]
     """None for the row where it is not one of them that is at fault."""
+    time: int = 0
+    """Of the newest of them that is proven: microseconds since 1970."""
 
     def __post_init__(self) -> None:
         # A value that slipped to another row would be sealed into it, and proven to be there.
@@ -76,9 +78,7 @@ class Rules:
             event = row.event
             if event.position != after + 1:
                 suspects.append((None, self._elsewhere(event, after)))
-            if event.recorded_at < time_before:
-                suspects.append((None, finding_of(event, "it is older than the event before it")))
-            after, time_before = event.position, event.recorded_at
+            after = event.position
             problem = _misplaced(row) or self._floor_problem(row)
             if problem is None:
                 problem = self._open(row, values)
@@ -86,7 +86,11 @@ class Rules:
                 values.add(None)
             if problem is not None:
                 suspects.append((row, finding_of(event, problem)))
-        return CheckedPage(rows, values, suspects)
+            elif event.recorded_at < time_before:
+                suspects.append((None, finding_of(event, "it is older than the event before it")))
+            else:  # the time of a damaged row says nothing of the next one
+                time_before = event.recorded_at
+        return CheckedPage(rows, values, suspects, time_before)
 
     def _elsewhere(self, event: Event, after: int) -> Finding:
         if event.position <= after:
@@ -173,10 +177,16 @@ class Rules:
     def ends(self, end: Event, damaged: Event) -> bool:
         """Whether `end` is a `secret.destroyed` over a row that did not open, as it was found."""
         try:
+            found = hash_of(self.control.ledger_id, damaged)
+        except TamperedEvent:  # then the destruction took the hash that the row states
+            found = damaged.event_hash
+        return is_unopened(end) and end.prev_hash == found and self.is_end(end)
+
+    def is_end(self, end: Event) -> bool:
+        """Whether an event is a `secret.destroyed` that opens."""
+        try:
             return (
                 end.event_type == EventType.DESTROYED
-                and is_unopened(end)
-                and end.prev_hash == hash_of(self.control.ledger_id, damaged)
                 and hash_of(self.control.ledger_id, end) == end.event_hash
                 and read_event(self.control, self.keys, end) == b""
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from secrets import SystemRandom
 from typing import Any
@@ -24,6 +24,7 @@ from ledger.events import CONTROL_STREAM, Event, EventType
 from ledger.findings import MAX_FINDINGS, Finding, Progress, Tally, Tell, finding_of
 from ledger.floors import ended_at
 from ledger.format import is_purged, printable
+from ledger.found_rows import found_rows, stated_rows
 from ledger.sealed_counts import SealedCounts
 from ledger.state import CheckedRow, Head, Meta
 from ledger.store.connection import Connection
@@ -57,6 +58,8 @@ class Scan:
     read_ahead: bool = True
     """Whether the next page comes from the database while one is checked. Not where something
     else is to go on meanwhile: one interpreter does not do three things at once."""
+    _as_found: dict[str, bool] = field(default_factory=dict)
+    """By stream: whether the rows below its end are as the end has found them."""
     before: int = 0
     """Events of generations that were gone over before this one, and count as progress."""
     whole: int = 0
@@ -118,16 +121,19 @@ class Scan:
                     generation=self.generation,
                 )
             )
-        found += [
-            Finding(
-                "tampered",
-                f"it has {rows} rows, of versions {lowest} to {highest}",
-                stream=printable(stream),
-                version=highest if isinstance(highest, int) else None,
-                generation=self.generation,
+        for stream, rows, lowest, highest in broken:
+            newest = await self._version(stream, highest) if isinstance(highest, int) else None
+            if newest is not None and await self._is_ended_over_damage(newest, rows):
+                continue
+            found.append(
+                Finding(
+                    "tampered",
+                    f"it has {rows} rows, of versions {lowest} to {highest}",
+                    stream=printable(stream),
+                    version=highest if isinstance(highest, int) else None,
+                    generation=self.generation,
+                )
             )
-            for stream, rows, lowest, highest in broken
-        ]
         return found
 
     async def heads(self, head: Head) -> None:
@@ -166,6 +172,12 @@ class Scan:
                 total += await self._rows_of(event.stream, head.position)
         return total
 
+    async def _is_ended_over_damage(self, newest: Event, rows: int) -> bool:
+        """Whether a stream whose versions are not 1 to n has the rows that its end has stated."""
+        if self.rules.open_newest(newest) is not None:
+            return False
+        return await self._rows_to_expect(newest) == rows
+
     async def _rows_of(self, stream: str, bound: int) -> int:
         asked = {
             "generation": self.generation,
@@ -178,10 +190,10 @@ class Scan:
         )
 
     async def _missing_below_ends(self, head: Head) -> int:
-        """What the sum has too much, of secrets that were ended over a damaged row.
+        """How far the sum is off because of secrets that were ended over damage.
 
-        That row may have stood at another version than its own. Nothing at or below the end is
-        ever read again, so it is no matter which versions there are.
+        Their rows may have stood at other versions than their own. Each end states how many
+        rows it found, so this follows from seals too.
         """
         excess = 0
         async with aclosing(self._head_rows()) as pages:
@@ -190,10 +202,9 @@ class Scan:
                     if (
                         event.stream != CONTROL_STREAM
                         and event.position <= head.position
-                        and (ended_at(self.rules.control, event))
+                        and ended_at(self.rules.control, event)
                     ):
-                        rows = await self._rows_of(event.stream, head.position)
-                        excess += rows - event.version
+                        excess += await self._rows_to_expect(event) - event.version
         return excess
 
     async def _ends_where_it_says(self) -> bool:
@@ -334,7 +345,7 @@ class Scan:
                 for row, finding in page.suspects:
                     if row is None or not await self._accounted_for(row):
                         self.tally.add(finding)
-                after, time_before = page.last.position, page.last.recorded_at
+                after, time_before = page.last.position, page.time
                 self.tally.events += len(rows)
                 self.tally.by_key.update([row.event.key_id for row in rows])
                 yield page
@@ -362,15 +373,49 @@ class Scan:
     async def _accounted_for(self, row: CheckedRow) -> bool:
         """Whether the log itself says, under a seal, that this damage was ended.
 
-        A `secret.destroyed` over a head that does not open states so, and chains to the row
-        as it was found: that row is accounted for, as long as it stays as it was found.
+        A `secret.destroyed` over damage states so, chains to the row as it was found, and states
+        what lay below: those rows are accounted for, as long as they stay as they were found.
         """
         event = row.event
         if event.event_type == EventType.DESTROYED and event.version > 1:
             damaged = await self._version(event.stream, event.version - 1)
-            return damaged is not None and self.rules.ends(event, damaged)
+            if damaged is not None and self.rules.ends(event, damaged):
+                return True
         end = await self._version(event.stream, event.version + 1)
-        return end is not None and self.rules.ends(end, event)
+        if end is not None and self.rules.ends(end, event):
+            return True
+        end = await self._version(event.stream, row.destroyed or 0)
+        return end is not None and end.version > event.version and await self._is_as_found(end)
+
+    async def _is_as_found(self, end: Event) -> bool:
+        """Whether the rows below a destruction are those that it states to have found there."""
+        stated, control = stated_rows(end), self.rules.control
+        if stated is None or not self.rules.is_end(end):
+            return False
+        if control.opened is not None and end.position < control.opened[0]:
+            return True  # a migration has sealed what was proven of them
+        if self._as_found.get(end.stream) is None:
+            found = await self.read(
+                self.database,
+                lambda c: found_rows(c, self.database, control, end.stream, end.version),
+                "snapshot",
+            )
+            self._as_found[end.stream] = found.facts() == stated
+        return self._as_found[end.stream]
+
+    async def _rows_to_expect(self, newest: Event) -> int:
+        """How many rows a stream has, by its newest event, which has opened.
+
+        As many as its version, unless it was ended over damage: the end states how many it found.
+        """
+        floor = ended_at(self.rules.control, newest)
+        if not floor:
+            return newest.version
+        end = newest if floor == newest.version else await self._version(newest.stream, floor)
+        stated = None if end is None or not self.rules.is_end(end) else stated_rows(end)
+        if stated is None:
+            return newest.version
+        return int(stated["count"]) + 1 + newest.version - floor
 
     async def _version(self, stream: str, version: int) -> Event | None:
         if not 0 < version < 2**63:

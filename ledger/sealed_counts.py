@@ -38,6 +38,11 @@ class RowDigest:
         self.count += 1
         self._hash.update(_ROW.pack(event.position, event.event_hash))
 
+    def add_found(self, position: int, event_hash: bytes) -> None:
+        """Take a row whose columns may hold anything."""
+        self.count += 1
+        self._hash.update(_ROW.pack(position % 2**64, event_hash))
+
     def copy(self) -> RowDigest:
         """The same so far; what one takes from here on, the other does not."""
         twin = RowDigest()

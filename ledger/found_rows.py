@@ -1,0 +1,62 @@
+"""What a destruction finds of its secret, sealed with it.
+
+A `secret.destroyed` states how many rows lie below it, with a digest of them. Rows that were
+damaged by then are accounted for as they were found, and nothing can be put below the end later.
+No read ever goes there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ledger.control import Control
+from ledger.errors import TamperedEvent
+from ledger.events import Event, EventType
+from ledger.format import hash_of
+from ledger.metadata import parse_metadata
+from ledger.sealed_counts import RowDigest
+from ledger.store.connection import Connection
+from ledger.store.database import Database
+from ledger.store.reads import stream_page_down
+
+__all__ = ["found_rows", "stated_rows"]
+
+LOWEST: Final = -(2**63)
+"""Below every version that a damaged row can claim."""
+
+
+def found_rows(
+    connection: Connection,
+    database: Database,
+    control: Control,
+    stream: str,
+    below: int,
+) -> RowDigest:
+    """Count and digest of the rows of a stream below a version, newest first.
+
+    A row that has no hash, because nothing like it was ever written, counts with zeros.
+    """
+    digest = RowDigest()
+    while page := stream_page_down(connection, database, control.generation, stream, below, LOWEST):
+        for event in page:
+            digest.add_found(event.position, _hash(control, event))
+        below = page[-1].version
+    return digest
+
+
+def _hash(control: Control, event: Event) -> bytes:
+    try:
+        return hash_of(control.ledger_id, event)
+    except TamperedEvent:
+        return bytes(32)
+
+
+def stated_rows(end: Event) -> Mapping[str, Any] | None:
+    """What a `secret.destroyed` states of the rows below it; None if nothing."""
+    if end.event_type != EventType.DESTROYED:
+        return None
+    stated = parse_metadata(end.metadata).ledger.get("rows")
+    if not isinstance(stated, dict) or type(stated.get("count")) is not int:
+        return None
+    return stated
