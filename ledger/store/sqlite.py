@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
@@ -306,26 +307,27 @@ class SqliteDatabase:
         failure: LedgerError
         files, writing = self._files, mode in _WRITES
         committing = False
-        if files is not None:
-            files.check(writing=writing)
+        unchanged = files is None or files.check(writing=writing)
         try:
             connection = self._borrow(write=writing)
             connection.job = job
             job.begin(connection.raw)
             try:
+                if files is not None and not unchanged:
+                    files.content.check(connection.raw)
                 connection.begin(mode, self._patience if wait is None else wait)
                 done = unit(connection)
                 committing = writing
                 if not connection.commit():
                     raise not_committed()
+                if files is not None and writing and not files.committed():
+                    files.content.check(connection.raw, outcome_unknown=True)
             except BaseException:
                 connection.rollback()
                 raise
             finally:
                 job.end()
                 self._give_back(connection, write=writing)
-            if files is not None and writing:
-                files.committed()
             return done
         except DRIVER_ERRORS as error:
             failure = self._translated(error, at_commit=committing)
@@ -348,8 +350,8 @@ class SqliteDatabase:
         self._watching.execute("PRAGMA busy_timeout = 0")
 
     def _data_version(self) -> int | None:
-        if self._files is not None:
-            self._files.check(writing=False)
+        if self._files is not None and not self._files.check(writing=False):
+            return None  # a look at it would block
         if self._watching is None:
             return None
         try:
@@ -376,11 +378,19 @@ class SqliteDatabase:
         if self._readers is not self._writer:
             # A read whose caller was cancelled still runs: its connection is closed after it.
             self._readers.shutdown(wait=True)
-        for connections in self._idle.values():
-            while connections:
-                connections.pop().raw.close()
+        idle = [connection.raw for each in self._idle.values() for connection in each]
         if self._watching is not None:
-            self._watching.close()
+            idle.append(self._watching)
+        if idle and self._files is not None and self._files.content.is_overwritten(idle[0]):
+            # The last one to be closed copies the -wal into the file, unless it can only read.
+            with suppress(sqlite3.Error):
+                last = sqlite3.connect(f"file:{quote(str(self._files.path))}?mode=ro", uri=True)
+                idle.append(last)
+                last.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        for connections in self._idle.values():
+            connections.clear()
+        for raw in idle:
+            raw.close()
 
     def _borrow(self, *, write: bool) -> SqliteConnection:
         idle = self._idle[write or self.in_memory]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ledger.errors import LedgerUnavailable
+from ledger.store.sqlite_content import Content
 
 __all__ = ["OpenFiles"]
 
@@ -28,6 +29,7 @@ class OpenFiles:
         # Held as it is now: a process may change its working directory.
         self.path: Final = _absolute(path)
         self._wal = self.path
+        self.content: Final = Content(self.path)
         self._database_opened: Identity = None
         self._wal_opened: Identity = None
 
@@ -35,32 +37,42 @@ class OpenFiles:
         """Remember the database's file; a connection was made to it. Whether it is the first."""
         if self._database_opened is not None:
             return False
-        self._database_opened = _identity(self.path)
+        self._database_opened = _identity(_stat(self.path))
         file = self.path.resolve()  # SQLite too puts it beside the file that a link means
         self._wal = file.with_name(file.name + "-wal")
+        self.content.opened()
         return True
 
-    def check(self, *, writing: bool) -> None:
-        """Raises LedgerUnavailable where a file is not the one that was opened."""
-        if problem := self._problem(writing=writing):
-            raise _moved(problem)
+    def check(self, *, writing: bool) -> bool:
+        """Whether the database's file was not written since its content was looked at.
 
-    def committed(self) -> None:
+        Raises LedgerUnavailable where a file is not the one that was opened.
+        """
+        problem, unchanged = self._problem(writing=writing)
+        if problem:
+            raise _moved(problem)
+        return unchanged
+
+    def committed(self) -> bool:
         """What `check` does, after a commit, which went into the files that are open.
 
         Raises LedgerUnavailable, which says that the outcome is unknown.
         """
         if self._wal_opened in (None, GONE):  # it stays the same while a connection is open
-            self._wal_opened = _identity(self._wal)
-        if problem := self._problem(writing=True):
+            self._wal_opened = _identity(_stat(self._wal))
+        problem, unchanged = self._problem(writing=True)
+        if problem:
             raise _moved(problem, outcome_unknown=True)
+        return unchanged
 
-    def _problem(self, *, writing: bool) -> Path | None:
-        if _differ(self._database_opened, _identity(self.path)):
-            return self.path
-        if writing and _differ(self._wal_opened, _identity(self._wal)):
-            return self._wal
-        return None
+    def _problem(self, *, writing: bool) -> tuple[Path | None, bool]:
+        found = _stat(self.path)
+        unchanged = not isinstance(found, os.stat_result) or self.content.is_unchanged(found)
+        if _differ(self._database_opened, _identity(found)):
+            return self.path, unchanged
+        if writing and _differ(self._wal_opened, _identity(_stat(self._wal))):
+            return self._wal, unchanged
+        return None, unchanged
 
 
 def _absolute(path: Path) -> Path:
@@ -75,14 +87,17 @@ def _absolute(path: Path) -> Path:
     )
 
 
-def _identity(path: Path) -> Identity:
+def _stat(path: Path) -> os.stat_result | Identity:
     try:
-        found = os.stat(path)  # noqa: PTH116  # asked four times a write
+        return os.stat(path)  # noqa: PTH116  # asked four times a write
     except (FileNotFoundError, NotADirectoryError):
         return GONE
     except OSError:  # a folder that may not be searched any more, say
         return None
-    return found.st_dev, found.st_ino
+
+
+def _identity(found: os.stat_result | Identity) -> Identity:
+    return (found.st_dev, found.st_ino) if isinstance(found, os.stat_result) else found
 
 
 def _differ(before: Identity, now: Identity) -> bool:
