@@ -137,6 +137,9 @@ class WalkNeeded(LedgerError):
         super().__init__("the chain has to be walked first")
         self.streams = streams
 
+    def __reduce__(self) -> tuple[Any, ...]:  # the writer hands each caller a copy
+        return WalkNeeded, (self.streams,)
+
 
 def decide(control: Control, intent: Intent, head: HeadView | None, walked: Walked | None) -> Draft:
     """The event that `intent` makes on top of `head`; `walked` is what is known below it.

@@ -81,6 +81,26 @@ async def test_a_ledger_of_an_older_release_is_whole_and_every_value_of_it_is_re
                 await ledger.get(name, version=version)
 
 
+async def test_a_ledger_of_an_older_release_goes_on_being_written(old_ledger: OldLedger) -> None:
+    url, keyring = old_ledger
+    await upgrade_schema(url, keyring)
+    async with SecretLedger.open(url, keyring, verify="full") as ledger:
+        assert (await ledger.health()).projection_lag == 0
+        before = await ledger.get("app/versions")
+        after = await ledger.put("app/versions", "under this release", expect=before.version)
+        assert after.version == before.version + 1
+        await ledger.restore("app/restored")
+        for name in GONE:
+            newest = max([s.version async for s in ledger.history(name)])
+            await ledger.put(name, "begun anew", expect=newest)
+        assert (await ledger.health()).projection_lag == 0
+        assert (await ledger.verify("full")).ok
+        await ledger.migrate()
+        await ledger.purge_generation(2)
+        assert (await ledger.verify("full")).ok
+        assert (await ledger.get("late/head")).value.reveal_text() == "begun anew"
+
+
 async def test_a_ledger_of_an_older_release_keeps_its_generations_and_its_audit(
     old_ledger: OldLedger,
 ) -> None:

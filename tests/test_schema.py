@@ -119,6 +119,30 @@ async def test_an_event_under_a_key_that_is_not_stored_is_refused(database_url: 
             await raw(log.database, "DELETE FROM {s}ledger_key")
 
 
+async def test_a_wrapped_key_has_its_place_by_key_and_hash_a_bound_and_can_be_taken_out(
+    database_url: str,
+) -> None:
+    """Of a key that the ledger does not know yet, too."""
+    insert = (
+        "INSERT INTO {s}ledger_wrap (key_fingerprint, wrap_hash, wrapped)"
+        " VALUES (:key_fingerprint, :wrap_hash, :wrapped)"
+    )
+    row = {"key_fingerprint": bytes(32), "wrap_hash": bytes(32), "wrapped": b"x" * 8192}
+    wrong = {
+        "key_fingerprint": bytes(31),
+        "wrap_hash": bytes(33),
+        "wrapped": b"x" * 8193,
+    }
+    async with building(database_url, OLD) as log:
+        await log.execute(insert, **row)
+        for column, value in (*wrong.items(), ("wrapped", b""), ("wrap_hash", bytes(32))):
+            with pytest.raises(LedgerUnavailable):
+                await log.execute(insert, **{**row, column: value})
+        await log.execute(insert, **{**row, "wrap_hash": b"w" * 32})
+        await log.execute("DELETE FROM {s}ledger_wrap WHERE wrap_hash = :hash", hash=bytes(32))
+    assert [bytes(r[1]) for r in (await rows(database_url))["ledger_wrap"]] == [b"w" * 32]
+
+
 # --- versions --------------------------------------------------------------------------------
 
 
