@@ -41,6 +41,7 @@ from ledger.sealed_counts import RowDigest
 from ledger.state import CheckedRow, Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
+from ledger.store.patience import through_outages
 from ledger.store.reads import BULK, check_page, events_page, heads_of_generations
 from ledger.store.transitions import replace_head
 from ledger.store.translate import is_refusal, is_transient
@@ -166,7 +167,9 @@ class Builder:
         if control.closed is not None:
             return control.closed - 1
         database = self._source
-        heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
+        heads = await through_outages(
+            database, lambda c: heads_of_generations(c, database), "statement"
+        )
         return next(head.position for head in heads if head.generation == control.generation)
 
     # --- copy ------------------------------------------------------------------------
@@ -185,7 +188,7 @@ class Builder:
     ) -> AsyncGenerator[tuple[CheckedPage, Copied, LedgerKey]]:
         """Each page to append, with its originals. The one before it may still be under way to
         the database; those before that are there."""
-        standing = await self._follower.follow()
+        standing = await self._follower.follow(read=through_outages)
         held, control = sealing_keys(standing), standing.control
         scan = self._scan(self._source, Rules(control, standing.keys))
         pages = scan.pages(self._bound, after=building.position, time_before=building.recorded_at)
@@ -203,7 +206,7 @@ class Builder:
         scan.tally.report("full", 0).raise_if_not_ok()
 
     def _scan(self, database: Database, rules: Rules) -> Scan:
-        return Scan(database, rules, Tally(), page=BULK, read_ahead=False)
+        return Scan(database, rules, Tally(), read=through_outages, page=BULK, read_ahead=False)
 
     def _count(self, copied: Copied) -> None:
         self.copied += len(copied.events)
@@ -218,8 +221,8 @@ class Builder:
         database, versions = self._target, _followed(rows)
         if not versions:
             return {}
-        return await database.run(
-            lambda c: database.hashes_of(c, generation, versions), "statement"
+        return await through_outages(
+            database, lambda c: database.hashes_of(c, generation, versions), "statement"
         )
 
     # --- append ----------------------------------------------------------------------
@@ -251,16 +254,18 @@ class Builder:
                     raise
             # The lost transaction may have been committed; nonces are random, so equal
             # hashes are these very events.
-            if await database.run(lambda c: self._is_there(c, last), "statement"):
+            if await through_outages(database, lambda c: self._is_there(c, last), "statement"):
                 return after
-            if await database.run(lambda c: self._is_elsewhere(c, before), "statement"):
+            if await through_outages(
+                database, lambda c: self._is_elsewhere(c, before), "statement"
+            ):
                 raise another_builder(before.generation)
 
     async def _check_free(self, building: Head) -> None:
         """Raises TamperedEvent where others' rows lie in the building generation."""
         sql, place_of = self._target.statements, {"generation": building.generation}
-        first, last = await self._target.run(
-            lambda c: c.execute(sql.ends, place_of).one(), "statement"
+        first, last = await through_outages(
+            self._target, lambda c: c.execute(sql.ends, place_of).one(), "statement"
         )
         if first is not None and (first < 1 or last > building.position):
             reason = f"rows that are not the copy's lie there, at positions {first} to {last}"
@@ -306,7 +311,7 @@ class Builder:
                 bound=bound,
                 limit=BULK,
             )
-            stored = await database.run(read, "statement")
+            stored = await through_outages(database, read, "statement")
             last = max((event.position for event in stored), default=bound)
             found = await to_thread.run_sync(
                 read_back,
@@ -325,7 +330,9 @@ class Builder:
         """What lies above position `after` up to `last` is proven, unless something was found."""
         for finding in found:
             # Not tampering where it was thrown away, or put in use and its source purged.
-            if not await self._target.run(lambda c: self._is_building(c, building), "statement"):
+            if not await through_outages(
+                self._target, lambda c: self._is_building(c, building), "statement"
+            ):
                 raise another_builder(building.generation)
             raise not_the_same(building, finding)
         self._proven += last - after

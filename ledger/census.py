@@ -16,6 +16,7 @@ from ledger.state import Head
 from ledger.store.bounds import MAX_KEYS, behind, checked_number
 from ledger.store.connection import Connection
 from ledger.store.database import Database
+from ledger.store.patience import through_outages
 from ledger.store.reads import heads_of_generations
 
 __all__ = ["Census", "KeyCount", "KeyUse", "census", "heads_by_key", "uses"]
@@ -69,7 +70,9 @@ class Census:
 
 async def census(database: Database, generation: int) -> Census:
     """Count both, `generation` being the one in use. Raises LedgerUnavailable."""
-    generations = await database.run(lambda c: heads_of_generations(c, database), "statement")
+    generations = await through_outages(
+        database, lambda c: heads_of_generations(c, database), "statement"
+    )
     # Those that say that they were purged too: whether rows of theirs are left is counted.
     return Census(await heads_by_key(database, generation), await uses(database, generations))
 
@@ -90,7 +93,7 @@ async def heads_by_key(database: Database, generation: int) -> Sequence[KeyCount
             rows = connection.execute(statement, {"generation": generation, **start})
             return [tuple(row) for row in rows]
 
-        rows = await database.run(page, "statement")
+        rows = await through_outages(database, page, "statement")
         for stream, key_id, fingerprint in rows:
             if stream != CONTROL_STREAM and isinstance(fingerprint, bytes):
                 prefixes = counts.setdefault((printable(key_id), fingerprint), Counter())
@@ -127,7 +130,7 @@ async def uses(database: Database, heads: Sequence[Head]) -> Sequence[KeyUse]:
                 )
                 return [tuple(row) for row in rows]
 
-            rows = await database.run(page, "statement")
+            rows = await through_outages(database, page, "statement")
             for key_id, fingerprint, events, purged, last, size in rows:
                 if not isinstance(fingerprint, bytes):
                     continue

@@ -15,6 +15,7 @@ from ledger.errors import LedgerUnavailable, MigrationInProgress, TamperedEvent
 from ledger.findings import Progress, Tell
 from ledger.store.connection import Connection
 from ledger.store.database import Database
+from ledger.store.patience import through_outages
 from ledger.store.transitions import replace_head
 
 __all__ = ["BATCH", "Forgetting", "empty", "has_rows"]
@@ -52,7 +53,9 @@ async def empty(
     Several may run at once. Raises MigrationInProgress where the generation is in another state.
     """
     forgetting = [each for each in projections if isinstance(each, Forgetting)]
-    total = await database.run(lambda c: _last(c, database, generation) or 0, "statement")
+    total = await through_outages(
+        database, lambda c: _last(c, database, generation) or 0, "statement"
+    )
     deleted = 0
 
     def batch(connection: Connection) -> int | None:
@@ -75,7 +78,7 @@ async def empty(
             raise TamperedEvent(f"the head row of generation {generation} changed under its lock")
         return None
 
-    while (done := await database.run(batch, "write")) is not None:
+    while (done := await through_outages(database, batch, "write")) is not None:
         deleted += done
         if on_progress is not None and done:
             on_progress(Progress(min(deleted, total), total))

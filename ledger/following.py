@@ -17,6 +17,7 @@ from ledger.keys import Keyring
 from ledger.lineage import Lineage
 from ledger.state import Head, State
 from ledger.store.database import Database
+from ledger.store.patience import Read, patiently
 from ledger.store.reads import read_state
 from ledger.store.schema import check_version, read_meta
 from ledger.store.translate import hinders_writes
@@ -28,7 +29,9 @@ HINDERED: Final = 60.0
 get no writes, which alone would show that the disk has room again."""
 
 
-async def snapshot(database: Database, *, upgrading: bool = False) -> State | None:
+async def snapshot(
+    database: Database, *, upgrading: bool = False, read: Read | None = None
+) -> State | None:
     """All that the gate looks at, in one snapshot. None where there is no ledger.
 
     Raises SchemaOutdated, SchemaTooNew, NotALedger.
@@ -41,7 +44,7 @@ async def snapshot(database: Database, *, upgrading: bool = False) -> State | No
         check_version(meta, upgrading=upgrading)
         return read_state(connection, database, meta)  # type: ignore[arg-type]
 
-    return await database.run(unit, "snapshot")
+    return await (read(database, unit, "snapshot") if read else database.run(unit, "snapshot"))
 
 
 class Follower:
@@ -93,7 +96,7 @@ class Follower:
         elif hinders_writes(failure):
             self._unwritable = failure.message, time.monotonic()
 
-    async def follow(self, known: Standing | None = None) -> Standing:
+    async def follow(self, known: Standing | None = None, *, read: Read = patiently) -> Standing:
         """Read the control stream again, unless somebody has since `known`.
 
         Raises TamperedEvent where it got shorter or other, WrongLedger or NotALedger where
@@ -102,7 +105,7 @@ class Follower:
         async with self._lock:
             if known is not None and self.standing is not known:
                 return self.standing
-            state = await snapshot(self.database)
+            state = await snapshot(self.database, read=read)
             self.in_doubt = True
             self.standing = self._judged(state, self.keyring, strict=False)
             self.in_doubt = False

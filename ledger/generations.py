@@ -31,6 +31,7 @@ from ledger.openings import openings_of
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
+from ledger.store.patience import through_outages
 from ledger.store.reads import heads_of_generations, moves
 from ledger.store.transitions import replace_head
 
@@ -81,7 +82,9 @@ class PurgeReport:
 
 async def list_generations(database: Database, control: Control) -> Sequence[GenerationInfo]:
     """Every generation there ever was, oldest first. Raises LedgerUnavailable."""
-    heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
+    heads = await through_outages(
+        database, lambda c: heads_of_generations(c, database), "statement"
+    )
     opened: dict[int, int] = {0: control.events[0].recorded_at}
     closed: dict[int, int] = {}
     for event in control.events:
@@ -127,9 +130,9 @@ async def purge(
     generation that is in use or never was, MigrationInProgress for one that is being built.
     """
     database = follower.database
-    openings = openings_of((await follower.follow()).control)
+    openings = openings_of((await follower.follow(read=through_outages)).control)
     head = await _head(database, generation)
-    left = await database.run(lambda c: has_rows(c, database, generation), "statement")
+    left = await through_outages(database, lambda c: has_rows(c, database, generation), "statement")
     used, begun = generation in openings.used, generation in openings.purged
     if head.state == "purged" and not left and (begun or not used):
         return PurgeReport(changed=False, generation=generation, deleted=0)
@@ -166,7 +169,7 @@ async def purge(
         return enter(connection, database, locked, events, projections)
 
     await commit(follower, begin, patience=patience)
-    await follower.follow()
+    await follower.follow(read=through_outages)
     deleted = await empty(database, generation, projections, on_progress)
     log.info("generation_purged", generation=generation, deleted=deleted, actor=actor)
     return PurgeReport(changed=True, generation=generation, deleted=deleted)
@@ -185,10 +188,12 @@ async def abandon(
     the source has moved, MigrationInProgress where it was put in use meanwhile.
     """
     database = follower.database
-    standing = await follower.follow()
+    standing = await follower.follow(read=through_outages)
     check_not_handed_over(standing)
     control = standing.control
-    heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
+    heads = await through_outages(
+        database, lambda c: heads_of_generations(c, database), "statement"
+    )
     purged = openings_of(control).purged
     building = next(
         (
@@ -217,7 +222,7 @@ async def abandon(
             f"generation {head.generation} was put in use meanwhile", generation=head.generation
         )
     deleted = await empty(database, head.generation, projections, on_progress)
-    begun = await database.run(lambda c: moves(c, database), "statement")
+    begun = await through_outages(database, lambda c: moves(c, database), "statement")
     left_at = next((m.place for m in begun if m.generation == building.generation), None)
     return PurgeReport(True, building.generation, deleted, left_at)
 
@@ -229,7 +234,9 @@ def check_not_handed_over(standing: Standing) -> None:
 
 
 async def _head(database: Database, generation: int) -> Head:
-    heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
+    heads = await through_outages(
+        database, lambda c: heads_of_generations(c, database), "statement"
+    )
     for head in heads:
         if head.generation == generation:
             return head
@@ -250,7 +257,7 @@ async def _certificate(database: Database, head: Head) -> dict[str, Any]:
             found = connection.execute(sql.event_hashes, place)
             return [(row[0], row[1] or b"") for row in found]
 
-        rows = await database.run(page, "statement")
+        rows = await through_outages(database, page, "statement")
         for _, event_hash in rows:
             digest.update(event_hash)
         if len(rows) < PAGE:

@@ -37,7 +37,7 @@ from ledger.sealed_counts import RowDigest
 from ledger.secret import Secret
 from ledger.store.connection import Connection
 from ledger.store.database import LockedHead
-from ledger.store.patience import patiently
+from ledger.store.patience import through_outages
 from ledger.store.reads import BULK, heads_of_generations, heads_page
 from ledger.under_way import check_not_building
 
@@ -80,16 +80,16 @@ async def give_up(
     """
     database = follower.database
     for _ in range(ROUNDS):
-        standing = await follower.follow()
+        standing = await follower.follow(read=through_outages)
         known = standing.control.key(key.fingerprint)
         if known is None or known.lost is not None:
             return
-        await patiently(database, partial(_check_not_building, follower))
+        await through_outages(database, partial(_check_not_building, follower))
         proven = await _prove(follower, standing, key)
         giving_up = _GivingUp(follower, projections, key, ending, proven, patience)
         ended = await giving_up.end_secrets()
         if ended is not None and await giving_up.record(proven.ends + ended):
-            await follower.follow()
+            await follower.follow(read=through_outages)
             return
     raise LedgerUnavailable("the ledger kept changing while the key was being given up")
 
@@ -101,9 +101,14 @@ def _check_not_building(follower: Follower, connection: Connection) -> None:
 async def _prove(follower: Follower, standing: Standing, key: ControlKey) -> _Proven:
     """All rows check out, but for the values that need a key which is not held."""
     database, control = follower.database, standing.control
-    heads = await patiently(database, lambda c: heads_of_generations(c, database))
+    heads = await through_outages(database, lambda c: heads_of_generations(c, database))
     head = next(head for head in heads if head.generation == control.generation)
-    scan = Scan(database, Rules(control, standing.keys, missing_keys_matter=False), Tally())
+    scan = Scan(
+        database,
+        Rules(control, standing.keys, missing_keys_matter=False),
+        Tally(),
+        read=through_outages,
+    )
     rows, ends, after = RowDigest(), 0, 0
     async with aclosing(scan.pages(head.position)) as pages:
         async for page in pages:
@@ -173,7 +178,7 @@ class _GivingUp:
             def read(connection: Connection, after: str | None = after) -> list[Event]:
                 return heads_page(connection, database, self.proven.generation, after, limit=BULK)
 
-            page = await patiently(database, read, "snapshot")
+            page = await through_outages(database, read, "snapshot")
             if not page or page[-1].stream == after:
                 return ended
             after = page[-1].stream

@@ -43,6 +43,7 @@ from ledger.secret import Secret
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import LockedHead
+from ledger.store.patience import through_outages
 from ledger.store.reads import heads_of_generations, read_state
 from ledger.store.schema import read_meta
 from ledger.store.transitions import replace_head
@@ -122,7 +123,7 @@ class Migrator:
         while not flipped:
             building = await self._builder.approach(building)
             flipped = await self._flip(building)
-        standing = await self._follower.follow()
+        standing = await self._follower.follow(read=through_outages)
         log.info(
             "ledger_migrated",
             generation=standing.control.generation,
@@ -166,10 +167,11 @@ class Migrator:
             return found.head if found else begin_building(connection, database, control)
 
         while True:
-            standing = await follower.follow()
+            standing = await follower.follow(read=through_outages)
             control = standing.control
             check_current_key(standing, follower, may_pend=self._only_begun)
-            found = await database.run(
+            found = await through_outages(
+                database,
                 lambda c: under_way(c, database, control),  # noqa: B023
                 "statement",
             )
@@ -298,11 +300,11 @@ async def migrate(
         Migrator, follower, projections, actor=actor, on_progress=on_progress, patience=patience
     )
     if takeover is not None:
-        check_current_key(await follower.follow(), follower, may_pend=True)
+        check_current_key(await follower.follow(read=through_outages), follower, may_pend=True)
         await takeover.check()
         await migrator(only_begun=True).run()
         await takeover.rotate()
-    check_current_key(await follower.follow(), follower)
+    check_current_key(await follower.follow(read=through_outages), follower)
     return await migrator().run()
 
 
@@ -329,21 +331,23 @@ async def rehearse(
     `moved_to`: the address of another database that it would be moved to.
     """
     began = time.monotonic()
-    standing = await follower.follow()
+    standing = await follower.follow(read=through_outages)
     check_current_key(standing, follower, may_pend=True)
     control, held = standing.control, standing.held
     if held is None:
         raise standing.refusal or MigrationInProgress("this node may not write")
     database = follower.database
-    heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
-    found = await database.run(lambda c: under_way(c, database, control), "statement")
+    heads = await through_outages(
+        database, lambda c: heads_of_generations(c, database), "statement"
+    )
+    found = await through_outages(database, lambda c: under_way(c, database, control), "statement")
     if found is not None and (found.move is None) != (moved_to is None):
         raise moving(found.move) if found.move else another_builder(found.head.generation)
     in_use = next(head for head in heads if head.generation == control.generation)
     follower.saw(in_use)
     key = held.pending or held.active
     would = replace(held, active=key, active_id=held.active_id if key is held.active else key.id)
-    scan = Scan(database, Rules(control, standing.keys), Tally(), None)
+    scan = Scan(database, Rules(control, standing.keys), Tally(), read=through_outages)
     copied = purged = size = 0
     async with aclosing(scan.pages(in_use.position)) as pages:
         async for page in pages:
@@ -384,7 +388,9 @@ async def rehearse(
 async def _is_needed(follower: Follower, control: Control) -> bool:
     """Whether any event of the generation in use needs another key than the active one."""
     database = follower.database
-    heads = await database.run(lambda c: heads_of_generations(c, database), "statement")
+    heads = await through_outages(
+        database, lambda c: heads_of_generations(c, database), "statement"
+    )
     in_use = [head for head in heads if head.generation == control.generation]
     follower.saw(in_use[0])
     # Purged rows keep the key that they had, and need none.

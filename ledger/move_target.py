@@ -27,6 +27,7 @@ from ledger.format import printable
 from ledger.state import Head, Meta, Move
 from ledger.store.connection import Connection
 from ledger.store.database import Database
+from ledger.store.patience import through_outages
 from ledger.store.reads import heads_of_generations, moves
 from ledger.store.schema import check_version, read_meta, remove
 from ledger.under_way import moving
@@ -184,7 +185,7 @@ async def begin_half(target: Database, control: Control, known: Move, source: st
             return found
         return _make(connection, target, control, known._replace(place=source))
 
-    return await target.run(unit, "write")
+    return await through_outages(target, unit, "write")
 
 
 def _make(connection: Connection, target: Database, control: Control, here: Move) -> Half:
@@ -210,7 +211,7 @@ async def try_half(target: Database, control: Control, source: str) -> None:
         raise _TakenBackError
 
     with suppress(_TakenBackError):
-        await target.run(unit, "write")
+        await through_outages(target, unit, "write")
 
 
 class _TakenBackError(Exception):
@@ -275,4 +276,4 @@ async def clear_half(
         remove(connection, target)
         return half.head.position
 
-    return await target.run(unit, "write")
+    return await through_outages(target, unit, "write")

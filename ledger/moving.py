@@ -46,6 +46,7 @@ from ledger.secret import Secret
 from ledger.state import Head, Move
 from ledger.store.connection import Connection
 from ledger.store.database import Database, address_of, connect, is_engine
+from ledger.store.patience import through_outages
 from ledger.store.reads import heads_of_generations, moves
 from ledger.store.transitions import replace_head
 from ledger.under_way import begin_building, under_way
@@ -127,11 +128,13 @@ async def abandon_move(
     """
     database = target.connect(follower.database, read_only=False, patience=patience)
     try:
-        check_not_handed_over(await follower.follow())
+        check_not_handed_over(await follower.follow(read=through_outages))
         source = follower.database
-        await check_clearable(database, *await source.run(lambda c: _begun(c, source), "statement"))
+        await check_clearable(
+            database, *await through_outages(source, lambda c: _begun(c, source), "statement")
+        )
         here = await abandon(follower, projections, on_progress=on_progress, patience=patience)
-        begun, _ = await source.run(lambda c: _begun(c, source), "statement")
+        begun, _ = await through_outages(source, lambda c: _begun(c, source), "statement")
         deleted = await clear_half(database, begun, projections)
         return replace(
             here,
@@ -181,7 +184,7 @@ class Mover:
     async def run(self) -> MigrationReport:
         """Begin, build, close, open: what of it is still to be done."""
         began = time.monotonic()
-        standing = await self._follower.follow()
+        standing = await self._follower.follow(read=through_outages)
         known, half = await self._look(standing)
         if half is not None and half.head.state != "building":
             return self._report(standing.control, half.head, began, changed=False)
@@ -220,14 +223,14 @@ class Mover:
         await try_half(target, standing.control, self._source.address)
         if takeover is not None:
             await takeover.rotate()
-            standing = await self._follower.follow()
+            standing = await self._follower.follow(read=through_outages)
             check_current_key(standing, self._follower)
         return standing
 
     async def rehearse(self) -> MigrationReport:
         """Read all and look at the target; write nothing on either side."""
         began = time.monotonic()
-        standing = await self._follower.follow()
+        standing = await self._follower.follow(read=through_outages)
         _, half = await self._look(standing)
         if half is not None and (standing.moved or half.head.state != "building"):
             changed = half.head.state == "building"
@@ -264,7 +267,9 @@ class Mover:
         if standing.moved:
             known: Move | None = _sealed(control)
         else:
-            found = await database.run(lambda c: under_way(c, database, control), "statement")
+            found = await through_outages(
+                database, lambda c: under_way(c, database, control), "statement"
+            )
             if found is not None and found.move is None:
                 raise MigrationInProgress(
                     f"generation {found.head.generation} is being built here",
@@ -305,7 +310,7 @@ class Mover:
         while not closed:
             building = await self._builder.approach(building)
             closed = await self._hand_over(known, building)
-        await self._follower.follow()
+        await self._follower.follow(read=through_outages)
         return building
 
     async def _hand_over(self, known: Move, building: Head) -> bool:
@@ -361,9 +366,11 @@ class Mover:
         building = await self._builder.complete(building)
         control, held = self._follower.standing.control, sealing_keys(self._follower.standing)
         closed = control.last
-        now = await target.run(target.clock, "statement")
-        (end,) = await target.run(
-            lambda c: list(target.heads_of(c, building.generation, [CONTROL_STREAM])), "statement"
+        now = await through_outages(target, target.clock, "statement")
+        (end,) = await through_outages(
+            target,
+            lambda c: list(target.heads_of(c, building.generation, [CONTROL_STREAM])),
+            "statement",
         )
         draft = Draft(
             CONTROL_STREAM,

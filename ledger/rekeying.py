@@ -35,6 +35,7 @@ from ledger.gate import Standing
 from ledger.older import walk_to_floor
 from ledger.secret import Secret
 from ledger.store.connection import Connection
+from ledger.store.patience import through_outages
 from ledger.store.reads import (
     BULK,
     count_secrets,
@@ -127,10 +128,10 @@ async def rekey(
     began = time.monotonic()
     before: Counter[bytes] = Counter()
     while True:
-        standing = await follower.follow()
+        standing = await follower.follow(read=through_outages)
         rekeyer = _Rekeyer(follower, projections, standing, actor, patience)
         done = await rekeyer.run(on_progress)
-        now = (await follower.follow()).control
+        now = (await follower.follow(read=through_outages)).control
         if _place(now) == _place(standing.control):
             break
         before += done.rekeyed
@@ -162,8 +163,8 @@ class _Rekeyer:
         heads = secrets = 0
         if on_progress is not None:
             database, generation = self.follower.database, self.standing.control.generation
-            secrets = await database.run(
-                lambda c: count_secrets(c, database, generation), "statement"
+            secrets = await through_outages(
+                database, lambda c: count_secrets(c, database, generation), "statement"
             )
         async with aclosing(ahead(self._pages())) as pages:
             async for page in pages:
@@ -189,7 +190,7 @@ class _Rekeyer:
             return head.position if head else 0, heads
 
         while True:
-            read_at, heads = await database.run(read, "snapshot")
+            read_at, heads = await through_outages(database, read, "snapshot")
             if not heads or heads[-1].stream == after:  # no text at all sorts behind all text
                 return
             after = heads[-1].stream

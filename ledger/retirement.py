@@ -27,6 +27,7 @@ from ledger.nodes import Identity, list_nodes
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
+from ledger.store.patience import through_outages
 from ledger.store.reads import heads_of_generations
 
 __all__ = ["KeyEnd", "lose", "loss", "retire"]
@@ -62,7 +63,7 @@ async def retire(
     Raises UnknownKey; KeyInUse for the active key, and while any event of any generation
     needs it: where they are, and the way on.
     """
-    control = (await follower.follow()).control
+    control = (await follower.follow(read=through_outages)).control
     key = _named(control, key_id)
     if key.retired is not None:
         return await _report(follower, me, key, changed=False)
@@ -80,7 +81,7 @@ async def retire(
 
 async def loss(follower: Follower, me: Identity, key_id: str) -> KeyEnd:
     """What would go with a key that is lost. Raises UnknownKey, KeyInUse."""
-    control = (await follower.follow()).control
+    control = (await follower.follow(read=through_outages)).control
     key = _named(control, key_id)
     if key.retired is not None and key.lost is None:
         raise KeyInUse(
@@ -144,13 +145,13 @@ def _named(control: Control, key_id: str) -> ControlKey:
 
 
 async def _generations(database: Database) -> Sequence[Head]:
-    return await database.run(lambda c: heads_of_generations(c, database), "statement")
+    return await through_outages(database, lambda c: heads_of_generations(c, database), "statement")
 
 
 async def _report(follower: Follower, me: Identity, key: ControlKey, *, changed: bool) -> KeyEnd:
     database = follower.database
     counted = await census(database, follower.standing.control.generation)
-    nodes = await database.run(lambda c: list_nodes(c, database, None), "statement")
+    nodes = await through_outages(database, lambda c: list_nodes(c, database, None), "statement")
     holding = [
         f"{node.node} (pid {node.pid} on {node.host})"
         for node in nodes
@@ -221,7 +222,7 @@ async def _end(
         return enter(connection, follower.database, locked, events, projections)
 
     await commit(follower, write, patience=patience)
-    await follower.follow()
+    await follower.follow(read=through_outages)
     _tell(EventType.KEY_RETIRED, key, actor, None)
 
 

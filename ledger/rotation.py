@@ -27,6 +27,7 @@ from ledger.log import log
 from ledger.node_proof import Judge
 from ledger.nodes import Identity, NodeInfo, list_nodes
 from ledger.store.connection import Connection
+from ledger.store.patience import through_outages
 from ledger.under_way import check_not_building
 
 __all__ = ["Rotation", "Takeover", "check_rotation", "rotate"]
@@ -75,7 +76,8 @@ async def rotate(
     database = follower.database
     unready: list[str] = []
     unproven: list[str] = []
-    await follower.follow()  # that a key is active is never said on old knowledge
+    # That a key is active is never said on old knowledge.
+    await follower.follow(read=through_outages)
 
     def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
         control, held = standing.control, standing.held
@@ -106,7 +108,7 @@ async def rotate(
     done = await commit(follower, write, patience=patience)
     changed = isinstance(done, Attempt)
     if changed:
-        await follower.follow()
+        await follower.follow(read=through_outages)
     control = follower.standing.control
     active = control.active
     if changed:
@@ -157,7 +159,9 @@ async def check_rotation(follower: Follower, me: Identity, *, force_reason: str 
     if new is None or force_reason is not None:
         return
     judge = Judge(control, follower.standing.keys)
-    nodes = await database.run(lambda c: list_nodes(c, database, None, judge), "statement")
+    nodes = await through_outages(
+        database, lambda c: list_nodes(c, database, None, judge), "statement"
+    )
     unready, _ = _lacking(nodes, me, new)
     if unready:
         raise _not_ready(unready, new)

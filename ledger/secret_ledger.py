@@ -65,7 +65,7 @@ from ledger.scrub import Scrub
 from ledger.store.closing import to_its_end
 from ledger.store.connection import Connection
 from ledger.store.database import Database
-from ledger.store.patience import Read, patiently
+from ledger.store.patience import Read, patiently, through_outages
 from ledger.store.reads import ahead_of_clock, head_in_use
 from ledger.values import (
     MAX_CALL,
@@ -425,7 +425,7 @@ class SecretLedger:
         on_progress: Tell | None,
     ) -> MigrationReport:
         encode_metadata(actor=actor, reason=force_reason)
-        standing = await self._follower.follow()
+        standing = await self._follower.follow(read=through_outages)
         if not dry_run and not (moving is not None and standing.moved):
             self._check_writable()
         takeover = None
@@ -492,7 +492,7 @@ class SecretLedger:
 
     async def generations(self) -> Sequence[GenerationInfo]:
         """Every generation there ever was: its state, its times, its keys, its size."""
-        control = (await self._follower.follow()).control
+        control = (await self._follower.follow(read=through_outages)).control
         return await list_generations(self._database, control)
 
     async def purge_generation(
@@ -522,7 +522,7 @@ class SecretLedger:
 
         Counted from the rows, without opening any. Raises LedgerUnavailable.
         """
-        control = (await self._follower.follow()).control
+        control = (await self._follower.follow(read=through_outages)).control
         return await census(self._database, control.generation)
 
     async def reload_keys(self, keyring: Keyring | KeyProvider | None = None) -> bool:

@@ -18,6 +18,7 @@ from ledger.events import CONTROL_STREAM
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
+from ledger.store.patience import through_outages
 from projections import checkpoint, pages
 from projections.protocol import Projection
 from projections.table import ProjectionTable, RowValues, same
@@ -116,7 +117,9 @@ class _Cursor:
 async def compare(database: Database, table: ProjectionTable) -> AsyncIterator[Compared]:
     """Each page of the comparison of the whole table. Raises Moved, LedgerUnavailable."""
     name = table.projection.name
-    first = await database.run(lambda c: checkpoint.standing(c, database, name), "snapshot")
+    first = await through_outages(
+        database, lambda c: checkpoint.standing(c, database, name), "snapshot"
+    )
 
     def here(connection: Connection, since: int) -> tuple[checkpoint.Standing, int]:
         now = checkpoint.standing(connection, database, name)
@@ -135,12 +138,12 @@ async def compare(database: Database, table: ProjectionTable) -> AsyncIterator[C
 
     cursor = _Cursor()
     while not cursor.ended:
-        page, cursor = await database.run(log_page, "snapshot")
+        page, cursor = await through_outages(database, log_page, "snapshot")
         yield page
     after: str | None = None
     names = [""] if cursor.surplus else []
     while names:
-        page, names = await database.run(table_page, "snapshot")
+        page, names = await through_outages(database, table_page, "snapshot")
         yield page
         after = names[-1] if names else after
 
@@ -217,7 +220,8 @@ async def check(database: Database, projection: Projection) -> AsyncIterator[Dif
 
 async def has_secrets(database: Database, generation: int, after: int, bound: int) -> bool:
     """Whether an event between two positions is of a secret. The others change no row."""
-    while events := await database.run(
+    while events := await through_outages(
+        database,
         partial(
             pages.by_position,
             database=database,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ledger.findings import Progress
 from ledger.store.connection import Connection
 from ledger.store.database import Database
+from ledger.store.patience import through_outages
 from projections import checkpoint, pages
 from projections.comparison import Compared, Moved, compare
 from projections.protocol import Projection
@@ -57,7 +58,8 @@ async def rebuild(
                 rows += page.rows
                 scanned += page.scanned
                 if page.expected:
-                    written = await database.run(
+                    written = await through_outages(
+                        database,
                         lambda c, page=page: _mend(c, database, table, page),  # type: ignore[misc]
                         "write",
                     )

@@ -19,6 +19,7 @@ from ledger.findings import Progress
 from ledger.state import Head
 from ledger.store.connection import Connection, Rows
 from ledger.store.database import Beside, Database, Kept
+from ledger.store.patience import through_outages
 from projections import checkpoint, pages
 from projections.comparison import differences_at, has_secrets
 from projections.protocol import Projection
@@ -119,8 +120,10 @@ class Inline:
 
     async def behind(self, database: Database, head: Head) -> int:
         """Positions that the table is behind `head`; 0 where no secret was written there."""
-        here = await database.run(
-            lambda c: checkpoint.standing(c, database, self.name, head.generation), "snapshot"
+        here = await through_outages(
+            database,
+            lambda c: checkpoint.standing(c, database, self.name, head.generation),
+            "snapshot",
         )
         at, end = here.checkpoint or 0, min(head.position, here.end)
         if 0 <= at < end and await has_secrets(database, head.generation, at, end):
@@ -174,10 +177,10 @@ async def catch_up(
         return to - at, here._replace(checkpoint=to)
 
     folded = fruitless = 0
-    here = await database.run(look, "snapshot")
+    here = await through_outages(database, look, "snapshot")
     while here.lag or here.checkpoint is None:
         before = here.checkpoint
-        done, here = await database.run(page, "write")
+        done, here = await through_outages(database, page, "write")
         folded += done
         # Where another runner is faster, the checkpoint moves all the same.
         fruitless = 0 if done or here.checkpoint != before else fruitless + 1
@@ -191,14 +194,14 @@ async def catch_up(
         if on_progress is not None:
             on_progress(Progress(here.end - here.lag, here.end))
         if not here.lag:  # as far as the log was then
-            here = await database.run(look, "snapshot")
+            here = await through_outages(database, look, "snapshot")
     return folded
 
 
 async def lag(database: Database, projection: Projection) -> int:
     """How many positions the table is behind the log. Raises LedgerUnavailable, NotALedger."""
-    here = await database.run(
-        lambda c: checkpoint.standing(c, database, projection.name), "snapshot"
+    here = await through_outages(
+        database, lambda c: checkpoint.standing(c, database, projection.name), "snapshot"
     )
     return here.lag
 
@@ -223,12 +226,12 @@ async def install(database: Database, projection: Projection) -> bool:
         for index in table.indexes:
             connection.execute(CreateIndex(index))
 
-    if not await database.run(missing, "snapshot"):
+    if not await through_outages(database, missing, "snapshot"):
         return False
     try:
-        await database.run(create, "write")
+        await through_outages(database, create, "write")
     except LedgerUnavailable:
-        if await database.run(missing, "snapshot"):
+        if await through_outages(database, missing, "snapshot"):
             raise
         return False  # another process made it meanwhile
     return True

@@ -60,6 +60,11 @@ class CuttingProxy:
             for writer in self._answers:
                 writer.close()
 
+    def sever(self) -> None:
+        """Tear every connection that there is just now; new ones are let through."""
+        for writer in self._answers:
+            writer.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._answers.add(writer)
         self.connections += 1

@@ -107,6 +107,8 @@ class Database(Protocol):
     schema: str | None
     """PostgreSQL's schema; None on SQLite."""
     read_only: bool
+    patience: float
+    """Seconds that a database which can't be reached, or a lock, is waited for."""
     statements: Statements
     home: Home
     """The event loop that it is used in, and no other."""

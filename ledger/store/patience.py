@@ -1,7 +1,8 @@
-"""Reads that are tried again: a server restarts, a stale connection, a standby's replay."""
+"""Work that is tried again: a server restarts, a stale connection, a standby's replay."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
@@ -12,7 +13,7 @@ from ledger.store.connection import Connection
 from ledger.store.database import Database, Mode
 from ledger.store.translate import is_transient
 
-__all__ = ["Read", "patiently"]
+__all__ = ["Read", "patiently", "through_outages"]
 
 T = TypeVar("T")
 
@@ -43,3 +44,20 @@ async def patiently(
                 raise
         await anyio.sleep(pause)
     return await database.run(unit, mode)
+
+
+async def through_outages(
+    database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
+) -> T:
+    """Run a part of a long operation, and again while the database is out of reach: as long as a
+    write would wait. A unit that writes finds out by itself what an earlier try has done."""
+    give_up = time.monotonic() + database.patience
+    pause = 0.02
+    while True:
+        try:
+            return await database.run(unit, mode)
+        except LedgerError as error:
+            if not is_transient(error) or time.monotonic() > give_up:
+                raise
+        await anyio.sleep(pause)
+        pause = min(pause * 2, 1.0)

@@ -262,7 +262,7 @@ class PostgresqlDatabase:
         self.statements = Statements(
             prefix, _AMONG, _BOUNDS, newest=_NEWEST_OF_EACH, generation=_GENERATION
         )
-        self._patience = patience
+        self.patience = patience
         lock = (
             f"SET LOCAL lock_timeout = {{wait}}; SELECT 1 FROM {prefix}ledger_head"
             " WHERE generation = {generation}%s FOR UPDATE"
@@ -365,7 +365,7 @@ class PostgresqlDatabase:
     ) -> T:
         failure: LedgerError
         connection = PostgresqlConnection(borrowed.driver_connection, borrowed.info, mode)
-        connection.wait = self._patience if wait is None else wait
+        connection.wait = self.patience if wait is None else wait
         try:
             if self.on_connection is not None:
                 self.on_connection(connection)

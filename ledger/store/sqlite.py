@@ -244,7 +244,7 @@ class SqliteDatabase:
     def __init__(
         self, url: URL, *, read_only: bool, patience: float, of_engine: bool = False
     ) -> None:
-        self._patience = patience
+        self.patience = patience
         self.read_only = read_only
         self.statements = Statements(
             "", _AMONG, _BOUNDS, checkpoints={"sys_secret": _OF_SYS_SECRET}
@@ -315,7 +315,7 @@ class SqliteDatabase:
             try:
                 if files is not None and not unchanged:
                     files.content.check(connection.raw)
-                connection.begin(mode, self._patience if wait is None else wait)
+                connection.begin(mode, self.patience if wait is None else wait)
                 done = unit(connection)
                 committing = writing
                 if not connection.commit():
@@ -410,7 +410,7 @@ class SqliteDatabase:
         connection = sqlite3.connect(
             target,
             uri=True,
-            timeout=self._patience,
+            timeout=self.patience,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
@@ -456,7 +456,7 @@ class SqliteDatabase:
         try:
             # The file may be made here, and its header be rewritten for WAL: only where
             # it holds nothing yet, or where a ledger beside other tables was asked for.
-            raw = sqlite3.connect(self._files.path, timeout=self._patience, isolation_level=None)
+            raw = sqlite3.connect(self._files.path, timeout=self.patience, isolation_level=None)
             try:
                 (tables,) = raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 if tables and not beside_other_tables:
