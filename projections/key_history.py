@@ -20,6 +20,7 @@ from ledger.events import Event, from_microseconds
 from ledger.key_record import KeyMoment, KeyRecord, key_state
 from ledger.metadata import parse_metadata
 from ledger.state import Head
+from ledger.store.bounds import MAX_KEYS, checked_number
 from ledger.store.connection import Connection, Statement
 from ledger.store.database import Database
 from ledger.store.reads import control_stream, heads_of_generations
@@ -122,6 +123,7 @@ def _current_secrets(
     earlier = [key.fingerprint for key in control.keys[:-1]]
     if len(earlier) > FEW:
         rows = connection.execute(database.statements.current_by_key, place)
+        checked_number(len(rows), MAX_KEYS, "keys")
         return Counter({row[0]: row[1] for row in rows})
     # One pass: to group them SQLite would sort all rows. What is under no other key is under the
     # active one.

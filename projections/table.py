@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ClauseElement,
     ColumnElement,
+    Enum,
     LargeBinary,
     MetaData,
+    String,
     Table,
     Text,
+    and_,
     bindparam,
     cast,
     delete,
     func,
     literal,
+    literal_column,
     select,
     text,
 )
@@ -33,6 +37,10 @@ __all__ = ["UNREADABLE", "ProjectionTable", "Written"]
 
 KEY: Final = ("generation", "name")
 LARGEST: Final = 2**63 - 1
+LARGEST_VALUE: Final = 16 * 1024
+"""Bytes of one value of a row that are read back; a fold makes it of names and metadata."""
+TOO_LARGE: Final = "'(more than a fold has written)'"
+"""Stands for a larger value, as SQL. It is no NULL, which a fold may have written."""
 
 RowValues = Mapping[str, Any]
 UNREADABLE: Final[RowValues] = {}
@@ -66,14 +74,14 @@ class ProjectionTable:
         self._known: Final = frozenset(self.columns)
         columns = self.table.c
         one_generation = columns.generation == bindparam("in_generation")
-        own = [columns[name] for name in self.columns]
+        own = [self._in_bounds(columns[name]) for name in self.columns]
         self._select = select(columns.name, *own).where(one_generation)
         among = text(f"name {database.statements.among}")
         self._load = compiled(self._select.where(among), database.dialect)
         self.rows: Final = compiled(self._select, database.dialect)
         """All rows of `:in_generation`."""
         self._names = (
-            select(columns.name)
+            select(literal_column(self._sql("name", database.statements.bounds.name), Text()))
             .where(one_generation, columns.name.is_not(None))
             .order_by(columns.name)
             .limit(bindparam("page"))
@@ -83,6 +91,21 @@ class ProjectionTable:
         given_columns = [*KEY, *self.columns]
         self._upsert = compiled(self._make_upsert(), database.dialect, given_columns)
         self._in_order = itemgetter(*map(given_columns.index, self._upsert.names))
+
+    def _sql(self, name: str, bounded: Callable[[str], str]) -> str:
+        return bounded(str(self.table.c[name].compile(dialect=self._database.dialect)))
+
+    def _in_bounds(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """A column; `TOO_LARGE` if it holds more than a fold can have put there."""
+        bounds, kind, name = self._database.statements.bounds, column.type, str(column.key)
+        if isinstance(kind, String) and not isinstance(kind, Enum):
+            sql = self._sql(name, lambda sql: bounds.text(sql, LARGEST_VALUE, TOO_LARGE))
+        elif isinstance(kind, LargeBinary):
+            other = f"CAST({TOO_LARGE} AS {kind.compile(self._database.dialect)})"
+            sql = self._sql(name, lambda sql: bounds.bytes(sql, LARGEST_VALUE, other))
+        else:
+            return column
+        return literal_column(sql, kind).label(name)
 
     def _make_upsert(self) -> ClauseElement:
         # The two dialects spell it alike, each in a class of its own.
@@ -218,7 +241,7 @@ class ProjectionTable:
         return found
 
     def _load_one(self, connection: Connection, generation: int, name: str) -> dict[str, RowValues]:
-        statement = self._select.where(self._is(name))
+        statement = self._select.where(self._is(name)).limit(1)
         try:
             row = connection.execute(statement, {"in_generation": generation}).first()
         except Unreadable:
@@ -273,7 +296,7 @@ class ProjectionTable:
         """The next names of the table above `after`, in its own order; None: from the start."""
         statement = self._names
         if after is not None:
-            statement = statement.where(self.table.c.name > self._text(after))
+            statement = statement.where(self.table.c.name > self._text(behind(after)))
         rows = connection.execute(statement, {"in_generation": generation, "page": pages.PAGE})
         return [row[0] for row in rows]
 
@@ -289,8 +312,11 @@ class ProjectionTable:
         (count,) = connection.execute(statement, {"in_generation": generation}).scalars()
         return int(count)
 
-    def _is(self, name: str) -> ColumnElement[bool]:
-        return self.table.c.name == self._text(name)
+    def _is(self, name: object) -> ColumnElement[bool]:
+        column = self.table.c.name
+        if isinstance(name, str) and behind(name) != name:  # it was cut, and stands for many
+            return and_(column > self._text(name), column < self._text(behind(name)))
+        return column == self._text(name)
 
     def _text(self, name: object) -> ColumnElement[Any]:
         # The name of a damaged row may be no valid text, and in a table without types no

@@ -29,6 +29,7 @@ from ledger.nodes import MAX_SHOWN
 from ledger.store.bounds import MAX_GENERATIONS, MAX_KEYS, MAX_SEALED, behind
 from ledger.store.statements import HEAD_COLUMNS
 from ledger.values import MAX_VALUE
+from projections import SysSecret, rebuild
 
 MIB = 1024 * 1024
 LARGE = 24 * MIB
@@ -116,13 +117,14 @@ async def verified(url: str) -> Sequence[Finding]:
 
 async def test_many_rows_of_much_metadata_take_no_more_memory_than_a_page(filled: str) -> None:
     async with attacking(filled) as attacker:
+        ((end,),) = await attacker.sql("SELECT max(position) FROM secret_event")
         await attacker.sql(
-            "INSERT INTO secret_event SELECT generation, 8 + n, 'many/' || n, 1, event_type,"
+            f"INSERT INTO secret_event SELECT generation, {end} + n, 'many/' || n, 1, event_type,"
             f" key_id, key_fingerprint, recorded_at, $1, prev_hash, sealed, event_hash"
             f" FROM secret_event, {numbers(attacker, 150)} WHERE stream = 'a' AND version = 1",
             '{"user":"' + "x" * 256 * 1024 + '"}',
         )
-        await attacker.sql("UPDATE ledger_head SET position = 8 + 150")
+        await attacker.sql(f"UPDATE ledger_head SET position = {end} + 150")
         await attacker.sql("DELETE FROM secret_current")
         await attacker.sql(spelt_for(filled, "UPDATE {checkpoints} SET {checkpoint} = 0"))
     with in_bounded_memory():
@@ -153,13 +155,14 @@ async def test_a_secret_of_the_largest_size_and_the_most_metadata_is_read_everyw
 async def test_names_too_long_to_be_names_hide_no_others(filled: str) -> None:
     long = "b" * 600
     async with attacking(filled) as attacker:
+        ((end,),) = await attacker.sql("SELECT max(position) FROM secret_event")
         await attacker.sql(
-            "INSERT INTO secret_event SELECT generation, 8 + n, $1 || n, 1, event_type,"
+            f"INSERT INTO secret_event SELECT generation, {end} + n, $1 || n, 1, event_type,"
             " key_id, key_fingerprint, recorded_at, metadata, prev_hash, sealed, event_hash"
             f" FROM secret_event, {numbers(attacker, 700)} WHERE stream = 'a' AND version = 1",
             long,
         )
-        await attacker.sql("UPDATE ledger_head SET position = 8 + 700")
+        await attacker.sql(f"UPDATE ledger_head SET position = {end} + 700")
     async with opened(filled, OLD, verify="control") as ledger:
         found = await names(ledger)
         assert [name for name in found if len(name) < 512] == ["a", "b", "c"]
@@ -244,3 +247,24 @@ async def test_a_control_stream_that_is_too_large_to_keep_is_refused(filled: str
             "x" * 1_000_000,
         )
     assert "control stream" in (await refused(filled, TamperedEvent, OLD)).message
+
+
+async def test_rows_of_a_projection_are_read_up_to_a_bound_and_mended(filled: str) -> None:
+    async with opened(filled, OLD) as ledger:
+        async with attacking(filled) as attacker:
+            await attacker.sql("UPDATE secret_current SET created_by = $1", "x" * LARGE)
+            columns = await attacker.columns("secret_current")
+            planted = ", ".join("$1 || n" if c == "name" else c for c in columns)
+            await attacker.sql(
+                f"INSERT INTO secret_current SELECT {planted}"
+                f" FROM secret_current, {numbers(attacker, 3)} WHERE name = 'a'",
+                "b" * 1000,
+            )
+        with in_bounded_memory():
+            assert (await ledger.put("a", "3")).version == 3
+            report = await ledger.verify("full")
+            found = " ".join(finding.reason for finding in report.findings)
+            assert "created_by" in found
+            assert "the log has none for it" in found
+            await rebuild(ledger.database, SysSecret())
+            assert (await ledger.verify("full")).ok

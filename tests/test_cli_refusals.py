@@ -97,7 +97,7 @@ def test_damage_is_exit_12_names_the_row_and_hides_no_other_secret(cli: Cli) -> 
     damage_head(cli, "a")
     refused = cli("get", "a")
     assert refused.code == 12
-    assert "a version 1 at position 3" in refused.err
+    assert "a version 1 at position 4" in refused.err
     assert cli("get", "b").raw == b"two"
     assert len(cli("list").rows) == 2
 

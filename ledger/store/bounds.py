@@ -57,13 +57,13 @@ class Bounds:
         self._text_size = text_size
         self._bytes_size = bytes_size
 
-    def text(self, column: str, most: int) -> str:
-        """The text in `column`; NULL if it has more than `most` bytes."""
-        return self._bounded(self._text_size, column, most)
+    def text(self, column: str, most: int, other: str = "NULL") -> str:
+        """The text in `column`; `other` if it has more than `most` bytes."""
+        return self._bounded(self._text_size, column, most, other)
 
-    def bytes(self, column: str, most: int) -> str:
-        """The bytes in `column`; NULL if they are more than `most`."""
-        return self._bounded(self._bytes_size, column, most)
+    def bytes(self, column: str, most: int, other: str = "NULL") -> str:
+        """The bytes in `column`; `other` if they are more than `most`."""
+        return self._bounded(self._bytes_size, column, most, other)
 
     def begun(self, column: str, most: int) -> str:
         """The text in `column`; of one with more than `most` bytes, the first characters."""
@@ -76,8 +76,11 @@ class Bounds:
         stays too long to be a name."""
         return self.begun(column, MAX_NAME_BYTES)
 
-    def _bounded(self, size: str, column: str, most: int) -> str:
-        return f"CASE WHEN {size.format(column)} <= {most} THEN {column} END"
+    def _bounded(self, size: str, column: str, most: int, other: str) -> str:
+        if other == "NULL":
+            return f"CASE WHEN {size.format(column)} <= {most} THEN {column} END"
+        # A NULL stays one: its length is unknown, and so is no more than anything.
+        return f"CASE WHEN {size.format(column)} > {most} THEN {other} ELSE {column} END"
 
     def event(
         self, alias: str, sealed: Sealed = "whole", metadata: int = CONTROL_METADATA

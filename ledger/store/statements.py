@@ -480,7 +480,8 @@ class Statements:
             f"FROM {schema_prefix}secret_current WHERE generation = :generation"
         )
         self.current_by_key: Final = sql(
-            "SELECT key_fingerprint, count(*) {rows} GROUP BY key_fingerprint",
+            f"SELECT {bounds.bytes('key_fingerprint', 32)}, count(*) {{rows}}"
+            f" GROUP BY key_fingerprint LIMIT {MAX_KEYS + 1}",
             rows=self.current_of_generation,
         )
         self.advance_checkpoint: Final = sql(
@@ -539,7 +540,8 @@ class Statements:
             " ORDER BY last_seen DESC LIMIT 100"
         )
         self.two_live_nodes: Final = sql(
-            "SELECT node_id FROM {s}ledger_node WHERE state = 'live' AND node_id <> :besides"
+            f"SELECT {bounds.begun('node_id', 64)} FROM {{s}}ledger_node"
+            " WHERE state = 'live' AND node_id <> :besides"
             " AND last_seen + 3 * heartbeat >= :now LIMIT 2"
         )
         self.nodes: Final = sql(
