@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from attacker import attacking
 from cli_session import Cli
 
 from ledger.values import MAX_VALUE
@@ -165,3 +167,26 @@ def test_destroy_asks_and_without_a_terminal_needs_yes(cli: Cli) -> None:
         "hint: give --yes, or run it on a terminal",
     ]
     assert cli("get", "a").raw == b"1"
+
+
+async def _damage_newest(url: str) -> None:
+    async with attacking(url) as attacker:
+        await attacker.sql(
+            "UPDATE secret_event SET metadata = '{}x' WHERE version = 2 AND stream = 'a'"
+        )
+
+
+def test_below_an_event_that_does_not_open_an_earlier_version_is_read_on_demand_and_said_unproven(
+    cli: Cli, database_url: str
+) -> None:
+    for value in (b"one", b"two"):
+        assert cli("put", "a", value=value).code == 0
+    assert cli("get", "a", "--version", "1", "--unproven", "--json").json.get("proven") is None
+    asyncio.run(_damage_newest(database_url))
+    for words in (("get", "a"), ("get", "a", "--version", "1")):
+        assert cli(*words).code == 12
+    read = cli("get", "a", "--version", "1", "--unproven")
+    assert (read.code, read.raw) == (0, b"one")
+    assert "version 1 is unproven" in read.err
+    assert cli("get", "a", "--version", "1", "--unproven", "--json").json["proven"] is False
+    assert cli("get", "a", "--unproven").code == 2

@@ -128,21 +128,37 @@ async def get(
         str | None,
         Parameter(name="--at", help="The one in force then: 2026-01-31T12:00:00Z (ISO 8601)."),
     ] = None,
+    unproven: Annotated[
+        bool,
+        Parameter(
+            help="With --version: by its own seal alone, if the newest event can't be opened.",
+            negative=(),
+        ),
+    ] = False,
     moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Print a secret's value: its bytes as they are, with a line break on a terminal only.
 
-    With --json, `value` holds it if it is UTF-8 text, else `value_base64`.
+    With --json, `value` holds it if it is UTF-8 text, else `value_base64`. An earlier version is
+    proven by the chain from the newest event, which has to open. With --unproven it is read
+    without that: whether it has ended since, nobody can tell, and a line on stderr says so.
     """
     from ledger.cli.values import write_value
 
     output = Output(common.json)
     if version is not None and at is not None:
         raise UsageError("--version and --at exclude each other", hint="give one of them")
+    if unproven and version is None:
+        raise UsageError("--unproven goes with --version", hint="state the version")
     when = None if at is None else moment(at)
     async with opened(common, output, read_only=True, read_moved=moved) as ledger:
-        found = await ledger.get(name, version=version, at=when)
+        found = await ledger.get(name, version=version, at=when, unproven=unproven)
+    if not found.proven:
+        output.warning(
+            f"version {found.version} is unproven: the newest event of {found.name} can't be"
+            " opened, so nobody can tell whether this version has ended since"
+        )
     if not output.as_json:
         write_value(found.value)
         return
@@ -151,7 +167,7 @@ async def get(
         shown = {"value": raw.decode()}
     except UnicodeDecodeError:
         shown = {"value_base64": base64.b64encode(raw).decode()}
-    output.document({**_info(found), **shown})
+    output.document({**_info(found), **({} if found.proven else {"proven": False}), **shown})
 
 
 async def list_(
