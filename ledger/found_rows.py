@@ -7,7 +7,7 @@ No read ever goes there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ledger.control import Control
@@ -20,7 +20,7 @@ from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import stream_page_down
 
-__all__ = ["found_rows", "stated_rows"]
+__all__ = ["found_rows", "rows_of", "stated_rows"]
 
 LOWEST: Final = -(2**63)
 """Below every version that a damaged row can claim."""
@@ -43,6 +43,20 @@ def found_rows(
             digest.add_found(event.position, _hash(control, event))
         below = page[-1].version
     return digest
+
+
+def rows_of(connection: Connection, database: Database, newest: Iterable[Event]) -> dict[str, int]:
+    """How many rows each of these streams has."""
+    counts = {}
+    for event in newest:
+        asked = {
+            "generation": event.generation,
+            "stream": database.text(event.stream),
+            "bound": 2**63 - 1,
+        }
+        rows = connection.execute(database.statements.rows_of_stream, asked).scalar_one()
+        counts[event.stream] = int(rows)
+    return counts
 
 
 def _hash(control: Control, event: Event) -> bytes:

@@ -30,6 +30,7 @@ from ledger.events import CONTROL_STREAM, Event, EventType
 from ledger.findings import Finding, Tally
 from ledger.following import Follower
 from ledger.format import hash_of
+from ledger.found_rows import rows_of
 from ledger.gate import Standing
 from ledger.metadata import encode_metadata
 from ledger.scan import Scan
@@ -126,9 +127,18 @@ async def _prove(follower: Follower, standing: Standing, key: ControlKey) -> _Pr
 
 
 def end_drafts(
-    control: Control, key: ControlKey, newest: Iterable[Event], reason: str, actor: str | None
+    control: Control,
+    key: ControlKey,
+    newest: Iterable[Event],
+    rows: Mapping[str, int],
+    reason: str,
+    actor: str | None,
 ) -> list[Draft]:
-    """The events that end those secrets whose newest event lies under a lost key."""
+    """The events that end those secrets whose newest event lies under a lost key.
+
+    `rows`: how many each has. An end can't carry on what an event says that does not open, so
+    it states the count itself.
+    """
     drafts = []
     for event in newest:
         if (
@@ -137,7 +147,8 @@ def end_drafts(
             or not control.may_be_under(event)
         ):
             continue
-        about = {"unopened": True, "lost": key.id, "floor": event.version}
+        about: dict[str, Any] = {"unopened": True, "lost": key.id, "floor": event.version}
+        about["rows"] = {"count": rows[event.stream]}
         drafts.append(
             Draft(
                 event.stream,
@@ -202,7 +213,10 @@ class _GivingUp:
                 return None
             found = list(database.heads_of(connection, control.generation, list(known)))
             same = [event for event in found if known.get(event.stream) == event.event_hash]
-            drafts = end_drafts(control, self.key, same, self.ending.reason, self.ending.actor)
+            rows = rows_of(connection, database, same)
+            drafts = end_drafts(
+                control, self.key, same, rows, self.ending.reason, self.ending.actor
+            )
             events = [
                 place(
                     control.ledger_id, control.generation, draft, position, locked.now,

@@ -390,7 +390,7 @@ class Scan:
     async def _is_as_found(self, end: Event) -> bool:
         """Whether the rows below a destruction are those that it states to have found there."""
         stated, control = stated_rows(end), self.rules.control
-        if stated is None or not self.rules.is_end(end):
+        if stated is None or "digest" not in stated or not self.rules.is_end(end):
             return False
         if control.opened is not None and end.position < control.opened[0]:
             return True  # a migration has sealed what was proven of them

@@ -19,6 +19,7 @@ from ledger.errors import LedgerUnavailable
 from ledger.events import Event, EventType
 from ledger.findings import Tally
 from ledger.following import snapshot
+from ledger.found_rows import rows_of
 from ledger.gate import Standing, check_not_moved, check_state, judge
 from ledger.keys import Keyring
 from ledger.losing import end_drafts
@@ -109,7 +110,8 @@ def _seal(
     for key in control.keys:
         if key.lost is None:
             continue
-        for draft in end_drafts(control, key, newest, _REASON, None):
+        rows = rows_of(connection, database, newest)
+        for draft in end_drafts(control, key, newest, rows, _REASON, None):
             position = locked.head.position + len(events) + 1
             events.append(
                 place(

@@ -118,7 +118,9 @@ class LogRows:
             Entry(
                 event.stream,
                 EventType.DESTROYED,
-                metadata=encode_metadata(ledger={**about, "floor": event.version}),
+                metadata=encode_metadata(
+                    ledger={**about, "floor": event.version, "rows": {"count": event.version}}
+                ),
             )
             for event in newest.values()
             if event.key_fingerprint == key.fingerprint and event.stream != CONTROL_STREAM

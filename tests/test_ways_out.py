@@ -146,3 +146,23 @@ async def test_an_end_over_damage_is_kept_by_a_migration(database_url: str) -> N
         await ledger.migrate()
         report = await ledger.verify("full")
         assert report.ok, report.findings
+
+
+async def test_after_damage_was_ended_a_key_can_be_lost_and_the_ledger_opens(
+    database_url: str,
+) -> None:
+    async with opened(database_url, OLD, projections=()) as ledger:
+        await _ledger(ledger)
+        async with attacking(database_url) as attacker:
+            rows = await events(attacker)
+        row = next(e for e in rows if (e.stream, e.version) == NEWEST)
+        await _change(database_url, row, "version", 50, row)
+        await ledger.destroy("kept", reason="damaged")
+        await ledger.put("kept", "anew")
+        await ledger.rotate(NEW)
+    async with opened(database_url, NEW, verify="control", projections=()) as ledger:
+        await ledger.lost("k-old", reason="gone")
+    for level in ("latest", "full"):
+        async with opened(database_url, NEW, verify=level, projections=()) as ledger:
+            with pytest.raises(SecretDestroyed, match="its key k-old is lost"):
+                await ledger.get("kept")
