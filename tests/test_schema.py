@@ -238,7 +238,7 @@ async def test_there_is_nothing_to_upgrade_where_there_is_no_ledger(database_url
 
 @pytest.mark.parametrize(
     "newer",
-    ["UPDATE {s}ledger_meta SET schema_version = 99", "UPDATE {s}ledger_meta SET format = 2"],
+    ["UPDATE {s}ledger_meta SET schema_version = 99", "UPDATE {s}ledger_meta SET format = 99"],
 )
 async def test_a_newer_ledger_is_refused_and_left_alone(database_url: str, newer: str) -> None:
     async with building(database_url, OLD) as log:

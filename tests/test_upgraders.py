@@ -9,9 +9,10 @@ from log_builder import building
 
 from ledger import Keyring, upgrade_schema
 from ledger.creation import upgrade
+from ledger.events import EventType
 from ledger.store.connection import Connection
 from ledger.store.database import connect
-from ledger.store.schema import SCHEMA_VERSION, steps
+from ledger.store.schema import FORMAT, SCHEMA_VERSION, steps
 from projections import checkpoint
 
 
@@ -27,10 +28,13 @@ async def test_of_two_upgraders_at_once_both_end_well_and_each_file_is_applied_o
     missing = [name for number, name, _ in steps("sqlite") if number > 1]
     assert sorted(outcomes, key=len) == [[], [], [], missing]
     after = await rows(database_url)
-    assert after["ledger_meta"] == [(*before["ledger_meta"][0][:-1], SCHEMA_VERSION)]
-    for kept in ("secret_event", "ledger_key"):
-        assert after[kept] == before[kept]
-    assert [row[:5] for row in after["ledger_head"]] == before["ledger_head"]
+    assert after["ledger_meta"] == [(*before["ledger_meta"][0][:-2], FORMAT, SCHEMA_VERSION)]
+    assert after["ledger_key"] == before["ledger_key"]
+    (added,) = set(after["secret_event"]) - set(before["secret_event"])
+    assert set(after["secret_event"]) > set(before["secret_event"])
+    assert EventType.LEDGER_UPGRADED in added
+    (old,), (new,) = before["ledger_head"], after["ledger_head"]
+    assert (new[1], new[3], new[4]) == (old[1] + 1, old[3] + 1, "active")
 
 
 async def test_upgraders_of_a_ledger_that_moved_here_queue_too(database_url: str) -> None:
@@ -75,7 +79,7 @@ async def test_an_upgrade_folds_sys_secret(database_url: str) -> None:
     try:
         assert (
             await database.run(lambda c: checkpoint.read(c, database, "sys_secret", 0), "snapshot")
-            == last.position
+            == last.position + 1  # of `ledger.upgraded`
         )
     finally:
         await database.close()
