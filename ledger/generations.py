@@ -28,6 +28,7 @@ from ledger.gate import Standing
 from ledger.log import log
 from ledger.metadata import encode_metadata, parse_metadata
 from ledger.openings import openings_of
+from ledger.proving import check_whole, prove_without
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
@@ -126,12 +127,18 @@ async def purge(
 ) -> PurgeReport:
     """Delete a closed generation, so that nothing needs its keys any more.
 
-    Resumable: until its last row is gone it counts as it was. Raises InvalidValue for a
-    generation that is in use or never was, MigrationInProgress for one that is being built.
+    The generation in use is verified before, without the keys that go: of what is damaged there
+    this one may hold the last good copy. Resumable: until its last row is gone it counts as it
+    was. Raises InvalidValue for a generation that is in use or never was, MigrationInProgress
+    for one that is being built, TamperedEvent or MissingKey for what does not open.
     """
     database = follower.database
-    openings = openings_of((await follower.follow(read=through_outages)).control)
-    head = await _head(database, generation)
+    control = (await follower.follow(read=through_outages)).control
+    openings = openings_of(control)
+    # If its head row is gone: what is sealed says that it was closed, and where.
+    end = openings.kept.get(generation)
+    instead = None if end is None else Head(generation, end, 0, control.epoch, "closed")
+    head = await _head(database, generation, instead)
     left = await through_outages(database, lambda c: has_rows(c, database, generation), "statement")
     used, begun = generation in openings.used, generation in openings.purged
     if head.state == "purged" and not left and (begun or not used):
@@ -146,6 +153,7 @@ async def purge(
         raise InvalidValue(f"generation {generation} is {head.state}: only a closed one is purged")
     certificate = None
     if used and not begun:
+        await _check_what_stays(follower, generation, on_progress)
         end = openings.end(generation) or head.position
         certificate = encode_metadata(
             actor=actor, ledger=await _certificate(database, head._replace(position=end))
@@ -159,6 +167,9 @@ async def purge(
         if generation in openings_of(control).purged and certificate is not None:
             return ()  # somebody else has begun
         now = database.lock_generation(connection, generation)
+        if now is None and instead is not None:
+            now = instead
+            connection.execute(database.statements.insert_head, now._asdict())
         if now is None or now.state not in ("closed", "purging", "purged"):
             return ()
         replace_head(connection, database, now, now._replace(state="purging"))
@@ -173,6 +184,17 @@ async def purge(
     deleted = await empty(database, generation, projections, on_progress)
     log.info("generation_purged", generation=generation, deleted=deleted, actor=actor)
     return PurgeReport(changed=True, generation=generation, deleted=deleted)
+
+
+async def _check_what_stays(follower: Follower, generation: int, tell: Tell | None) -> None:
+    """Raises TamperedEvent or MissingKey where the generation in use is not whole by itself.
+
+    Other closed generations are not looked at: if two were damaged, none could be purged."""
+    control = follower.standing.control
+    end = max(follower.seen, control.last.position)
+    going = {key.fingerprint for key in control.keys if not control.reign(key, end)}
+    proven = await prove_without(follower, going, "none", tell)
+    check_whole(proven, f"generation {generation} is kept, for the one in use is not whole")
 
 
 async def abandon(
@@ -233,13 +255,16 @@ def check_not_handed_over(standing: Standing) -> None:
         raise copy(standing.refusal)
 
 
-async def _head(database: Database, generation: int) -> Head:
+async def _head(database: Database, generation: int, instead: Head | None = None) -> Head:
+    """The head row of a generation; `instead` where there is none."""
     heads = await through_outages(
         database, lambda c: heads_of_generations(c, database), "statement"
     )
     for head in heads:
         if head.generation == generation:
             return head
+    if instead is not None:
+        return instead
     raise InvalidValue(
         f"there is no generation {generation}",
         hint=f"there are: {', '.join(str(head.generation) for head in heads)}",

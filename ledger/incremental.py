@@ -29,7 +29,7 @@ from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import patiently
 from ledger.store.reads import event_at, read_state
-from ledger.verify import Checked, unchanged, verify_ledger
+from ledger.verify import Checked, has_changed, unchanged, verify_ledger
 
 __all__ = ["SAMPLE", "keep_proof", "verify_to_open"]
 
@@ -79,6 +79,8 @@ async def verify_to_open(
     scan = Scan(database, Rules(standing.control, standing.keys), tally)
     await scan.every_event(head, after=last.position, time_before=last.recorded_at)
     await scan.sample(head, last.position, SAMPLE)
+    if tally.findings and await has_changed(database, meta, standing.control):
+        return None
     log.info(
         "ledger_boot_incremental",
         since_position=attestation.position,

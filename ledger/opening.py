@@ -20,6 +20,7 @@ from ledger.key_sources import ledger_schema, parse_ledger_id, pinned_ledger_id
 from ledger.keys import KeyProvider, Keyring
 from ledger.nodes import HEARTBEAT, Identity
 from ledger.scrub import SCRUB_RATE, check_rate
+from ledger.state import Head
 from ledger.store.closing import close
 from ledger.store.database import Database, address_of, connect, is_engine
 from ledger.store.home import running_loop
@@ -177,14 +178,23 @@ async def _fold(database: Database) -> None:
 
 async def _check_kept(database: Database, kept: Sequence[InlineProjection]) -> None:
     """Hold the projections against the log, as far as each is folded. Raises TamperedEvent."""
+    while True:
+        head = await _in_use(database)
+        tally = Tally()
+        for each in kept:
+            if isinstance(each, CheckedProjection):
+                await check_projections(database, head, [each], tally)
+        # If another generation was put in use meanwhile, the rows of this one may be purged.
+        if not tally.findings or (await _in_use(database)).generation == head.generation:
+            break
+    tally.report("full", 0.0).raise_if_not_ok()
+
+
+async def _in_use(database: Database) -> Head:
     head = await database.run(lambda c: head_in_use(c, database), "statement")
     if head is None:
         raise LedgerUnavailable(f"{database.place}: no generation is in use")
-    tally = Tally()
-    for each in kept:
-        if isinstance(each, CheckedProjection):
-            await check_projections(database, head, [each], tally)
-    tally.report("full", 0.0).raise_if_not_ok()
+    return head
 
 
 async def _keys_of(keyring: Keyring | KeyProvider) -> Keyring:

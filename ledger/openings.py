@@ -7,15 +7,17 @@ and every later generation carries that.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ledger.control import Control
 from ledger.events import Event, EventType
+from ledger.findings import Finding
 from ledger.metadata import parse_metadata
+from ledger.state import Head
 
-__all__ = ["Opening", "Openings", "openings_of"]
+__all__ = ["Opening", "Openings", "openings_of", "unaccounted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,71 @@ class Openings:
         """The position of the last event of a closed generation; None for any other."""
         ends = (each.position for each in self.opened if each.source == generation)
         return next(ends, None)
+
+
+def unaccounted(
+    openings: Openings, heads: Sequence[Head], rows: Mapping[int, int]
+) -> list[Finding]:
+    """Where head rows, and the generations that `rows` lie in (how many in each), are not what
+    the sealed events say there must be. The generation in use is not looked at."""
+    by_number = {head.generation: head for head in heads}
+    kept = openings.kept
+    found = [
+        _finding(generation, problem)
+        for generation, end in kept.items()
+        if (problem := _not_kept(end, by_number.get(generation), rows.get(generation, 0)))
+    ]
+    for number, head in by_number.items():
+        if number not in kept and number != openings.in_use:
+            problem = _not_said(openings, head, by_number)
+            if problem is not None:
+                found.append(_finding(number, problem))
+    for number, count in rows.items():
+        if number in kept or number == openings.in_use:
+            continue
+        head_row = by_number.get(number)
+        if head_row is None:
+            found.append(_finding(number, f"{count} rows lie in it, and it does not exist"))
+        elif head_row.state not in ("building", "purging"):
+            found.append(
+                _finding(
+                    number,
+                    f"{count} rows lie in it, and it was purged, or never in use:"
+                    f" `secret-ledger generations purge {number}` deletes them",
+                )
+            )
+    return found
+
+
+def _not_kept(end: int, head: Head | None, count: int) -> str | None:
+    """What is wrong with a closed generation that nothing sealed says was purged."""
+    if not count:
+        return "it was in use and has no rows, and no sealed event says that it was purged"
+    if head is None:
+        return "it was in use, and its head row is gone"
+    if head.state != "closed":
+        return f"its head row says that it is {head.state}; as sealed events say, it is closed"
+    if head.position != end:
+        return f"its head row says that it ends at position {head.position}; it was closed at {end}"
+    return None
+
+
+def _not_said(openings: Openings, head: Head, heads: Collection[int]) -> str | None:
+    """What is wrong with the head row of a generation that has nothing to keep here."""
+    unfinished = head.state in ("building", "purging", "purged")
+    if head.generation in openings.used:
+        if head.state in ("purging", "purged"):
+            return None
+        return f"its head row says that it is {head.state}, but it was purged, or left by a move"
+    if not unfinished:
+        return f"its head row says that it is {head.state}; no sealed event says that it was in use"
+    if head.generation > openings.next(heads):
+        return "somebody else wrote its head row: no generation comes before it; delete that row"
+    return None
+
+
+def _finding(generation: int, reason: str) -> Finding:
+    return Finding("tampered", f"generation {generation}: {reason}", generation=generation)
 
 
 def openings_of(control: Control) -> Openings:

@@ -1,14 +1,15 @@
 """How a key ends: retired, once nothing needs it any more, or lost for good.
 
 Both are one control event that carries the census as it was counted from the rows. A
-superseded key seals nothing new, so what lies under it only ever gets less.
+superseded key seals nothing new, so what lies under it only ever gets less. That nothing needs
+a key is proven, not counted: by a full verification without it (`ledger.proving`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ledger.append import Attempt, InlineProjection, enter
 from ledger.authority import short
@@ -24,6 +25,7 @@ from ledger.log import log
 from ledger.losing import Ending, give_up
 from ledger.metadata import encode_metadata
 from ledger.nodes import Identity, list_nodes
+from ledger.proving import Proven, check_whole, prove_without
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
@@ -58,11 +60,29 @@ async def retire(
     actor: str | None,
     patience: float,
 ) -> KeyEnd:
-    """Certify that nothing needs a key any more: a `key.retired` event with the counts.
+    """Certify that nothing needs a key any more: a `key.retired` event with the counts, and how
+    far the log was verified without that key.
 
     Raises UnknownKey; KeyInUse for the active key, and while any event of any generation
-    needs it: where they are, and the way on.
+    needs it: where they are, and the way on; TamperedEvent or MissingKey where something else
+    does not open, for then nobody knows what needs the key.
     """
+    ended = None
+    while ended is None:
+        ended = await _retire(follower, projections, me, key_id, actor=actor, patience=patience)
+    return ended
+
+
+async def _retire(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    me: Identity,
+    key_id: str,
+    *,
+    actor: str | None,
+    patience: float,
+) -> KeyEnd | None:
+    """None where the generations are others than those that were verified."""
     control = (await follower.follow(read=through_outages)).control
     key = _named(control, key_id)
     if key.retired is not None:
@@ -74,9 +94,46 @@ async def retire(
             key_id=key.id,
         )
     report = await _report(follower, me, key, changed=True)
-    _check_unused(key, report, await _generations(follower.database))
-    await _end(follower, projections, key, report, actor, patience)
-    return report
+    heads = await _generations(follower.database)
+    _check_unused(key, report, heads)
+    proven = await prove_without(follower, [key.fingerprint], "keys")
+    _check_unneeded(key, report, proven)
+    seen = _Seen(proven, _states(heads))
+    done = await _end(follower, projections, key, report, seen, actor, patience)
+    return report if done else None
+
+
+class _Seen(NamedTuple):
+    """What a certificate rests on."""
+
+    proven: Proven
+    states: frozenset[tuple[int, str]]
+    """The generations before they were verified, each with its state."""
+
+
+def _states(heads: Sequence[Head]) -> frozenset[tuple[int, str]]:
+    return frozenset((head.generation, head.state) for head in heads)
+
+
+def _check_unneeded(key: ControlKey, report: KeyEnd, proven: Proven) -> None:
+    """Raises KeyInUse where a row opens under `key` alone, else what the verification found."""
+    needed = [
+        finding
+        for finding in proven.report.findings
+        if finding.kind == "missing_key" and finding.expected_fingerprint == key.fingerprint.hex()
+    ]
+    if needed:
+        first = needed[0]
+        raise KeyInUse(
+            f"key {key.id} ({short(key.fingerprint)}…) is needed for {len(needed):,} events: the"
+            f" first is {first.stream} version {first.version} of generation {first.generation}",
+            hint="run `secret-ledger migrate`, then `secret-ledger generations purge` of the one"
+            " that it leaves",
+            key_id=key.id,
+            events=len(needed),
+            secrets=report.secrets,
+        )
+    check_whole(proven, f"key {key.id} is not retired, for something else is wrong")
 
 
 async def loss(follower: Follower, me: Identity, key_id: str) -> KeyEnd:
@@ -205,25 +262,41 @@ async def _end(
     projections: Sequence[InlineProjection],
     key: ControlKey,
     report: KeyEnd,
+    seen: _Seen,
     actor: str | None,
     patience: float,
-) -> None:
-    metadata = encode_metadata(actor=actor, ledger=_about(key, report))
+) -> bool:
+    """Whether the key has ended. False where the generations are not those that were `seen`."""
+    about = _about(key, report)
+    if seen.proven.proof is not None:
+        proof = seen.proven.proof
+        about["verified"] = {
+            "generation": proof.generation,
+            "position": proof.position,
+            "hash": proof.event_hash.hex(),
+        }
+    metadata = encode_metadata(actor=actor, ledger=about)
 
-    def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+    def write(connection: Connection, standing: Standing) -> Attempt | bool | None:
         control, held = standing.control, standing.held
         known = control.key(key.fingerprint)
         if known is None or known.retired is not None:
-            return ()  # another node was faster
+            return True  # another node was faster
         locked = lock_control(connection, follower.database, standing)
         if locked is None or held is None:
             return None
+        states = _states(heads_of_generations(connection, follower.database))
+        if control.events != seen.proven.control.events or states != seen.states:
+            return False
         events = control_events(control, held, locked, [Entry(EventType.KEY_RETIRED, metadata)])
         return enter(connection, follower.database, locked, events, projections)
 
-    await commit(follower, write, patience=patience)
+    done = await commit(follower, write, patience=patience)
     await follower.follow(read=through_outages)
+    if done is False:
+        return False
     _tell(EventType.KEY_RETIRED, key, actor, None)
+    return True
 
 
 def _about(key: ControlKey, report: KeyEnd) -> dict[str, Any]:

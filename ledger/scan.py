@@ -18,15 +18,13 @@ from anyio import to_thread
 
 from ledger.ahead import ahead
 from ledger.checking import CheckedPage, Rules, missing_positions
-from ledger.control import fold_control
-from ledger.errors import TamperedEvent
 from ledger.events import CONTROL_STREAM, Event, EventType
 from ledger.findings import MAX_FINDINGS, Finding, Progress, Tally, Tell, finding_of
 from ledger.floors import ended_at
 from ledger.format import is_purged, printable
 from ledger.found_rows import found_rows, stated_rows
 from ledger.sealed_counts import SealedCounts
-from ledger.state import CheckedRow, Head, Meta
+from ledger.state import CheckedRow, Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import Read, patiently
@@ -38,7 +36,6 @@ from ledger.store.reads import (
     heads_at,
     heads_of_generations,
     heads_page,
-    read_state,
 )
 
 __all__ = ["Scan"]
@@ -78,30 +75,42 @@ class Scan:
         """As many rows as the head row says by now, and each stream's versions are 1 to n.
 
         So no row lies behind the end of the log or outside of its stream: a head that was
-        given an older version's place, say, where no read comes across it.
+        given an older version's place, say, where no read comes across it. And none lies in a
+        later generation, which an old head row that was put back would hide.
         """
 
         def unit(
             connection: Connection,
-        ) -> tuple[Head | None, Sequence[Any], int, Sequence[Sequence[Any]]]:
+        ) -> tuple[Sequence[Head], Sequence[Any], int, Sequence[Sequence[Any]]]:
             sql = self.database.statements
             place = {"generation": self.generation}
             heads = heads_of_generations(connection, self.database)
-            head = next((h for h in heads if h.generation == self.generation), None)
             counts = connection.execute(sql.count, place).one()
             in_streams, not_whole = connection.execute(sql.count_by_stream, place).one()
             broken: Sequence[Sequence[Any]] = ()
             if not_whole:  # rare: to count them all at once is cheaper than to list them
                 listed = connection.execute(sql.broken_streams, {**place, "limit": MAX_FINDINGS})
                 broken = [tuple(row) for row in listed]
-            return head, counts, in_streams, broken
+            return heads, counts, in_streams, broken
 
-        head, (count, first, last), in_streams, broken = await self.read(
+        heads, (count, first, last, newest), in_streams, broken = await self.read(
             self.database, unit, "snapshot"
         )
+        head = next((h for h in heads if h.generation == self.generation), None)
         if head is None or head.state in ("purging", "purged"):
             return []
         found: list[Finding] = []
+        unfinished = {h.generation for h in heads if h.state in ("building", "purging")}
+        above = isinstance(newest, int) and newest > self.generation
+        if above and newest not in unfinished:
+            found.append(
+                Finding(
+                    "tampered",
+                    f"rows lie in generation {newest}, above the one in use; if nobody has put an"
+                    f" old head row back, `secret-ledger generations purge {newest}` deletes them",
+                    generation=newest,
+                )
+            )
         if (count, first, last) != (head.position, 1, head.position):
             found.append(
                 Finding(
@@ -208,19 +217,22 @@ class Scan:
         return excess
 
     async def _ends_where_it_says(self) -> bool:
-        """Whether the rows lie at positions 1 to the head row's, as both are by now."""
+        """Whether the rows lie at positions 1 to the head row's, as both are by now, and none
+        in a later generation."""
 
-        def unit(connection: Connection) -> tuple[Head | None, Any, Any]:
+        def unit(connection: Connection) -> tuple[Sequence[Head], Any, Any, Any]:
+            sql = self.database.statements
             heads = heads_of_generations(connection, self.database)
-            head = next((h for h in heads if h.generation == self.generation), None)
             place = {"generation": self.generation}
-            first, last = connection.execute(self.database.statements.ends, place).one()
-            return head, first, last
+            first, last = connection.execute(sql.ends, place).one()
+            return heads, first, last, connection.execute(sql.newest_generation).scalar_one()
 
-        head, first, last = await self.read(self.database, unit, "snapshot")
+        heads, first, last, newest = await self.read(self.database, unit, "snapshot")
+        head = next((h for h in heads if h.generation == self.generation), None)
         if head is None or head.state in ("purging", "purged"):
             return True
-        return (first, last) == (1, head.position)
+        unfinished = {h.generation for h in heads if h.state in ("building", "purging")}
+        return (first, last) == (1, head.position) and newest in (self.generation, *unfinished)
 
     def _wrong_sum(self, versions: int, head: Head) -> Finding:
         return Finding(
@@ -433,60 +445,3 @@ class Scan:
             return None if row is None else Event.of_row(row)
 
         return await self.read(self.database, unit, "statement")
-
-    async def other_generations(self, heads: Sequence[Head], meta: Meta) -> None:
-        """Closed generations still chain; what no head row knows of is not ours."""
-        states = {h.generation: h for h in heads}
-        gone_over = next((h.position for h in heads if h.generation == self.generation), 0)
-
-        def unit(connection: Connection) -> list[tuple[int, int, int, int]]:
-            sql = self.database.statements.generations_of_events
-            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(sql)]
-
-        found = await self.read(self.database, unit, "statement")
-        for generation, count, first, _ in found:
-            head = states.get(generation)
-            if head is None or head.state == "purged":
-                self.tally.add(
-                    Finding(
-                        "tampered",
-                        f"{count} rows lie in generation {generation}, which"
-                        + (" does not exist" if head is None else " was purged"),
-                        position=first,
-                        generation=generation,
-                    )
-                )
-            elif head.state == "closed" and generation != self.generation:
-                await self._closed_generation(head, meta, gone_over)
-                gone_over += head.position
-        with_rows = {generation for generation, *_ in found}
-        for head in heads:
-            if head.state in ("closed", "moved") and head.generation not in with_rows:
-                self.tally.add(
-                    Finding(
-                        "tampered",
-                        f"generation {head.generation} is {head.state} and has no rows",
-                        generation=head.generation,
-                    )
-                )
-
-    async def _closed_generation(self, head: Head, meta: Meta, before: int) -> None:
-        state = await self.read(
-            self.database, lambda c: read_state(c, self.database, meta, head.generation), "snapshot"
-        )
-        try:
-            control = fold_control(meta.ledger_id, head.generation, state.control)
-        except TamperedEvent as error:
-            self.tally.add(Finding("tampered", error.message, generation=head.generation))
-            return
-        rules = Rules(control, self.rules.keys, missing_keys_matter=False)
-        scan = Scan(
-            self.database,
-            rules,
-            self.tally,
-            self.on_progress,
-            self.read,
-            before=before,
-            whole=self.whole,
-        )
-        await scan.every_event(head)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from ledger.attestation import Proof
 from ledger.checking import Rules
@@ -18,13 +18,27 @@ from ledger.control import Control
 from ledger.errors import TamperedEvent
 from ledger.findings import Finding, Level, Tally, Tell, VerifyReport, check_level
 from ledger.gate import Standing
+from ledger.openings import openings_of
+from ledger.other_generations import check_other_generations
 from ledger.scan import Scan
 from ledger.state import Head, Meta, State
 from ledger.store.database import Database
 from ledger.store.patience import Read, patiently
 from ledger.store.reads import read_state
 
-__all__ = ["Checked", "CheckedProjection", "check_projections", "unchanged", "verify_ledger"]
+__all__ = [
+    "Checked",
+    "CheckedProjection",
+    "Others",
+    "check_projections",
+    "has_changed",
+    "unchanged",
+    "verify_ledger",
+]
+
+
+Others = Literal["none", "rows", "keys"]
+"""Of the other generations: nothing, all but rows under keys that are not in hand, or all."""
 
 
 @runtime_checkable
@@ -62,12 +76,15 @@ async def verify_ledger(
     projections: Sequence[CheckedProjection] = (),
     on_progress: Tell | None = None,
     read: Read = patiently,
+    others: Others = "rows",
 ) -> Checked | None:
     """Check what lies in `database`, whose control stream `standing` has verified already.
 
-    What is written while it runs is never a finding; so None where the control stream has
-    grown since `standing`: read on, then try again. Raises LedgerUnavailable, and InvalidValue
-    for a level that there is not.
+    What is written while it runs is never a finding, nor is what a migration or a purge does
+    meanwhile. Before anything is said to be wrong, the state is read again; so None where the
+    control stream has grown since `standing`: read on, then try again. `others`: how far
+    `full` looks at the other generations. Raises LedgerUnavailable, and InvalidValue for a
+    level that there is not.
     """
     check_level(level)
     began, verified_at = time.monotonic(), time.time_ns() // 1000
@@ -86,13 +103,16 @@ async def verify_ledger(
     if level == "latest":
         await scan.heads(head)
     else:
-        closed = [h for h in state.heads if h.state == "closed" and h is not head]
-        scan.whole = sum(h.position for h in [head, *closed])
+        closed = openings_of(control).kept if others != "none" else {}
+        scan.whole = head.position + sum(closed.values())
         tally.heads = await scan.every_event(head)
         tally.add_all(await scan.count_rows())
-        await scan.other_generations(state.heads, meta)
+        if others != "none":
+            await check_other_generations(scan, meta, missing_keys_matter=others == "keys")
         await check_projections(database, head, projections, tally)
     report = tally.report(level, time.monotonic() - began)
+    if not report.ok and await has_changed(database, meta, control, read):
+        return None
     if not report.ok or state.last is None:
         return Checked(report)
     proof = Proof(
@@ -106,6 +126,15 @@ async def verify_ledger(
         verified_at=verified_at,
     )
     return Checked(report, proof)
+
+
+async def has_changed(
+    database: Database, meta: Meta, control: Control, read: Read = patiently
+) -> bool:
+    """Whether the control stream has grown since it was read as `control`: a flip, a purge or a
+    lost key makes rows other than they were, and what was found of them may be no damage."""
+    now = await read(database, lambda c: read_state(c, database, meta), "snapshot")
+    return not now.in_use or unchanged(now, control) is None
 
 
 def unchanged(state: State, control: Control) -> Head | None:

@@ -436,9 +436,11 @@ class Statements:
             " AND version <= :upto"
         )
         self.count: Final = sql(
-            "SELECT count(*), coalesce(min(position), 0), coalesce(max(position), 0)"
+            "SELECT count(*), coalesce(min(position), 0), coalesce(max(position), 0),"
+            " (SELECT max(l.generation) FROM {s}secret_event AS l)"
             " FROM {s}secret_event WHERE generation = :generation"
         )
+        self.newest_generation: Final = sql("SELECT max(generation) FROM {s}secret_event")
         # Each by itself, so that neither database counts its way from one to the other.
         self.ends: Final = sql(
             "SELECT (SELECT min(position) FROM {s}secret_event WHERE generation = :generation),"
