@@ -8,6 +8,7 @@ its data is gone by what is sealed.
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import copy
 from dataclasses import dataclass, replace
 
 from ledger.attestation import Proof
@@ -39,7 +40,8 @@ async def prove_without(
     """Verify the whole ledger as if the keys of these fingerprints were gone.
 
     `others`: how far the generations beside the one in use are looked at. Raises
-    TamperedEvent where the control stream is damaged, LedgerUnavailable.
+    TamperedEvent where the control stream is damaged, what keeps this node from writing
+    (StaleKey, LedgerMoved), LedgerUnavailable.
     """
     database = follower.database
     meta = await through_outages(database, lambda c: read_meta(c, database), "statement")
@@ -47,6 +49,8 @@ async def prove_without(
         raise NotALedger(f"{database.place} holds no ledger any more")
     while True:
         standing = await follower.follow(read=through_outages)
+        if standing.refusal is not None:
+            raise copy(standing.refusal)
         left = {mark: key for mark, key in standing.keys.items() if mark not in keys}
         checked = await verify_ledger(
             database,

@@ -110,6 +110,8 @@ class Model:
         self.generation = 0
         self.left: dict[int, set[str]] = {}
         """Of each generation that is not in use any more, the keys that it needs."""
+        self.left_open: dict[int, set[str]] = {}
+        """The same, but for keys that only values need that were ended."""
         self.building: Building | None = None
 
     @property
@@ -324,7 +326,10 @@ class Model:
     def begin_migration(self, ring: Ring, others: Iterable[Ring]) -> bool:
         """What comes before the copying: a pending key is rotated to, also where it goes no
         further. Whether there is anything to build."""
+        others = list(others)
         if ring[0] not in self.keys:
+            if self._is_overtaken(ring, others):
+                return True
             self.rotate(ring, others)
         if ring[0] != self.active:
             raise KeyReused("")
@@ -344,12 +349,30 @@ class Model:
     def migrate(self, ring: Ring, others: Iterable[Ring]) -> bool:
         """Whether there was anything to migrate. Where a version can't be opened for want of
         its key, the generation stays unfinished."""
+        others = list(others)
+        if self._is_overtaken(ring, others):
+            self._finish(ring)  # under the active key; then the one that came meanwhile
         if not self.begin_migration(ring, others):
             return False
+        self._finish(ring)
+        return True
+
+    def _is_overtaken(self, ring: Ring, others: Iterable[Ring]) -> bool:
+        """Whether something is being built and another key is pending. The other nodes must be
+        able to read that key."""
+        if self.building is None or ring[0] in self.keys:
+            return False
+        self._check_current(ring)
+        if any(ring[0] not in other for other in others):
+            raise NodeNotReady("")
+        return True
+
+    def _finish(self, ring: Ring) -> None:
         if self.missing(ring):
             raise MissingKey("")
         assert self.building is not None
         self.left[self.generation] = self._needed() | {self.active}
+        self.left_open[self.generation] = {v.key for v in self.versions() if not self._is_ended(v)}
         for version in self.versions():
             if version.purged:
                 continue
@@ -361,7 +384,6 @@ class Model:
         self.control = [self.active] * len(self.control)
         self.generation = self.building.generation
         self.building = None
-        return True
 
     def abandon(self, ring: Ring) -> bool:
         if self.building is None:
@@ -379,7 +401,10 @@ class Model:
         if not self.left[generation]:
             return False
         self._check_current(ring)
+        if self.missing(ring):
+            raise MissingKey("")  # what stays is not proven
         self.left[generation] = set()
+        self.left_open.pop(generation, None)
         self._control(self.active)
         return True
 
@@ -393,6 +418,8 @@ class Model:
         if key in self._needed().union(*self.left.values()):
             raise KeyInUse("")
         self._check_current(ring)
+        if self.missing(ring) or set().union(*self.left_open.values()) - set(ring):
+            raise MissingKey("")  # what lies there may be this key's
         self.retired.add(key)
         self._control(self.active)
         return True

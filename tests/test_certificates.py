@@ -193,7 +193,10 @@ async def test_rows_above_the_generation_in_use_are_found_at_boot(
             f" SELECT 1, {columns} FROM secret_event WHERE position = 1"
         )
         if state:
-            await attacker.sql("INSERT INTO ledger_head VALUES (1, 0, 0, 1, 'purged')")
+            await attacker.sql(
+                "INSERT INTO ledger_head (generation, position, recorded_at, key_epoch, state)"
+                " VALUES (1, 0, 0, 1, 'purged')"
+            )
     with pytest.raises(TamperedEvent, match="generation 1, above the one in use"):
         async with opened(database_url, OLD):
             pass
