@@ -50,6 +50,7 @@ from ledger.nodes import (
     several_write,
 )
 from ledger.state import Meta, State
+from ledger.store.catalogue import deviations
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import ahead_of_clock, first_under
@@ -197,13 +198,20 @@ async def _pass(
     if standing.moved and standing.refusal is not None and not left:
         raise standing.refusal
     head = state.in_use[0]
-    settings, ahead = await database.run(
-        lambda c: (database.check_settings(c), ahead_of_clock(c, database, head)), "statement"
+    settings, ahead, schema = await database.run(
+        lambda c: (
+            database.check_settings(c),
+            ahead_of_clock(c, database, head),
+            deviations(c, database),
+        ),
+        "statement",
     )
     checked = await verify_to_open(database, state.meta, standing, options.verify)
     if checked is None:
         return None
-    checked.report.raise_if_not_ok()
+    # Whoever opens it on the strength of the control stream alone checks what he touches.
+    report = checked.report if options.verify == "control" else schema.added_to(checked.report)
+    report.raise_if_not_ok()
     follower = Follower(database, keyring, standing)
     follower.saw(state.in_use[0])
     follower.lineage.remember([state.last])
@@ -223,6 +231,8 @@ async def _pass(
         *_of_move(standing),
         *settings,
         *ahead,
+        *schema.warnings,
+        *([schema.reason] if schema.reason else []),
         *race,
         *checked.warnings,
         *_of_keys(standing, state.in_use[0].position),

@@ -17,9 +17,18 @@ from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
 from ledger.keys import Key, LedgerKey
 from ledger.secret import Secret
 from ledger.state import Head
+from ledger.store.catalogue import deviations
 from ledger.store.connection import Connection
 from ledger.store.database import Database
-from ledger.store.schema import FORMAT, OUR_TABLES, SCHEMA_VERSION, apply, read_meta
+from ledger.store.schema import (
+    FORMAT,
+    GUARDS,
+    OUR_TABLES,
+    SCHEMA_VERSION,
+    apply,
+    put_guards,
+    read_meta,
+)
 
 __all__ = ["GENESIS_EPOCH", "create_ledger", "genesis", "lay_out", "upgrade"]
 
@@ -109,6 +118,9 @@ def _occupied(database: Database) -> NotALedger:
 async def upgrade(database: Database) -> list[str]:
     """Apply the numbered schema files that this database lacks; return their names.
 
+    The triggers that keep the log append-only are put back too, if they are not as they were
+    made: then `guards.sql` is among the names.
+
     The caller has passed the gate: a start without the right key changes no schema.
     """
 
@@ -120,6 +132,9 @@ async def upgrade(database: Database) -> list[str]:
         connection.execute(database.statements.lock_meta)
         meta = read_meta(connection, database) or meta
         done = apply(connection, database, after=meta.schema_version)
+        if not done and deviations(connection, database).mendable:
+            put_guards(connection, database)
+            done.append(GUARDS)
         connection.execute(
             database.statements.set_schema_version,
             {"schema_version": max(SCHEMA_VERSION, meta.schema_version)},

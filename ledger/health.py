@@ -18,6 +18,7 @@ from ledger.key_record import KeyState, key_state
 from ledger.node_proof import Judge
 from ledger.nodes import Identity, difference, differing_nodes, several_write
 from ledger.state import Head
+from ledger.store.catalogue import deviations
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.reads import ahead_of_clock
@@ -219,10 +220,13 @@ async def _look(follower: Follower, projections: Sequence[InlineProjection], me:
                 await follower.follow()
             lag, untold = await _projection_lag(database, head, projections)
             failures += untold
-            warnings += await database.run(
-                lambda c: ahead_of_clock(c, database, head),
-                "statement",
+            ahead, schema = await database.run(
+                lambda c: (ahead_of_clock(c, database, head), deviations(c, database)), "statement"
             )
+            warnings += ahead
+            failures += schema.warnings
+            if schema.reason is not None:
+                reasons.append(schema.reason)
             differing, untold = await _differing(follower, me)
             failures += untold
             warnings += await _race(follower, me)

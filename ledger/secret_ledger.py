@@ -62,6 +62,7 @@ from ledger.rekeying import RekeyReport, rekey
 from ledger.retirement import KeyEnd, lose, loss, retire
 from ledger.rotation import Rotation, Takeover, check_rotation, rotate
 from ledger.scrub import Scrub
+from ledger.store.catalogue import deviations
 from ledger.store.closing import to_its_end
 from ledger.store.connection import Connection
 from ledger.store.database import Database
@@ -657,8 +658,14 @@ class SecretLedger:
             now = await self._follower.follow()
             if checked is not None and now.control.generation == standing.control.generation:
                 break  # else a rotation or a migration came in between
-        ahead = await read(self._database, self._ahead_of_clock)
-        report = replace(checked.report, warnings=(*checked.report.warnings, *ahead))
+        ahead, schema = await read(
+            self._database,
+            lambda c: (self._ahead_of_clock(c), deviations(c, self._database)),
+        )
+        report = schema.added_to(checked.report)
+        report = replace(report, warnings=(*report.warnings, *ahead))
+        if schema.reason is not None:
+            checked = replace(checked, proof=None)
         self._verified.record(report)
         if checked.proof is not None and not self._read_only:
             await keep_proof(

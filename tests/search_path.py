@@ -76,13 +76,14 @@ BEGIN
         SELECT p.proname AS name, p.prokind AS kind, p.proretset AS many,
             CASE WHEN p.proretset AND p.prorettype = 'anyelement'::regtype THEN e.element
                 ELSE format_type(p.prorettype, NULL) END AS result,
-            CASE WHEN p.proargtypes[0] = 'anyarray'::regtype THEN e.element || '[]'
+            CASE WHEN p.proargtypes[0] = 'anyarray'::regtype AND p.pronargs = 1
+                THEN e.element || '[]'
                 ELSE array_to_string(bait.named(p.proargtypes), ', ', '?') END AS given
         FROM pg_proc AS p,
             unnest(ARRAY['pg_catalog.text', 'int8', 'int4', 'pg_catalog.bytea']) AS e (element)
         WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY ($names)
             AND p.prokind IN ('f', 'a') AND p.provariadic = 0
-            AND (e.element = 'int8' OR p.proargtypes[0] = 'anyarray'::regtype)
+            AND (e.element = 'int8' OR p.proargtypes[0] = 'anyarray'::regtype AND p.pronargs = 1)
             AND (p.proretset OR p.prorettype NOT IN (SELECT oid FROM pg_type WHERE typtype = 'p'))
     LOOP
         CONTINUE WHEN f.given LIKE '%?%';

@@ -22,6 +22,9 @@ async def test_nothing_on_the_search_path_is_called_by_any_statement(postgres_ur
         await ledger.rekey()
         await ledger.key_history()
         await ledger.migrate()
+        await ledger.purge_generation(0)
+        old, _ = await ledger.key_history()
+        await ledger.retire(old.key_id)
         await use(ledger, "second")
     async with opened(postgres_url, NEW, verify="full") as ledger:
         assert (await ledger.get("second/a")).value.reveal() == b"2"

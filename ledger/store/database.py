@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Beside",
     "Database",
+    "Facts",
     "Kept",
     "LockedHead",
     "Mode",
@@ -44,6 +45,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+Facts = Mapping[tuple[str, str], str]
+"""What each thing in a schema is, by its kind and name."""
 
 
 class LockedHead(NamedTuple):
@@ -197,6 +201,14 @@ class Database(Protocol):
 
     def surroundings(self) -> Surroundings:
         """Look at where it lies, which may block. On a server that is nothing."""
+        ...
+
+    def facts(self, connection: Connection) -> Facts:
+        """What the database's own catalogue says of our schema, in one statement."""
+        ...
+
+    def made(self) -> Facts:
+        """What it says of a schema that is as the numbered files make it."""
         ...
 
     def lock_head(

@@ -26,6 +26,7 @@ from ledger.errors import LedgerError, LedgerUnavailable, NotALedger
 from ledger.events import CONTROL_STREAM, Event
 from ledger.format import printable
 from ledger.state import Head
+from ledger.store import postgresql_catalogue
 from ledger.store.bounds import Bounds
 from ledger.store.connection import (
     Connection,
@@ -35,7 +36,7 @@ from ledger.store.connection import (
     Statement,
     compiled,
 )
-from ledger.store.database import Beside, Kept, LockedHead, Replica, Surroundings
+from ledger.store.database import Beside, Facts, Kept, LockedHead, Replica, Surroundings
 from ledger.store.home import Home
 from ledger.store.hosts import connector, place_of
 from ledger.store.identifiers import DEFAULT_SCHEMA, quoted, schema_name
@@ -477,6 +478,13 @@ class PostgresqlDatabase:
         age = f"what it shows may be {replica.lag_seconds:.1f} s old"
         cut_off = "" if replica.receiving else "; it receives nothing from its primary"
         return (f"{self.place} is a standby: {age}{cut_off}",)
+
+    def facts(self, connection: Connection) -> Facts:
+        assert self.schema is not None  # noqa: S101
+        return postgresql_catalogue.facts(connection, self.schema)
+
+    def made(self) -> Facts:
+        return postgresql_catalogue.made()
 
     def clock(self, connection: Connection) -> int:
         return int(connection.exec_driver_sql(f"SELECT {_CLOCK}").scalar_one())

@@ -17,11 +17,14 @@ from ledger.store.database import Database
 
 __all__ = [
     "FORMAT",
+    "GUARDS",
     "OUR_TABLES",
     "OUR_VIEWS",
     "SCHEMA_VERSION",
     "apply",
     "check_version",
+    "guards",
+    "put_guards",
     "read_meta",
     "remove",
 ]
@@ -58,6 +61,17 @@ def steps(dialect: str) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
             script = file.read_text(encoding="utf-8")
             found.append((int(file.name[:4]), file.name, _statements(script)))
     return tuple(sorted(found))
+
+
+GUARDS: Final = "guards.sql"
+"""Run behind the numbered files, and again to put back what it makes."""
+
+
+@cache
+def guards(dialect: str) -> tuple[str, ...]:
+    """The statements that put the append-only triggers in place, however often they are run."""
+    file = files("ledger.store") / "sql" / dialect / GUARDS
+    return _statements(file.read_text(encoding="utf-8"))
 
 
 def _statements(script: str) -> tuple[str, ...]:
@@ -122,7 +136,15 @@ def apply(
             for statement in statements:
                 connection.exec_driver_sql(statement.replace("{s}", prefix))
             done.append(name)
+    if done and upto >= SCHEMA_VERSION:
+        put_guards(connection, database)
     return done
+
+
+def put_guards(connection: Connection, database: Database) -> None:
+    """Put the append-only triggers in place, whatever became of them."""
+    for statement in guards(database.name):
+        connection.exec_driver_sql(statement.replace("{s}", database.statements.prefix))
 
 
 def remove(connection: Connection, database: Database) -> None:

@@ -28,9 +28,10 @@ from sqlalchemy.engine import URL, Dialect
 from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEvent
 from ledger.events import CONTROL_STREAM, Event
 from ledger.state import Head
+from ledger.store import sqlite_catalogue
 from ledger.store.bounds import MAX_STREAM_BYTES, Bounds
 from ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
-from ledger.store.database import Beside, Kept, LockedHead, Replica, Surroundings
+from ledger.store.database import Beside, Facts, Kept, LockedHead, Replica, Surroundings
 from ledger.store.home import Home
 from ledger.store.identifiers import quoted
 from ledger.store.schema import OUR_TABLES, OUR_VIEWS
@@ -532,6 +533,12 @@ class SqliteDatabase:
         warning = names_warning(self._files.path)
         dangers = () if warning is None else (warning,)
         return Surroundings(hindrances(self._files.path), dangers)
+
+    def facts(self, connection: Connection) -> Facts:
+        return sqlite_catalogue.facts(connection)
+
+    def made(self) -> Facts:
+        return sqlite_catalogue.made()
 
     def clock(self, connection: Connection) -> int:
         return time.time_ns() // 1000
