@@ -36,7 +36,7 @@ async def test_a_ledger_of_the_vector_gives_the_answers_that_it_states(
             }, answer
 
 
-async def _said(ledger: SecretLedger, name: str, **asked: int) -> dict[str, str]:
+async def _said(ledger: SecretLedger, name: str, **asked: Any) -> dict[str, str]:
     try:
         return {"value": (await ledger.get(name, **asked)).value.reveal_text()}
     except LedgerError as error:
