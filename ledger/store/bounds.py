@@ -156,9 +156,10 @@ def behind(name: str) -> str:
 
     A name that was cut stands for all names that begin like it: none of them is a secret's.
     """
-    if len(name) <= MAX_NAME_BYTES // 4 or len(name.encode(errors="replace")) <= MAX_NAME_BYTES:
+    # A table that lost its types gives other values than text, which are never cut.
+    if type(name) is not str or len(name) <= MAX_NAME_BYTES // 4:
         return name
-    return name + _TOP
+    return name if len(name.encode(errors="replace")) <= MAX_NAME_BYTES else name + _TOP
 
 
 def checked_number(rows: int, most: int, what: str) -> None:
