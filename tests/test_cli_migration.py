@@ -23,12 +23,12 @@ def cli(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> Cli:
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(cli: Cli) -> None:
     (row,) = cli("migrate", "--dry-run").rows
     assert (row[0], row[1], row[2], row[3], row[5], row[7]) == (
-        "would migrate", "1", "0", "k-new", "5", "0",
+        "would migrate", "1", "0", "k-new", "6", "0",
     )  # fmt: skip
     document = cli("migrate", "--dry-run", "--json").json
     assert (document["dry_run"], document["changed"]) == (True, True)
     assert document["bytes"] > 0
-    assert [row[:3] for row in cli("generations", "list").rows] == [["0", "active", "5"]]
+    assert [row[:3] for row in cli("generations", "list").rows] == [["0", "active", "6"]]
     assert cli("keys", "history").rows[-1][0] == "k-old"
 
 
@@ -44,7 +44,7 @@ def test_the_whole_way_from_a_new_key_to_dropping_the_old_one(cli: Cli) -> None:
     assert "events of generation 0 (closed)" in in_use.err
     assert in_use.remarks("hint:") == ["hint: first: secret-ledger generations purge 0"]
     assert cli("generations", "purge", "0").code == 2  # nobody is there to ask
-    assert cli("generations", "purge", "0", "--yes").rows == [["purged", "0", "8"]]
+    assert cli("generations", "purge", "0", "--yes").rows == [["purged", "0", "9"]]
     assert cli("generations", "purge", "0", "--yes").rows[0][0] == "nothing to do"
     assert cli("keys", "retire", "k-old", "--actor", "alice").rows[0][0] == "retired"
     assert cli("keys", "retire", "k-old").rows[0][0] == "was retired"
@@ -64,7 +64,7 @@ def test_a_damaged_event_stops_a_migration_and_a_dry_run_with_exit_12(cli: Cli) 
     for words in (["migrate", "--dry-run"], ["migrate"]):
         done = cli(*words)
         assert done.code == 12
-        assert "1 damaged: c version 1 at position 5" in done.err
+        assert "c version 1 at position 6" in done.err
     assert cli("destroy", "c", "--reason", "damaged", "--yes").code == 0
     assert cli("migrate").code == 0
 
@@ -85,8 +85,8 @@ def test_the_census_says_what_lies_under_which_key(cli: Cli) -> None:
     assert [[row[0], row[1], *row[3:]] for row in rows] == [
         ["secrets", "k-new", "1", '{"db": 1}'],
         ["secrets", "k-old", "2", '{"": 1, "db": 1}'],
-        ["events", "k-old", "0", "active", "6", "0", "6", "558"],
-        ["events", "k-new", "0", "active", "2", "0", "8", "186"],
+        ["events", "k-old", "0", "active", "7", "0", "7", "651"],
+        ["events", "k-new", "0", "active", "2", "0", "9", "186"],
     ]
 
 
@@ -102,7 +102,7 @@ def test_a_lost_key_is_given_up_after_saying_what_goes_with_it(cli: Cli) -> None
     assert asked.remarks("With k-old go 2 secrets")
     assert cli("get", "c").code == 13
     (row,) = cli("keys", "lost", "k-old", "--reason", "gone", "--yes").rows
-    assert (row[0], row[1], row[3], row[4]) == ("lost", "k-old", "6", "2")
+    assert (row[0], row[1], row[3], row[4]) == ("lost", "k-old", "7", "2")
     assert cli("keys", "lost", "k-old", "--reason", "gone", "--yes").rows[0][0] == "was lost"
     assert cli("get", "c").code == 21
     assert cli("get", "db/b").raw == b"2"
@@ -115,7 +115,7 @@ def test_a_lost_key_is_given_up_after_saying_what_goes_with_it(cli: Cli) -> None
 def test_the_history_of_the_keys_as_lines_csv_and_at_a_time(cli: Cli) -> None:
     cli("keys", "rotate", "--actor", "alice")
     old, new = cli("keys", "history").rows
-    assert (old[0], old[2], old[12], old[16]) == ("k-old", "superseded", "6", "3")
+    assert (old[0], old[2], old[12], old[16]) == ("k-old", "superseded", "7", "3")
     assert (new[0], new[2], new[6], new[12]) == ("k-new", "active", "alice", "1")
     table = list(csv.DictReader(io.StringIO(cli("keys", "history", "--csv").out)))
     assert [row["key_id"] for row in table] == ["k-old", "k-new"]

@@ -38,7 +38,7 @@ def test_a_rotation_says_what_changed_and_what_did_not(cli: Cli) -> None:
     assert "key_rotated" not in done.err
     rotated, behind = done.rows
     assert (rotated[0], rotated[1], rotated[3], rotated[4], rotated[6]) == (
-        "rotated", "k-new", "2", "7", "k-old",
+        "rotated", "k-new", "3", "8", "k-old",
     )  # fmt: skip
     assert (behind[0], behind[1], behind[3]) == ("behind", "k-old", "3")
     again = cli("keys", "rotate")
@@ -70,7 +70,7 @@ def test_rekey_with_a_damaged_head_is_exit_30_and_names_it(cli: Cli) -> None:
     done = cli("keys", "rekey")
     assert done.code == 30
     rekeyed, finding = done.rows
-    assert (rekeyed[3], rekeyed[6]) == ("2", "1")
+    assert (rekeyed[3], rekeyed[5]) == ("2", "1")
     assert (finding[0], finding[2]) == ("finding", "b")
     assert done.remarks("error: 1 secrets still lie under another key")
     assert done.remarks("hint: ")
@@ -125,11 +125,11 @@ def test_a_key_that_is_due_is_warned_of_and_never_rotated_by_itself(cli: Cli) ->
     plain = cli("keys", "status")
     assert not [line for line in plain.remarks("warning:") if "rotate" in line]
     (row,) = plain.rows
-    assert (row[0], row[8]) == ("k-old", "5")
+    assert (row[0], row[8]) == ("k-old", "6")
     assert 0 <= float(row[9]) < 3600
     old = cli("keys", "status", "--warn-days", "0")
     assert old.remarks("warning: key k-old is 0 days old: rotate to a new one")
-    full = cli("keys", "status", "--warn-events", "4", "--json")
-    assert full.json["keys"][0]["events"] == 5
-    assert "5 events lie under key k-old" in full.err
+    full = cli("keys", "status", "--warn-events", "5", "--json")
+    assert full.json["keys"][0]["events"] == 6
+    assert "6 events lie under key k-old" in full.err
     assert [row[2] for row in cli("keys", "status").rows] == ["active"]

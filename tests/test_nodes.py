@@ -205,7 +205,7 @@ async def test_health_shows_what_an_operator_needs(database_url: str) -> None:
         assert (health.ready, health.state, list(health.reasons)) == (True, "ready", [])
         assert (health.node, health.ledger_id) == ("web-1", ledger.ledger_id)
         assert health.position == put.position
-        assert (health.key_epoch, health.active_key_id) == (1, "k-old")
+        assert (health.key_epoch, health.active_key_id) == (2, "k-old")
         assert health.active_fingerprint == put.key_fingerprint.hex()
         assert health.projection_lag == 0
         assert health.verified_level == "latest"
@@ -220,7 +220,7 @@ async def test_health_stays_unready_until_a_verify_finds_nothing(database_url: s
             before = await saved(attacker, "secret_event")
             await attacker.sql("UPDATE secret_event SET metadata = '{ }' WHERE stream = 'a'")
             (finding,) = (await ledger.verify("latest")).findings
-            assert (finding.stream, finding.version, finding.position) == ("a", 1, 3)
+            assert (finding.stream, finding.version, finding.position) == ("a", 1, 4)
             health = await ledger.health()
             assert not health.ready
             assert "findings at the last verify" in health.reasons[0]

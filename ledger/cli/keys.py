@@ -188,7 +188,7 @@ async def rekey(*, actor: Actor = None, common: Common = DEFAULTS) -> None:
 
     Online, and to be run again if it is interrupted. Older versions stay under their keys.
     Exit 30 where secrets could not be opened; they are named and left as they were. Fields in
-    a pipe: `rekeyed`, key id, fingerprint, secrets rekeyed, already there, lost, skipped,
+    a pipe: `rekeyed`, key id, fingerprint, secrets rekeyed, already there, skipped,
     seconds; then a line for each that was skipped: `finding` and what `verify` says of one.
     """
     output = Output(common.json)
