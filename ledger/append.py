@@ -26,6 +26,7 @@ from ledger.keys import LedgerKey
 from ledger.state import Head
 from ledger.store.connection import Connection, Rows
 from ledger.store.database import Beside, Database, Kept, LockedHead
+from ledger.store.translate import fail_in_projection
 from ledger.versions import SecretInfo
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Outcome",
     "check_not_behind",
     "enter",
+    "keep",
     "place",
     "rider",
     "was_committed",
@@ -136,16 +138,37 @@ def enter(
     )
     first, kept = rider(projections), None
     if first is not None and locked.beside is not None:
-        kept = first.kept(database, events, locked.beside)
+        try:
+            kept = first.kept(database, events, locked.beside)
+        except Exception as error:  # noqa: BLE001  # whatever its code raises
+            fail_in_projection(
+                error, first.name, f", at position {events[0].position} or behind it"
+            )
     moved, done = database.extend(connection, before, after, events, kept)
     if not moved:
         raise TamperedEvent(
             f"the head row of generation {before.generation} changed while it was locked"
         )
     for projection in projections[1:] if done else projections:
-        projection.apply(connection, database, before, events)
+        keep(projection, connection, database, before, events)
     streams = {event.stream for event in events}
     return Attempt(before.generation, events[0], after, outcomes, streams)
+
+
+def keep(
+    projection: InlineProjection,
+    connection: Connection,
+    database: Database,
+    head: Head,
+    events: Sequence[Event],
+) -> None:
+    """Have a projection fold `events`. Raises ProjectionFailed where its own code fails."""
+    try:
+        projection.apply(connection, database, head, events)
+    except Exception as error:  # noqa: BLE001  # whatever its code raises
+        first, last = events[0].position, events[-1].position
+        where = f", at position {first}" if first == last else f", at positions {first} to {last}"
+        fail_in_projection(error, projection.name, where)
 
 
 def check_not_behind(head: Head, seen: int) -> None:

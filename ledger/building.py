@@ -25,7 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 from anyio import to_thread
 
 from ledger.ahead import ahead
-from ledger.append import InlineProjection
+from ledger.append import InlineProjection, keep
 from ledger.authority import HeldKeys, choose_keys
 from ledger.checking import CheckedPage, Rules, missing_positions
 from ledger.control import Control
@@ -291,7 +291,7 @@ class Builder:
         if self._kept is None:
             self._kept = kept_in(connection, self._target, self._projections)
         for projection in self._kept:
-            projection.apply(connection, self._target, before, events)
+            keep(projection, connection, self._target, before, events)
 
     # --- prove -----------------------------------------------------------------------
 

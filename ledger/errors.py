@@ -27,6 +27,7 @@
     ├── ValueTooLarge                  23   value_too_large
     ├── MigrationInProgress            30   migration_in_progress
     ├── Incomplete                     30   incomplete
+    ├── ProjectionFailed               31   projection_failed
     ├── LedgerUnavailable              40   ledger_unavailable
     ├── NodeNotReady                   41   node_not_ready
     └── LedgerMoved                    42   ledger_moved
@@ -59,6 +60,7 @@ __all__ = [
     "NoStableKey",
     "NodeNotReady",
     "NotALedger",
+    "ProjectionFailed",
     "SchemaOutdated",
     "SchemaTooNew",
     "SecretDeleted",
@@ -272,6 +274,16 @@ class ValueTooLarge(LedgerError):
     """A value over 1 MiB, a call over 16 MiB, or metadata over 4 KiB."""
 
     code, exit_code = "value_too_large", 23
+
+
+class ProjectionFailed(LedgerError):
+    """A projection's own code failed, and with it what it was kept with. Its exception is the
+    cause."""
+
+    code, exit_code = "projection_failed", 31
+    default_hint = (
+        "mend its code; until then open the ledger without it: it catches up when it is kept again"
+    )
 
 
 # --- the surroundings ---------------------------------------------------------------

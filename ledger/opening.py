@@ -12,7 +12,14 @@ from sqlalchemy.engine import URL
 from ledger.append import InlineProjection
 from ledger.boot import BootOptions, boot
 from ledger.creation import upgrade
-from ledger.errors import InvalidKey, LedgerError, LedgerUnavailable, NotALedger, WrongLedger
+from ledger.errors import (
+    InvalidKey,
+    InvalidValue,
+    LedgerError,
+    LedgerUnavailable,
+    NotALedger,
+    WrongLedger,
+)
 from ledger.findings import OpenLevel, Tally, check_open_level
 from ledger.following import snapshot
 from ledger.gate import check_pinned, check_state, has_moved, judge
@@ -113,6 +120,8 @@ async def open_ledger(
     where = _without_text(url)
     del url
     check_open_level(verify)
+    if not isinstance(projections, Default):
+        _check_distinct(projections)
     check_rate(scrub_rate)
     provider = None if isinstance(keyring, Keyring) else keyring
     keyring = await _keys_of(keyring)
@@ -166,6 +175,17 @@ async def open_ledger(
             await ledger._close()
     finally:
         await close(database)
+
+
+def _check_distinct(kept: Sequence[InlineProjection]) -> None:
+    """Raises InvalidValue where two projections would share a checkpoint."""
+    names = [projection.name for projection in kept]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidValue(
+                f"two projections are called {name}: they would share one checkpoint",
+                hint="give each a name of its own",
+            )
 
 
 async def _fold(database: Database) -> None:

@@ -18,7 +18,7 @@ from ledger.append import Attempt, InlineProjection, Outcome
 from ledger.batch import MAX_EVENTS_PER_KEY, Request, append
 from ledger.committing import commit, outcome_unknown
 from ledger.decide import Intent, Put, Restore, Walked, WalkNeeded
-from ledger.errors import LedgerError, LedgerUnavailable
+from ledger.errors import LedgerError, LedgerUnavailable, ProjectionFailed
 from ledger.following import Follower
 from ledger.gate import Standing
 from ledger.log import log
@@ -226,7 +226,7 @@ class Writer:
             one_at_fault = False
         except LedgerError as error:
             outcomes = [error] * len(batch)
-            one_at_fault = is_refusal(error)
+            one_at_fault = is_refusal(error) or isinstance(error, ProjectionFailed)
         except Exception as error:  # noqa: BLE001  # a projection's own error: the callers' answer
             outcomes = [error] * len(batch)
             one_at_fault = True
@@ -242,7 +242,7 @@ class Writer:
                 continue
             if isinstance(outcome, LedgerError):
                 # A copy: it may go to many callers, and each raise hangs frames on it.
-                waiting.outcome.set_exception(copy(outcome))
+                waiting.outcome.set_exception(_copied(outcome))
             elif isinstance(outcome, Exception):
                 waiting.outcome.set_exception(outcome)
             else:
@@ -278,6 +278,12 @@ class Writer:
                 bound=MAX_EVENTS_PER_KEY,
                 advice="rotate to a new key: secret-ledger keys rotate",
             )
+
+
+def _copied(error: LedgerError) -> LedgerError:
+    copied = copy(error)
+    copied.__cause__ = error.__cause__  # of a projection's own code
+    return copied
 
 
 def _give_up(batch: Sequence[_Waiting], error: LedgerError) -> None:

@@ -19,6 +19,7 @@ from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import through_outages
+from ledger.store.translate import fail_in_projection
 from projections import checkpoint, pages
 from projections.protocol import Projection
 from projections.table import ProjectionTable, RowValues, same
@@ -130,11 +131,17 @@ async def compare(database: Database, table: ProjectionTable) -> AsyncIterator[C
 
     def log_page(connection: Connection) -> tuple[Compared, _Cursor]:
         now, bound = here(connection, cursor.bound)
-        return _log_page(connection, database, table, now, bound, cursor)
+        try:
+            return _log_page(connection, database, table, now, bound, cursor)
+        except Exception as error:  # noqa: BLE001  # whatever its code raises
+            fail_in_projection(error, name)
 
     def table_page(connection: Connection) -> tuple[Compared, list[str]]:
         now, bound = here(connection, cursor.bound)
-        return _table_page(connection, database, table, now, bound, after)
+        try:
+            return _table_page(connection, database, table, now, bound, after)
+        except Exception as error:  # noqa: BLE001  # whatever its code raises
+            fail_in_projection(error, name)
 
     cursor = _Cursor()
     while not cursor.ended:

@@ -11,6 +11,7 @@ from ledger.findings import Progress
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import through_outages
+from ledger.store.translate import fail_in_projection
 from projections import checkpoint, pages
 from projections.comparison import Compared, Moved, compare
 from projections.protocol import Projection
@@ -91,5 +92,8 @@ def _mend(
         known = {name: row for name, row in expected.items() if row is not None}
         expected |= table.fold_all(known, [e for e in events if e.stream in expected])
         after = events[-1].position
-    actual = table.load(connection, generation, expected)
-    return table.write(connection, generation, actual, expected)
+    try:
+        actual = table.load(connection, generation, expected)
+        return table.write(connection, generation, actual, expected)
+    except Exception as error:  # noqa: BLE001  # whatever its code raises
+        fail_in_projection(error, table.projection.name)

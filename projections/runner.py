@@ -20,6 +20,7 @@ from ledger.state import Head
 from ledger.store.connection import Connection, Rows
 from ledger.store.database import Beside, Database, Kept
 from ledger.store.patience import through_outages
+from ledger.store.translate import fail_in_projection
 from projections import checkpoint, pages
 from projections.comparison import differences_at, has_secrets
 from projections.protocol import Projection
@@ -114,6 +115,18 @@ class Inline:
 
     async def differences(self, database: Database, head: Head) -> AsyncIterator[str]:
         """Each way in which the table, as far as it is folded, is not what the log folds to."""
+
+        def look(connection: Connection) -> int | None:
+            """The checkpoint of a table that is not there."""
+            if self.is_installed(connection, database):
+                return None
+            return checkpoint.read(connection, database, self.name, head.generation) or 0
+
+        without_table = await through_outages(database, look, "snapshot")
+        if without_table is not None:  # never made, or taken away
+            if without_table:
+                yield f"its table is gone, and was folded up to position {without_table}"
+            return
         async for difference in differences_at(database, self.projection, head):
             if not difference.is_lag:
                 yield str(difference)
@@ -173,7 +186,10 @@ async def catch_up(
         to = events[-1].position if len(events) >= pages.PAGE else here.end
         if not move(to):  # another runner was faster
             return 0, here
-        table.apply(connection, here.generation, events)
+        try:
+            table.apply(connection, here.generation, events)
+        except Exception as error:  # noqa: BLE001  # whatever its code raises
+            fail_in_projection(error, projection.name, f", at positions {at + 1} to {to}")
         return to - at, here._replace(checkpoint=to)
 
     folded = fruitless = 0
@@ -222,9 +238,12 @@ async def install(database: Database, projection: Projection) -> bool:
         return _is_missing(connection, database, table)
 
     def create(connection: Connection) -> None:
-        connection.execute(CreateTable(table))
-        for index in table.indexes:
-            connection.execute(CreateIndex(index))
+        try:
+            connection.execute(CreateTable(table))
+            for index in table.indexes:
+                connection.execute(CreateIndex(index))
+        except Exception as error:  # noqa: BLE001  # whatever its code raises
+            fail_in_projection(error, projection.name, f", table {table.name}")
 
     if not await through_outages(database, missing, "snapshot"):
         return False

@@ -26,12 +26,16 @@ from sqlalchemy import (
     text,
 )
 
+from ledger.errors import InvalidValue
 from ledger.events import CONTROL_STREAM, Event
 from ledger.store.bounds import behind
 from ledger.store.connection import Connection, Rows, Unreadable, compiled
 from ledger.store.database import Database, Kept
+from ledger.store.schema import OUR_TABLES
+from ledger.store.translate import fail_in_projection
 from projections import pages
 from projections.protocol import Projection
+from projections.sys_secret import SysSecret
 
 __all__ = ["UNREADABLE", "ProjectionTable", "Written"]
 
@@ -61,9 +65,10 @@ class ProjectionTable:
     def __init__(self, projection: Projection, database: Database) -> None:
         given = projection.table
         if {column.name for column in given.primary_key} != set(KEY):
-            raise ValueError(
+            raise InvalidValue(
                 f"the primary key of projection {projection.name} must be (generation, name)"
             )
+        _check_names(projection, database)
         self.projection: Final = projection
         self._database = database
         # The ledger's own schema, where the projection names none.
@@ -138,7 +143,17 @@ class ProjectionTable:
         )
 
     def fold(self, row: RowValues | None, event: Event) -> RowValues | None:
-        """The row after `event`, as it is stored. Nothing comes before version 1."""
+        """The row after `event`, as it is stored. Nothing comes before version 1.
+
+        Raises ProjectionFailed, which names the event.
+        """
+        try:
+            return self._fold(row, event)
+        except Exception as error:  # noqa: BLE001  # whatever its code raises
+            where = f", at position {event.position} (version {event.version} of"
+            fail_in_projection(error, self.projection.name, f"{where} {event.stream})")
+
+    def _fold(self, row: RowValues | None, event: Event) -> RowValues | None:
         folded = self.projection.fold(row if event.version > 1 else None, event)
         if folded is None:
             return None
@@ -146,10 +161,8 @@ class ProjectionTable:
             return folded  # as by far the most are
         if not folded.keys() <= self._known:
             unknown = folded.keys() - self._known
-            raise ValueError(
-                f"projection {self.projection.name} folds to {', '.join(sorted(unknown))},"
-                f" which its table has no column for"
-            )
+            columns = ", ".join(sorted(map(str, unknown)))
+            raise ValueError(f"it folds to {columns}, which its table has no column for")
         return {name: _storable(folded.get(name)) for name in self.columns}
 
     def fold_all(
@@ -327,6 +340,25 @@ class ProjectionTable:
         if isinstance(encoded, str):
             return literal(encoded, Text())
         return cast(literal(encoded, LargeBinary()), Text())
+
+
+def _check_names(projection: Projection, database: Database) -> None:
+    """Raises InvalidValue for a table or a checkpoint that is the ledger's own."""
+    table = projection.table
+    if table is SysSecret.table:
+        return
+    beside_ours = table.schema in (None, database.schema) or database.name == "sqlite"
+    if beside_ours and table.name.casefold() in OUR_TABLES:
+        raise InvalidValue(
+            f"projection {projection.name}: {table.name} is a table of the ledger's own",
+            hint="give its table another name, or on PostgreSQL another schema",
+        )
+    if projection.name == SysSecret.name:
+        raise InvalidValue(
+            f"projection {projection.name}: the ledger's own projection has that name, and would"
+            " share its checkpoint",
+            hint="give it another name",
+        )
 
 
 def _going_on(first: Mapping[str, int]) -> list[str]:

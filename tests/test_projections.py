@@ -40,11 +40,13 @@ from sqlalchemy.util import await_only
 from ledger import (
     Event,
     EventType,
+    InvalidValue,
     Key,
     Keyring,
     LedgerError,
     LedgerUnavailable,
     Progress,
+    ProjectionFailed,
     SecretLedger,
     TamperedEvent,
 )
@@ -701,7 +703,7 @@ async def test_a_fold_to_a_column_that_is_not_there_is_said(database_url: str) -
     async with opened(database_url) as ledger:
         await ledger.put("a", "1")
         await install(ledger.database, Careless())
-        with pytest.raises(ValueError, match="careless folds to typo"):
+        with pytest.raises(ProjectionFailed, match=r"projection careless, .*it folds to typo"):
             await catch_up(ledger.database, Careless())
         assert await lag(ledger.database, Careless()) == ledger.position
 
@@ -711,7 +713,7 @@ async def test_a_table_with_another_primary_key_is_refused(sqlite_url: str) -> N
         table = Table("wrong", MetaData(), Column("name", Text, primary_key=True))
 
     async with opened(sqlite_url) as ledger:
-        with pytest.raises(ValueError, match=r"must be \(generation, name\)"):
+        with pytest.raises(InvalidValue, match=r"must be \(generation, name\)"):
             await install(ledger.database, Wrong())
 
 

@@ -50,11 +50,11 @@ Exit codes:
    2 usage                      22 version conflict
   10 no stable key              23 invalid name or value
   11 key fingerprint mismatch   30 migration or rekey unfinished
-  12 tampered, undecryptable    40 database unavailable
-  13 missing key                41 node not ready
-  14 stale key                  42 moved
-  15 schema, or not a ledger   130 interrupted
-  16 invalid key or key file
+  12 tampered, undecryptable    31 a projection's code failed
+  13 missing key                40 database unavailable
+  14 stale key                  41 node not ready
+  15 schema, or not a ledger    42 moved
+  16 invalid key or key file   130 interrupted
   17 wrong ledger
   18 key in use, unknown, reused or exhausted\
 """

@@ -53,6 +53,7 @@ from ledger.store.translate import (
     DRIVER_ERRORS,
     closed,
     drivers_own,
+    fail_in_projection,
     not_committed,
     others_stored,
     takes_no_writes,
@@ -508,7 +509,12 @@ class PostgresqlDatabase:
         given = {"generation": generation, "names": self.names(streams)}
         if beside is not None:
             given |= {"in_generation": generation, "projection": beside.projection}
-        rows = connection.execute(self._locked_with(beside.query if beside else None), given)
+        try:
+            rows = connection.execute(self._locked_with(beside.query if beside else None), given)
+        except _ERRORS as error:
+            if beside is not None:
+                fail_in_projection(error, beside.projection, ", read with the newest events")
+            raise
         *columns, now, synchronous, control, checkpoint = rows[0][:9]
         if synchronous == "off":
             connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
@@ -577,7 +583,13 @@ class PostgresqlDatabase:
             cells = rows[0] if one else zip(*rows, strict=True) if rows else repeat(())
             given |= zip((f"r_{name}" for name in kept.upsert.names), cells, strict=False)
             given["projection"] = kept.projection
-        moves, entered, keeps = connection.execute(keeping or self._extend[one], given).one()
+        try:
+            moves, entered, keeps = connection.execute(keeping or self._extend[one], given).one()
+        except _ERRORS as error:
+            if kept and keeping:
+                where = f", written with the events from position {events[0].position} on"
+                fail_in_projection(error, kept.projection, where)
+            raise
         if entered != len(events):
             raise others_stored()
         return moves == 1, keeps == 1

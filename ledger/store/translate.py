@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from typing import NoReturn
 
 from sqlalchemy import exc
 
-from ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEvent
+from ledger.errors import (
+    LedgerError,
+    LedgerUnavailable,
+    NotALedger,
+    ProjectionFailed,
+    TamperedEvent,
+)
+from ledger.format import printable
 
 __all__ = [
     "DRIVER_ERRORS",
     "closed",
     "drivers_own",
+    "fail_in_projection",
     "hinders_writes",
     "is_refusal",
     "is_transient",
@@ -47,6 +56,8 @@ _TIMEOUTS = {
     "57P05": ("the server ended the session", "idle_session_timeout"),
 }
 _ENDED = "08003"
+_IN = "met in "
+"""Begins the note of a driver's error that names the projection."""
 _UNDONE = "25P02"
 """A statement came behind one that had failed."""
 _UNPREPARED_STATES = ("26000", "42P05")
@@ -110,13 +121,31 @@ def translate(
         or any(name.startswith(n) for n in _TRANSIENT_NAMES if name)
         or (state is None and name is None and not isinstance(error, exc.ArgumentError))
     )
+    notes = getattr(error, "__notes__", ())
+    within = next((n.removeprefix(_IN) for n in notes if n.startswith(_IN)), None)
+    at = place if transient or within is None else f"{place}: {within}"
     return LedgerUnavailable(
-        f"{place}: {_sentence(kind, lost)}",
+        f"{at}: {_sentence(kind, lost)}",
         hint=_hint(kind, lost),
         transient=transient,
         refused=any(kind.startswith(s) for s in (*_REFUSED_STATES, *_REFUSED_NAMES)),
         **details,
     )
+
+
+def fail_in_projection(error: Exception, projection: str, where: str = "") -> NoReturn:
+    """Raise what `error`, which was met while `projection` was kept, is to a caller.
+
+    A driver's error stays as it is, until its unit has ended; the LedgerError that stands for it
+    then names the projection, and `where` it was. So does what the projection's own code raises.
+    """
+    if isinstance(error, LedgerError):
+        raise error
+    what = printable(f"projection {projection}{where}")
+    if isinstance(error, DRIVER_ERRORS) or type(error).__module__.startswith("asyncpg."):
+        error.add_note(f"{_IN}{what}")
+        raise error
+    raise ProjectionFailed(f"{what}: {printable(error)[:200]}", projection=projection) from error
 
 
 def drivers_own(error: BaseException) -> BaseException:
