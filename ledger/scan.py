@@ -389,6 +389,9 @@ class Scan:
         what lay below: those rows are accounted for, as long as they stay as they were found.
         """
         event = row.event
+        place: tuple[object, ...] = (event.stream, event.version)
+        if list(map(type, place)) != [str, int]:
+            return False  # of no type that a row was ever written with
         if event.event_type == EventType.DESTROYED and event.version > 1:
             damaged = await self._version(event.stream, event.version - 1)
             if damaged is not None and self.rules.ends(event, damaged):
@@ -430,7 +433,8 @@ class Scan:
         return int(stated["count"]) + 1 + newest.version - floor
 
     async def _version(self, stream: str, version: int) -> Event | None:
-        if not 0 < version < 2**63:
+        named: object = stream  # of a damaged row it may be no text
+        if not isinstance(named, str) or not 0 < version < 2**63:
             return None
 
         def unit(connection: Connection) -> Event | None:
