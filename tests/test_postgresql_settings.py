@@ -159,7 +159,7 @@ async def test_no_free_connection_is_a_typed_error_and_writes_go_on_afterwards(
             f" GRANT ALL ON ALL TABLES IN SCHEMA secret_ledger TO {role}"
         )
         url = make_url(postgres_url).set(username=role).render_as_string(hide_password=False)
-        error = await refused(url, LedgerUnavailable, OLD)
+        error = await refused(url, LedgerUnavailable, OLD, patience=0.1)
         assert error.details["sqlstate"] == "53300"
         await dba.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')
         async with opened(url, OLD) as as_role:

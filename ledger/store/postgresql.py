@@ -54,6 +54,7 @@ from ledger.store.translate import (
     closed,
     drivers_own,
     fail_in_projection,
+    has_no_connection,
     not_committed,
     others_stored,
     takes_no_writes,
@@ -343,7 +344,7 @@ class PostgresqlDatabase:
     ) -> T:
         failure: LedgerError
         try:
-            borrowed = self._engine.sync_engine.raw_connection()
+            borrowed = self._borrow(self.patience if wait is None else wait)
         except Exception as error:  # noqa: BLE001  # whatever asyncpg says of its parameters
             own = drivers_own(error)
             if isinstance(own, _ERRORS):
@@ -357,6 +358,23 @@ class PostgresqlDatabase:
             return self._in_transaction(borrowed, unit, mode, wait)
         # Raised outside the handler: the driver's exception is no context of it either.
         raise failure
+
+    def _borrow(self, wait: float) -> PoolProxiedConnection:
+        """A connection of the pool, new or free again.
+
+        If the server has none to give, those that are open still work, and others' may end.
+        """
+        loop = asyncio.get_running_loop()
+        until, pause = loop.time() + wait, 0.02
+        while not self._closed:
+            try:
+                return self._engine.sync_engine.raw_connection()
+            except Exception as error:  # whatever asyncpg says of its parameters
+                if not has_no_connection(error) or loop.time() + pause > until:
+                    raise
+            await_only(asyncio.sleep(pause))
+            pause = min(pause * 2, 0.5)
+        raise closed(self.place)
 
     def _in_transaction(
         self,

@@ -26,6 +26,7 @@ __all__ = [
     "closed",
     "drivers_own",
     "fail_in_projection",
+    "has_no_connection",
     "hinders_writes",
     "is_refusal",
     "is_transient",
@@ -58,6 +59,7 @@ _TIMEOUTS = {
 _ENDED = "08003"
 _IN = "met in "
 """Begins the note of a driver's error that names the projection."""
+_NO_CONNECTION = "53300"
 _UNDONE = "25P02"
 """A statement came behind one that had failed."""
 _UNPREPARED_STATES = ("26000", "42P05")
@@ -158,6 +160,11 @@ def drivers_own(error: BaseException) -> BaseException:
     return error
 
 
+def has_no_connection(error: BaseException) -> bool:
+    """Whether a server, or a pooler before it, has no connection to give just now."""
+    return getattr(drivers_own(error), "sqlstate", None) == _NO_CONNECTION
+
+
 def closed(place: str) -> LedgerUnavailable:
     """What a call on a database gets that was closed here."""
     return LedgerUnavailable(f"{place}: the ledger is closed", hint="open it again")
@@ -191,6 +198,8 @@ def _sentence(kind: str, lost: bool) -> str:
         return f"the database file can't be opened ({kind})"
     if kind in _TIMEOUTS:
         return f"{_TIMEOUTS[kind][0]} ({kind})"
+    if kind == _NO_CONNECTION:
+        return f"the server has no free connection ({kind})"
     if kind == _ENDED:
         return f"the connection was ended in the midst of a call ({kind})"
     if kind in _UNPREPARED_STATES:
@@ -225,6 +234,11 @@ def _hint(kind: str, lost: bool) -> str:
         return (
             "this role lacks a right on the ledger's schema or tables; `secret-ledger schema"
             " grants --role ROLE` prints what its owner has to run"
+        )
+    if kind == _NO_CONNECTION:
+        return (
+            "see max_connections of the server, and CONNECTION LIMIT of the role and the database;"
+            " a process opens 15 at most, a pooler (PgBouncer) shares them among many"
         )
     if kind in _TIMEOUTS:
         return f"see {_TIMEOUTS[kind][1]} of this role and the server"
