@@ -16,7 +16,7 @@ it is in any generation: by reads and `verify`; what nobody could open is refuse
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,24 +29,44 @@ from ledger.append import InlineProjection, keep
 from ledger.authority import HeldKeys, choose_keys
 from ledger.checking import CheckedPage, Rules, missing_positions
 from ledger.control import Control
-from ledger.errors import LedgerError, MigrationInProgress, TamperedEvent
+from ledger.errors import (
+    LedgerError,
+    LedgerUnavailable,
+    MigrationInProgress,
+    NotALedger,
+    TamperedEvent,
+)
 from ledger.events import Event
 from ledger.findings import Finding, Progress, Tally, Tell
 from ledger.following import Follower
-from ledger.gate import Standing
+from ledger.gate import Standing, check_state, judge
 from ledger.generation_copy import Copied, differences, read_back, reseal
-from ledger.keys import LedgerKey
+from ledger.keys import Keyring, LedgerKey
 from ledger.scan import Scan
 from ledger.sealed_counts import RowDigest
 from ledger.state import CheckedRow, Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import through_outages
-from ledger.store.reads import BULK, check_page, events_page, heads_of_generations
+from ledger.store.reads import (
+    BULK,
+    check_page,
+    events_page,
+    heads_of_generations,
+    read_state,
+)
+from ledger.store.schema import check_version, read_meta
 from ledger.store.transitions import replace_head
 from ledger.store.translate import is_refusal, is_transient
 
-__all__ = ["Builder", "another_builder", "kept_in", "not_the_same", "sealing_keys"]
+__all__ = [
+    "Builder",
+    "another_builder",
+    "kept_in",
+    "not_the_same",
+    "sealing_keys",
+    "why_not_opened",
+]
 
 BACKLOG = 200
 """Events that may be left for the end: they are copied while writers wait."""
@@ -228,10 +248,15 @@ class Builder:
     # --- append ----------------------------------------------------------------------
 
     async def append(
-        self, before: Head, events: Sequence[Event], *, state: str = "building"
+        self,
+        before: Head,
+        events: Sequence[Event],
+        *,
+        state: str = "building",
+        check: Callable[[Connection], None] | None = None,
     ) -> Head:
         """Add events to the building generation, whose head row must be where it was; from
-        then on it is `state`."""
+        then on it is `state`. What `check` raises keeps it from being committed."""
         last = events[-1]
         after = before._replace(position=last.position, recorded_at=last.recorded_at, state=state)
         database = self._target
@@ -240,6 +265,8 @@ class Builder:
             replaced = replace_head(connection, database, before, after)
             if replaced:
                 self.enter(connection, before, events)
+                if check is not None:
+                    check(connection)
             return replaced
 
         give_up = time.monotonic() + self._patience
@@ -441,6 +468,27 @@ def _as_opened(control: Control, building: Head, bound: int) -> Control:
         openings=(*control.openings, opening),
         closed=None,
     )
+
+
+def why_not_opened(
+    connection: Connection, database: Database, keyring: Keyring
+) -> LedgerError | None:
+    """Look at what is about to be committed as the boot gate will, and as it will be then; why
+    nobody could open it, if so."""
+    database.run_deferred(connection)
+    try:
+        meta = read_meta(connection, database)
+        if meta is None:
+            raise NotALedger(f"{database.place} holds no ledger any more")
+        check_version(meta)
+        state = read_state(connection, database, meta)
+        control = check_state(state)
+        judge(control, keyring, moved=state.in_use[0].state == "moved")
+    except LedgerUnavailable:
+        raise  # that says nothing of what lies there
+    except LedgerError as error:
+        return error
+    return None
 
 
 def another_builder(generation: int) -> MigrationInProgress:

@@ -22,7 +22,13 @@ from functools import partial
 from anyio import to_thread
 
 from ledger.append import Attempt, InlineProjection, place
-from ledger.building import Builder, another_builder, not_the_same, sealing_keys
+from ledger.building import (
+    Builder,
+    another_builder,
+    not_the_same,
+    sealing_keys,
+    why_not_opened,
+)
 from ledger.census import uses
 from ledger.checking import Rules
 from ledger.committing import commit
@@ -33,7 +39,7 @@ from ledger.errors import KeyReused, MigrationInProgress, TamperedEvent
 from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
 from ledger.findings import Finding, Progress, Tally, Tell
 from ledger.following import Follower
-from ledger.gate import Standing, check_state, judge
+from ledger.gate import Standing
 from ledger.generation_copy import reseal
 from ledger.log import log
 from ledger.openings import openings_of
@@ -44,8 +50,7 @@ from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import LockedHead
 from ledger.store.patience import through_outages
-from ledger.store.reads import heads_of_generations, read_state
-from ledger.store.schema import read_meta
+from ledger.store.reads import heads_of_generations
 from ledger.store.transitions import replace_head
 from ledger.under_way import begin_building, moving, under_way
 
@@ -261,23 +266,16 @@ class Migrator:
         return Attempt(control.generation, closed[0], new)
 
     def _check_put_in_use(self, connection: Connection, building: Head, new: Head) -> None:
-        """Look at what is about to be committed as the boot gate will: nobody could open a
-        generation whose control stream was changed since it was proven."""
+        """Nobody could open a generation whose control stream was changed since it was proven."""
         database = self._database
         ends = connection.execute(database.statements.ends, {"generation": new.generation}).one()
         if tuple(ends) != (1, new.position):
             reason = f"its rows are at positions {ends[0]} to {ends[1]}, not 1 to {new.position}"
             raise not_the_same(building, Finding("tampered", reason, ends[1]))
-        meta = read_meta(connection, database)
-        assert meta is not None  # noqa: S101  # it was read when this ledger was opened
-        problem: TamperedEvent
-        try:
-            judge(check_state(read_state(connection, database, meta)), self._follower.keyring)
-            return
-        except TamperedEvent as error:
-            problem = error
-        position = problem.details.get("position")
-        raise not_the_same(building, Finding("tampered", problem.message, position))
+        problem = why_not_opened(connection, database, self._follower.keyring)
+        if problem is not None:
+            position = problem.details.get("position")
+            raise not_the_same(building, Finding("tampered", problem.message, position))
 
 
 async def migrate(

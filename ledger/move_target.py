@@ -32,7 +32,15 @@ from ledger.store.reads import heads_of_generations, moves
 from ledger.store.schema import check_version, read_meta, remove
 from ledger.under_way import moving
 
-__all__ = ["Half", "begin_half", "check_clearable", "clear_half", "find_half", "try_half"]
+__all__ = [
+    "Half",
+    "TakenBackError",
+    "begin_half",
+    "check_clearable",
+    "clear_half",
+    "find_half",
+    "try_half",
+]
 
 
 class Half(NamedTuple):
@@ -208,13 +216,13 @@ async def try_half(target: Database, control: Control, source: str) -> None:
     def unit(connection: Connection) -> None:
         if _look(connection, target) is None:
             _make(connection, target, control, Move(control.generation + 1, bytes(16), source))
-        raise _TakenBackError
+        raise TakenBackError
 
-    with suppress(_TakenBackError):
+    with suppress(TakenBackError):
         await through_outages(target, unit, "write")
 
 
-class _TakenBackError(Exception):
+class TakenBackError(Exception):
     """Ends a transaction that is not to be committed."""
 
 

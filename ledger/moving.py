@@ -19,20 +19,21 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.engine import URL
 
 from ledger.append import Attempt, InlineProjection, enter, place
 from ledger.boot import check_not_ephemeral
-from ledger.building import Builder, another_builder, sealing_keys
+from ledger.building import Builder, another_builder, sealing_keys, why_not_opened
 from ledger.committing import commit
 from ledger.control import Control, generation_metadata
 from ledger.control_log import Entry, control_events, lock_control
 from ledger.decide import Draft
 from ledger.errors import MigrationInProgress, TamperedEvent
-from ledger.events import CONTROL_STREAM, EventType
+from ledger.events import CONTROL_STREAM, Event, EventType
 from ledger.findings import Tell
 from ledger.following import Follower
 from ledger.gate import Standing
@@ -40,7 +41,15 @@ from ledger.generations import PurgeReport, abandon, check_not_handed_over
 from ledger.log import log
 from ledger.metadata import parse_metadata
 from ledger.migration import MigrationReport, check_current_key, rehearse
-from ledger.move_target import Half, begin_half, check_clearable, clear_half, find_half, try_half
+from ledger.move_target import (
+    Half,
+    TakenBackError,
+    begin_half,
+    check_clearable,
+    clear_half,
+    find_half,
+    try_half,
+)
 from ledger.rotation import Takeover
 from ledger.secret import Secret
 from ledger.state import Head, Move
@@ -55,6 +64,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["Destination", "abandon_move", "move"]
+
+_MEDDLING: Final = "look for triggers and rules that the ledger has not made"
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +320,7 @@ class Mover:
         closed = False
         while not closed:
             building = await self._builder.approach(building)
+            await self._try_opening(known, building)
             closed = await self._hand_over(known, building)
         await self._follower.follow(read=through_outages)
         return building
@@ -335,6 +347,13 @@ class Mover:
                 raise TamperedEvent(f"the head row of generation {control.generation} changed")
             if not replace_head(connection, database, here, here._replace(state="purged")):
                 raise another_builder(known.generation)  # it was abandoned meanwhile
+            problem = why_not_opened(connection, database, self._follower.keyring)
+            if problem is not None:
+                raise TamperedEvent(
+                    f"{database.place} would not be what it must be once it is closed:"
+                    f" {problem.message}",
+                    hint=f"nothing was handed over; {_MEDDLING}",
+                )
             return replace(attempt, head=moved)
 
         return isinstance(await commit(self._follower, hand_over, patience=self._patience), Attempt)
@@ -359,13 +378,61 @@ class Mover:
 
     # --- open ------------------------------------------------------------------------
 
+    async def _try_opening(self, known: Move, building: Head) -> None:
+        """Put what lies in the target in use, look at it as the boot gate would, and take it all
+        back. Once the source is closed it is too late to find that the target never opens."""
+        target = self._target
+        opened = await self._opening(
+            known, building, building.position + 1, building.recorded_at, self._builder.left_out()
+        )
+        after = building._replace(
+            position=opened.position, recorded_at=opened.recorded_at, state="active"
+        )
+
+        def unit(connection: Connection) -> None:
+            if not replace_head(connection, target, building, after):
+                raise another_builder(building.generation)
+            self._builder.enter(connection, building, [opened])
+            self._check_opens(connection, f"nothing was handed over; {_MEDDLING}")
+            raise TakenBackError
+
+        with suppress(TakenBackError):
+            await target.run(unit, "write")
+
+    def _check_opens(self, connection: Connection, hint: str) -> None:
+        problem = why_not_opened(connection, self._target, self._follower.keyring)
+        if problem is not None:
+            raise TamperedEvent(
+                f"{self._target.place} could not be opened: {problem.message}",
+                hint=hint,
+                **problem.details,
+            )
+
     async def _open(self, known: Move, building: Head) -> Head:
         """Catch the target up with the source, which is closed, and put it in use."""
         self._closing = self._closing or time.monotonic()
-        target = self._target
         building = await self._builder.complete(building)
+        closed = self._follower.standing.control.last
+        opened = await self._opening(
+            known, building, closed.position, closed.recorded_at, self._builder.left_out()
+        )
+
+        def check(connection: Connection) -> None:
+            self._check_opens(connection, f"{_MEDDLING}, then run the same command again")
+
+        return await self._builder.append(building, [opened], state="active", check=check)
+
+    async def _opening(
+        self,
+        known: Move,
+        building: Head,
+        position: int,
+        not_before: int,
+        left_out: Mapping[str, Any] | None,
+    ) -> Event:
+        """The sealed `generation.opened` that goes behind the control stream over there."""
+        target = self._target
         control, held = self._follower.standing.control, sealing_keys(self._follower.standing)
-        closed = control.last
         now = await through_outages(target, target.clock, "statement")
         (end,) = await through_outages(
             target,
@@ -374,22 +441,21 @@ class Mover:
         )
         draft = Draft(
             CONTROL_STREAM,
-            closed.version,
+            end.version + 1,
             EventType.GENERATION_OPENED,
             Secret(b""),
-            self._metadata(control, known, "from", self._source.address, self._builder.left_out()),
+            self._metadata(control, known, "from", self._source.address, left_out),
             end.event_hash,
         )
-        opened = place(
+        return place(
             control.ledger_id,
             building.generation,
             draft,
-            closed.position,
-            max(closed.recorded_at, now),
+            position,
+            max(not_before, now),
             held.active,
             held.active_id,
         )
-        return await self._builder.append(building, [opened], state="active")
 
 
 def _sealed(control: Control) -> Move:

@@ -231,6 +231,10 @@ class Database(Protocol):
         """Lock a generation's head row in whatever state."""
         ...
 
+    def run_deferred(self, connection: Connection) -> None:
+        """Have done now what was put off to the commit: triggers, which may change rows."""
+        ...
+
     def extend(
         self,
         connection: Connection,

@@ -573,6 +573,10 @@ class PostgresqlDatabase:
             return None
         return Head.of_row(connection.execute(self._head, {"generation": generation}).one())
 
+    def run_deferred(self, connection: Connection) -> None:
+        assert isinstance(connection, PostgresqlConnection)  # noqa: S101  # `run` made it
+        connection.script("SET CONSTRAINTS ALL IMMEDIATE")
+
     def _take(self, connection: Connection, lock: str, **numbers: int) -> bool:
         """Lock a head row; False where there is none of that kind."""
         assert isinstance(connection, PostgresqlConnection)  # noqa: S101  # `run` made it

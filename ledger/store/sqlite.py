@@ -565,6 +565,9 @@ class SqliteDatabase:
         row = connection.execute(_GENERATION, {"generation": generation}).first()
         return None if row is None else Head.of_row(row)
 
+    def run_deferred(self, connection: Connection) -> None:
+        """Nothing: its triggers run with their statements."""
+
     def extend(
         self,
         connection: Connection,
