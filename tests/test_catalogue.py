@@ -126,6 +126,7 @@ NOT_MENDED_POSTGRESQL = {
     ),
     "foreign keys left out of force": (
         "ALTER TABLE {s}secret_event DISABLE TRIGGER ALL;"
+        " ALTER TABLE {s}secret_event ENABLE ALWAYS TRIGGER secret_event_no_delete;"
         " ALTER TABLE {s}secret_event ENABLE ALWAYS TRIGGER secret_event_append_only;"
         " ALTER TABLE {s}secret_event ENABLE ALWAYS TRIGGER secret_event_no_truncate",
         "foreign keys of secret_event",

@@ -94,7 +94,7 @@ def _show(output: Output, report: VerifyReport) -> None:
     output.table(FINDING, report.findings)
     for kind, count in report.omitted_by_kind.items():
         print(f"and {count:,} more of kind {kind}")
-    if report.ok:
+    if report.ok and not report.warnings:
         print("nothing is wrong")
 
 

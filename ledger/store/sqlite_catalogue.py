@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from ledger.store.connection import Connection
@@ -26,7 +26,7 @@ _END_OF_TYPE: Final = re.compile(
 
 def facts(connection: Connection) -> Facts:
     """What lies in the file under our names."""
-    found, expected = _facts(connection.exec_driver_sql(_SCHEMA)), made()
+    found, expected = _facts(tuple(map(tuple, connection.exec_driver_sql(_SCHEMA)))), made()
     # A column without a type takes every value, and compares each as what it is.
     return {key: what or expected.get(key, "") for key, what in found.items()}
 
@@ -41,12 +41,13 @@ def made() -> Facts:
                 memory.execute(statement)
         for statement in guards("sqlite"):
             memory.execute(statement)
-        return _facts(memory.execute(_SCHEMA))
+        return _facts(tuple(memory.execute(_SCHEMA)))
     finally:
         memory.close()
 
 
-def _facts(rows: Iterable[Sequence[Any]]) -> Facts:
+@lru_cache(maxsize=8)
+def _facts(rows: tuple[tuple[Any, ...], ...]) -> Facts:
     found: dict[tuple[str, str], str] = {}
     for kind, name, table, sql in rows:
         plain = _plain(sql)
