@@ -113,7 +113,7 @@ def place(
         generation, position, stream, version, event_type, key_id or key.id, key.fingerprint,
         recorded_at, metadata, prev_hash, b"", b"",
     )  # fmt: skip
-    return seal_event(key.event_cipher, ledger_id, bare, data.reveal())
+    return seal_event(key.event_cipher, ledger_id, bare, data)
 
 
 def enter(

@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidTag
 
 from ledger.derivation import NAMESPACE
 from ledger.errors import TamperedEvent
+from ledger.secret import Secret
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -140,10 +141,21 @@ def unframe(framed: bytes) -> bytes:
     return framed[4:end]
 
 
-def seal(cipher: AESGCM, context: bytes, data: bytes, nonce: bytes | None = None) -> bytes:
-    """Seal `data` under `context`. `nonce` is given only to reproduce known answers."""
+def seal(cipher: AESGCM, context: bytes, data: bytes | Secret, nonce: bytes | None = None) -> bytes:
+    """Seal `data` under `context`. `nonce` is given only to reproduce known answers.
+
+    A value comes as a Secret: where memory runs out, a traceback with locals shows this frame.
+    """
     nonce = os.urandom(_NONCE) if nonce is None else nonce
-    return _SUITE + nonce + cipher.encrypt(nonce, frame(data), context)
+    try:
+        return _SUITE + nonce + cipher.encrypt(nonce, frame(_bare(data)), context)
+    except MemoryError:
+        pass  # its traceback has frames that hold the value
+    raise MemoryError
+
+
+def _bare(data: bytes | Secret) -> bytes:
+    return data if isinstance(data, bytes) else data.reveal()
 
 
 def open_sealed(cipher: AESGCM, context: bytes, sealed: bytes) -> bytes:
@@ -155,10 +167,14 @@ def open_sealed(cipher: AESGCM, context: bytes, sealed: bytes) -> bytes:
     try:
         # Not kept in a local: the frame of this call is part of the traceback below.
         return unframe(cipher.decrypt(sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :], context))
+    except MemoryError:
+        reason = ""  # its traceback has frames that hold the value
     except InvalidTag:
         reason = "the seal does not authenticate"
     except (ValueError, OverflowError) as error:
         reason = f"the seal opens, but {error}"
+    if not reason:
+        raise MemoryError
     raise TamperedEvent(reason)
 
 
@@ -172,7 +188,7 @@ def purge(sealed: bytes) -> bytes:
     return bytes((PURGED, sealed[0])) + sha256(sealed).digest()
 
 
-def seal_event(cipher: AESGCM, ledger_id: bytes, event: Event, data: bytes) -> Event:
+def seal_event(cipher: AESGCM, ledger_id: bytes, event: Event, data: bytes | Secret) -> Event:
     """`event` with `data` sealed into it and its hash; both are empty in the one given."""
     context = context_of(ledger_id, event)
     sealed = seal(cipher, context, data)

@@ -18,7 +18,7 @@ from ledger.control import Control
 from ledger.events import NO_HASH, Event, EventType
 from ledger.findings import Finding, finding_of
 from ledger.format import hash_of, is_purged, open_event, purge, seal_event
-from ledger.secret import Values
+from ledger.secret import Secret, Values
 from ledger.state import CheckedRow
 from ledger.versions import state_of
 
@@ -63,7 +63,7 @@ def reseal(
                 generation, position, stream, version, event_type, key_id, fingerprint,
                 recorded_at, metadata, prev_hash, b"", b"",
             )  # fmt: skip
-            new = seal_event(cipher, ledger_id, new, value_at(number) or b"")
+            new = seal_event(cipher, ledger_id, new, Secret(value_at(number) or b""))
         else:
             new = event._replace(
                 generation=generation, prev_hash=prev_hash, sealed=_remains(event), event_hash=b""

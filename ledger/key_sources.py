@@ -161,9 +161,10 @@ def _previous(settings: Environment) -> tuple[Key, ...]:
     """The decrypt-only keys, in the order of the setting.
 
     A blank line between entries is layout; a blank between commas is a failed substitution,
-    so a key that is missing, and refused. There are no comments.
+    so a key that is missing, and refused. There are no comments. An empty file holds no keys: it
+    waits for the first rotation, which then needs no restart.
     """
-    text = secret_setting(settings, PREVIOUS_KEYS)
+    text = secret_setting(settings, PREVIOUS_KEYS, empty_file=True)
     if text is None:
         return ()
     if is_dev_minted(text):

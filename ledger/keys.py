@@ -11,7 +11,8 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from inspect import isawaitable
+from typing import Final, Literal, Protocol, cast
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -35,6 +36,8 @@ __all__ = [
     "LedgerKey",
     "SubKeyLabel",
     "check_key_id",
+    "key_source",
+    "keyring_of",
 ]
 
 SubKeyLabel = Literal["boot-attestation", "checkpoint-ed25519", "migration-digest", "node-proof"]
@@ -155,7 +158,7 @@ class LedgerKey:
         return f"LedgerKey(id={self.id!r}, fingerprint={self.fingerprint[:8].hex()}...)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Keyring:
     """The keys that a process holds: the configured current one, and previous ones.
 
@@ -168,15 +171,25 @@ class Keyring:
     is_ephemeral: bool = False
     """True if the key dies with the process; such a keyring opens in-memory databases only."""
 
-    def __post_init__(self) -> None:
-        merged = _merge((self.current, *self.previous))
+    def __init__(
+        self, current: Key, previous: Iterable[Key] = (), is_ephemeral: bool = False
+    ) -> None:
+        merged = _keyring(current, previous)
+        del current, previous  # a key's text, which a traceback with locals would show
+        if isinstance(merged, InvalidKey):
+            del self  # has nothing yet that its repr could show
+            raise merged
         object.__setattr__(self, "current", merged[0])
         object.__setattr__(self, "previous", merged[1:])
+        object.__setattr__(self, "is_ephemeral", is_ephemeral)
 
     @classmethod
     def of(cls, current: Key, previous: Iterable[Key] = ()) -> Keyring:
         """A keyring of keys in hand."""
-        return cls(current, tuple(previous))
+        try:
+            return cls(current, previous)
+        finally:
+            del current, previous
 
     @classmethod
     def ephemeral(cls) -> Keyring:
@@ -209,6 +222,59 @@ class KeyProvider(Protocol):
     async def keyring(self) -> Keyring:
         """The keys to open a ledger with. Called once, at boot."""
         ...
+
+
+def _keyring(current: object, previous: object) -> tuple[Key, ...] | InvalidKey:
+    """The keys of a keyring, the current one first, or what is wrong with them."""
+    given = (current, *(previous if isinstance(previous, Iterable) else [previous]))
+    keys = tuple(key for key in given if isinstance(key, Key))
+    if len(keys) == len(given):
+        try:
+            return _merge(keys)
+        except InvalidKey as error:
+            return error.with_traceback(None)
+    kind = next(type(key).__name__ for key in given if not isinstance(key, Key))
+    return InvalidKey(
+        f"a keyring is made of Keys, one current and a list of previous ones, not of {kind}",
+        hint="Keyring.of(Key.parse(text), previous=[Key.parse(text)])",
+    )
+
+
+def key_source(given: object) -> Keyring | KeyProvider | InvalidKey:
+    """What a caller gave for keys, or what is wrong with it: a key's text, say, which no frame
+    that is part of a traceback with locals may hold."""
+    if isinstance(given, Keyring):
+        return given
+    if callable(getattr(given, "keyring", None)):
+        return cast("KeyProvider", given)
+    return InvalidKey(
+        f"the keys are a Keyring or a KeyProvider, not {type(given).__name__}",
+        hint="Keyring.from_env(), or Keyring.of(Key.parse(text))",
+    )
+
+
+async def keyring_of(source: Keyring | KeyProvider | InvalidKey) -> Keyring:
+    """The keyring, or the provider's. Raises InvalidKey if it is none, and what that raises."""
+    if isinstance(source, InvalidKey):
+        raise source
+    if isinstance(source, Keyring):
+        return source
+    answer: object = source.keyring()
+    if not isawaitable(answer):
+        del answer
+        raise InvalidKey(
+            f"keyring() of the key provider {type(source).__name__} is not `async def`",
+            hint="async def keyring(self) -> Keyring",
+        )
+    answer = await answer
+    if isinstance(answer, Keyring):
+        return answer
+    kind = type(answer).__name__
+    del answer  # a key, likely
+    raise InvalidKey(
+        f"the key provider {type(source).__name__} gave {kind}, which is no Keyring",
+        hint="return Keyring.of(Key.parse(text)) from its keyring()",
+    )
 
 
 def _merge(keys: tuple[Key, ...]) -> tuple[Key, ...]:

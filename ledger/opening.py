@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from sqlalchemy.engine import URL
 
@@ -24,7 +24,7 @@ from ledger.findings import OpenLevel, Tally, check_open_level
 from ledger.following import snapshot
 from ledger.gate import check_pinned, check_state, has_moved, judge
 from ledger.key_sources import ledger_schema, parse_ledger_id, pinned_ledger_id
-from ledger.keys import KeyProvider, Keyring
+from ledger.keys import KeyProvider, Keyring, key_source, keyring_of
 from ledger.nodes import HEARTBEAT, Identity
 from ledger.scrub import SCRUB_RATE, check_rate
 from ledger.state import Head
@@ -33,6 +33,7 @@ from ledger.store.database import Database, address_of, connect, is_engine
 from ledger.store.home import running_loop
 from ledger.store.reads import head_in_use
 from ledger.upgrading import seal_facts
+from ledger.values import seconds
 from ledger.verify import CheckedProjection, check_projections
 from ledger.view import VIEW_BYTES, Bounds, SealedView, WhenStale
 
@@ -53,6 +54,8 @@ class Default:
 
 
 DEFAULT: Final = Default()
+SHORTEST: Final = 0.001
+"""Seconds between two things that are done again and again."""
 Projections = Sequence[InlineProjection] | Default
 
 
@@ -116,15 +119,21 @@ async def open_ledger(
     # The class carries this very function as its `open`.
     from ledger.secret_ledger import SecretLedger
 
-    running_loop()
+    source = key_source(keyring)
     where = _without_text(url)
-    del url
+    del keyring, url
+    running_loop()
     check_open_level(verify)
     if not isinstance(projections, Default):
+        projections = _projections(projections)
         _check_distinct(projections)
     check_rate(scrub_rate)
-    provider = None if isinstance(keyring, Keyring) else keyring
-    keyring = await _keys_of(keyring)
+    heartbeat = seconds(heartbeat, "heartbeat", least=SHORTEST)
+    patience = seconds(patience, "patience")
+    if watch_keys is not None:
+        watch_keys = seconds(watch_keys, "watch_keys", least=SHORTEST)
+    keys = await keyring_of(source)
+    provider = None if isinstance(source, Keyring | InvalidKey) else source
     if watch_keys is not None and provider is None:
         raise InvalidKey(
             "a fixed Keyring can't be watched", hint="open the ledger with EnvKeyProvider()"
@@ -132,20 +141,18 @@ async def open_ledger(
     bounds = None if max_staleness is None else Bounds(max_staleness, when_stale, view_bytes)
     pinned = _pinned(ledger_id)
     schema = ledger_schema(schema, os.environ)
+    import projections as read_side
+
+    kept = read_side.default() if isinstance(projections, Default) else projections
     database = connect(where, schema=schema, read_only=read_only, patience=patience)
     try:
         identity = Identity.of(node, heartbeat)
         options = BootOptions(create, verify, read_only, pinned, read_moved=read_moved)
         try:
-            booted = await boot(database, keyring, identity, options)
+            booted = await boot(database, keys, identity, options)
         except LedgerError as refusal:
             refusal.add_note(f"refused on node {identity.node} (pid {identity.pid})")
             raise
-        import projections as read_side
-
-        kept: Sequence[InlineProjection] = (
-            read_side.default() if isinstance(projections, Default) else tuple(projections)
-        )
         view = None
         if bounds is not None:
             view = SealedView(booted.follower, bounds, await database.watch())
@@ -217,26 +224,32 @@ async def _in_use(database: Database) -> Head:
     return head
 
 
-async def _keys_of(keyring: Keyring | KeyProvider) -> Keyring:
-    if isinstance(keyring, Keyring):
-        return keyring
-    if not hasattr(keyring, "keyring"):  # a key's text, say, which must not be shown
-        raise InvalidKey(
-            f"open takes a Keyring or a KeyProvider, not {type(keyring).__name__}",
-            hint="Keyring.from_env(), or Keyring.of(Key.parse(text))",
-        )
-    return await keyring.keyring()
-
-
 def _without_text(url: str | URL | AsyncEngine) -> URL | AsyncEngine | None:
     """The URL parsed, so that no frame of ours holds its password in a traceback with locals."""
     return url if is_engine(url) else address_of(url)
+
+
+def _projections(given: object) -> Sequence[InlineProjection]:
+    kept: list[Any] = list(given) if isinstance(given, Iterable) else [given]
+    for each in kept:
+        if isinstance(each, type) or not hasattr(each, "catch_up") or not hasattr(each, "apply"):
+            raise InvalidValue(
+                f"projections is a list of projections that are kept inline, not of"
+                f" {type(each).__name__}",
+                hint="[*projections.default(), Inline(YourProjection())]",
+            )
+    return kept
 
 
 def _pinned(given: str | bytes | None) -> bytes | None:
     setting = pinned_ledger_id(os.environ)
     if given is None:
         return setting
+    if not isinstance(given, str | bytes):
+        raise InvalidKey(
+            f"ledger_id is the id as text, or its 16 bytes, not {type(given).__name__}",
+            hint="it takes the id that `secret-ledger init` printed",
+        )
     pinned = parse_ledger_id(given) if isinstance(given, str) else given
     if setting is not None and setting != pinned:
         raise WrongLedger(
@@ -257,10 +270,11 @@ async def init_ledger(
     Returns its id (32 hex digits) and whether it was made now; where there is one already,
     its gate is passed and nothing is changed. Raises what `open` raises.
     """
-    running_loop()
+    source = key_source(keyring)
     where = _without_text(url)
-    del url
-    keyring = await _keys_of(keyring)
+    del keyring, url
+    running_loop()
+    keys = await keyring_of(source)
     database = connect(where, schema=ledger_schema(schema, os.environ))
     try:
         options = BootOptions(
@@ -271,7 +285,7 @@ async def init_ledger(
             beside_other_tables=True,
             announce=False,
         )
-        booted = await boot(database, keyring, Identity.of(None), options)
+        booted = await boot(database, keys, Identity.of(None), options)
         if booted.created:
             await _fold(database)
         return booted.meta.ledger_id.hex(), booted.created
@@ -301,10 +315,11 @@ async def upgrade_schema(
     The gate's control level passes first. A ledger that begins to seal facts for readers is
     verified whole before. Raises what the gate refuses with, NotALedger, TamperedEvent.
     """
-    running_loop()
+    source = key_source(keyring)
     where = _without_text(url)
-    del url
-    keyring = await _keys_of(keyring)
+    del keyring, url
+    running_loop()
+    keys = await keyring_of(source)
     pinned = _pinned(ledger_id)
     database = connect(where, schema=ledger_schema(schema, os.environ))
     try:
@@ -313,11 +328,11 @@ async def upgrade_schema(
             raise NotALedger(f"{database.place} holds no ledger")
         check_pinned(state.meta.ledger_id, pinned)
         control = check_state(state)
-        standing = judge(control, keyring, moved=has_moved(state))
+        standing = judge(control, keys, moved=has_moved(state))
         if standing.moved and standing.refusal is not None:
             raise standing.refusal
         applied = await upgrade(database)
-        if await seal_facts(database, keyring) or applied:
+        if await seal_facts(database, keys) or applied:
             await _fold(database)
         return applied
     finally:

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+from ledger.values import seconds
+
 if TYPE_CHECKING:
     from ledger.health import Health
     from ledger.secret_ledger import SecretLedger
@@ -61,6 +63,8 @@ async def readiness(
     within: seconds; a database that has not answered by then is a 503, not a hanging probe.
     max_age: seconds for which an answer is given again, without asking the database.
     """
+    seconds(max_age, "max_age")
+    seconds(within, "within")
     kept = _kept.get(ledger)
     if kept is None or time.monotonic() - kept.at >= max_age:
         health = await ledger.health(within=within)
@@ -102,8 +106,9 @@ def probes(ledger: SecretLedger, *, within: float = WITHIN, max_age: float = MAX
         if scope["type"] != "http":
             return
         if scope["method"] in ("GET", "HEAD"):
-            # Where it is mounted, the path begins with the mount's.
-            probe = await answer(scope["path"].removeprefix(scope.get("root_path", "")))
+            # Where it is mounted, the path begins with the mount's; some end it with a slash.
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            probe = await answer(path.removesuffix("/"))
         else:
             probe = _probe(405, {"error": "a probe is a GET"})
         await _respond(send, probe, whole=scope["method"] != "HEAD")

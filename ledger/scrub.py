@@ -34,7 +34,8 @@ RETRY: Final = 1.0
 
 def check_rate(rate: float) -> None:
     """Raises InvalidValue for a rate at which a scrub would never end."""
-    if not rate > 0:
+    given: object = rate
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
         raise InvalidValue(f"scrub_rate is a number of rows a second above 0, not {rate!r}")
 
 

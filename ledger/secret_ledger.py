@@ -46,7 +46,7 @@ from ledger.health import Health, KeyStatus, Observer, key_status, tell
 from ledger.incremental import keep_proof, verify_to_open
 from ledger.key_record import KeyRecord
 from ledger.key_watch import KeyWatch
-from ledger.keys import Key, KeyProvider, Keyring
+from ledger.keys import Key, KeyProvider, Keyring, key_source, keyring_of
 from ledger.listing import Checker, list_history, list_secrets
 from ledger.log import log
 from ledger.metadata import encode_metadata, parse_metadata
@@ -77,6 +77,7 @@ from ledger.values import (
     check_sizes,
     expected,
     number,
+    seconds,
     unwrap,
     wrap,
     wrap_items,
@@ -231,9 +232,10 @@ class SecretLedger:
     async def _put_many(
         self, wrapped: Sequence[tuple[Any, Wrapped, Any]], actor: str | None
     ) -> Sequence[SecretVersion]:
+        values = [unwrap(value) for _, value, _ in wrapped]  # what is no item has no name either
         puts = [
-            Put(normalise_name(name), unwrap(value), expected(expect), actor, None)
-            for name, value, expect in wrapped
+            Put(normalise_name(name), value, expected(expect), actor, None)
+            for (name, _, expect), value in zip(wrapped, values, strict=True)
         ]
         names = {put.stream for put in puts}
         if len(names) != len(puts):
@@ -311,6 +313,10 @@ class SecretLedger:
         which is recorded; KeyReused for a key that was active before, MigrationInProgress,
         StaleKey, LedgerUnavailable.
         """
+        if new_key is not None and not isinstance(new_key, Key):
+            kind = type(new_key).__name__  # type: ignore[unreachable]  # callers without types
+            del new_key
+            raise InvalidKey(f"rotate takes a Key, not {kind}", hint="rotate(Key.parse(text))")
         self._check_writable()
         encode_metadata(actor=actor, reason=force_reason)
         if new_key is not None:
@@ -503,6 +509,8 @@ class SecretLedger:
 
         Interrupted, it is run again. Raises InvalidValue for one that is in use or never was.
         """
+        if number(generation, "generation") is None:
+            raise InvalidValue("generation is the number of a generation, not None")
         self._check_writable()
         encode_metadata(actor=actor)
         return await purge(
@@ -533,13 +541,14 @@ class SecretLedger:
         The gate applies, heads included: a keyring that it refuses changes nothing. Raises
         what `open` raises for the keys, and InvalidKey where there is no provider to ask.
         """
-        source = self._provider if keyring is None else keyring
+        source = self._provider if keyring is None else key_source(keyring)
+        del keyring
         if source is None:
             raise InvalidKey(
                 "the ledger was opened with a fixed Keyring: there is nothing to load again",
                 hint="open it with EnvKeyProvider(), or give reload_keys a keyring",
             )
-        fresh = source if isinstance(source, Keyring) else await source.keyring()
+        fresh = await keyring_of(source)
         check_not_ephemeral(fresh, self._database)
         if bind(fresh, self._meta.ledger_id) == bind(self.keyring, self._meta.ledger_id):
             return False
@@ -705,13 +714,15 @@ class SecretLedger:
         return key_status(standing, head)
 
     async def health(self, *, within: float | None = None) -> Health:
-        """Whether this node can do its work, and why not. Never raises.
+        """Whether this node can do its work, and why not. Never raises but for a wrong `within`.
 
         A ledger that was opened with `verify="control"` has not opened its secrets: the first
         call does that, as `verify()` would, and is ready only if nothing was found.
         `within`: seconds; a database that has not answered by then makes it unready.
         """
         began = time.monotonic()
+        if within is not None:
+            within = seconds(within, "within")
         look = await self._observer.look(within)
         if not look.reasons:
             left = None if within is None else max(0.0, within - (time.monotonic() - began))

@@ -186,8 +186,11 @@ def absolute_directory(path: str, name: str) -> Path:
     raise InvalidKey(f"{name} is no absolute directory", hint=f"give {name} as /...")
 
 
-def secret_setting(settings: Environment, name: str) -> Secret | None:
-    """As `setting`, but wrapped: for frames that a traceback with locals may show."""
+def secret_setting(settings: Environment, name: str, *, empty_file: bool = False) -> Secret | None:
+    """As `setting`, but wrapped: for frames that a traceback with locals may show.
+
+    empty_file: None also where the file that is named is there and blank.
+    """
     file_name = f"{name}_FILE"
     value, path = settings.get(name), settings.get(file_name)
     if path is not None:
@@ -200,6 +203,8 @@ def secret_setting(settings: Environment, name: str) -> Secret | None:
             private=name in _PRIVATE,
             credentials=settings.credentials,
         )
+        if empty_file and value is not None and not value.reveal().strip():
+            return None
     return None if value is None else trimmed(value, name if path is None else file_name)
 
 

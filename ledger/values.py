@@ -22,6 +22,7 @@ __all__ = [
     "check_sizes",
     "expected",
     "number",
+    "seconds",
     "unwrap",
     "wrap",
     "wrap_items",
@@ -36,11 +37,8 @@ Value = str | bytes | Secret
 Item = tuple[str, Value] | tuple[str, Value, int | None]
 Wrapped = Secret | LedgerError
 
-_NO_ITEM: Final = (
-    "",
-    InvalidValue("put_many takes a mapping, or tuples (name, value[, expect])"),
-    None,
-)
+LONGEST: Final = 1_000_000.0
+"""Seconds of any wait that a caller may ask for: eleven days."""
 
 
 def wrap(value: object) -> Wrapped:
@@ -55,15 +53,29 @@ def wrap(value: object) -> Wrapped:
 def wrap_items(items: object) -> list[tuple[Any, Wrapped, Any]]:
     pairs = items.items() if isinstance(items, Mapping) else items
     if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
-        return [_NO_ITEM]
-    return [_wrap_item(item) for item in pairs]
+        return [_no_item("put_many takes", type(pairs).__name__)]
+    return [_wrap_item(number, item) for number, item in enumerate(pairs, 1)]
 
 
-def _wrap_item(item: object) -> tuple[Any, Wrapped, Any]:
+def _wrap_item(number: int, item: object) -> tuple[Any, Wrapped, Any]:
     if isinstance(item, tuple) and len(item) in (2, 3):
         name, value, *expect = item
         return name, wrap(value), expect[0] if expect else None
-    return _NO_ITEM
+    kind = type(item).__name__
+    if isinstance(item, tuple):
+        kind = f"a tuple of {len(item)}"
+    return _no_item(f"item {number} of put_many is not what it takes:", kind)
+
+
+def _no_item(what: str, kind: str) -> tuple[Any, Wrapped, Any]:
+    return (
+        "",
+        InvalidValue(
+            f"{what} a mapping of names to values, or tuples (name, value[, expect]); not {kind}",
+            hint="of JSON's lists: put_many(tuple(item) for item in items)",
+        ),
+        None,
+    )
 
 
 def unwrap(wrapped: Wrapped) -> Secret:
@@ -80,6 +92,22 @@ def number(value: object, name: str) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
     raise InvalidValue(f"{name} must be None, 0 or a version number")
+
+
+def seconds(value: object, name: str, *, least: float = 0.0) -> float:
+    """A number of seconds, from `least` to a million. Raises InvalidValue, which says `name`."""
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and least <= value <= LONGEST  # so it is no NaN either
+    ):
+        return value
+    shown = f"{value:g}" if isinstance(value, float) else type(value).__name__
+    if isinstance(value, int) and not isinstance(value, bool):
+        shown = "that number"
+    raise InvalidValue(
+        f"{name} is a number of seconds from {least:g} to {LONGEST:,.0f}, not {shown}"
+    )
 
 
 def check_sizes(puts: Sequence[Put]) -> None:

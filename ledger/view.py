@@ -33,6 +33,7 @@ from ledger.reading import Facts, facts_of, get_secret, verdict
 from ledger.store.connection import Connection
 from ledger.store.patience import patiently
 from ledger.store.reads import Changes, Found, changes
+from ledger.values import seconds
 from ledger.versions import SecretVersion
 
 __all__ = ["VIEW_BYTES", "Bounds", "SealedView", "ViewStatus", "WhenStale"]
@@ -69,16 +70,13 @@ class Bounds:
     bytes: int = VIEW_BYTES
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_staleness < math.inf:
-            raise InvalidValue(
-                f"max_staleness is a number of seconds, 0 or more, not {self.max_staleness!r}",
-                hint="0 is always fresh; None keeps nothing in memory",
-            )
+        seconds(self.max_staleness, "max_staleness")
         if self.when_stale not in ("database", "refuse"):
             raise InvalidValue(
                 f'when_stale is "database" or "refuse", not {self.when_stale!r}',
             )
-        if self.bytes < 1:
+        given: object = self.bytes
+        if not isinstance(given, int) or given < 1:
             raise InvalidValue(f"view_bytes is a number of bytes, not {self.bytes!r}")
 
 

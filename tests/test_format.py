@@ -6,12 +6,13 @@ import contextlib
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
+from leaks import shown_by
 
 from ledger.derivation import derive, fingerprint
 from ledger.errors import TamperedEvent
@@ -30,6 +31,7 @@ from ledger.format import (
     tampered,
     unframe,
 )
+from ledger.secret import Secret
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "vectors" / "event_v1.json").read_text(encoding="utf-8")
@@ -265,3 +267,27 @@ def test_the_message_about_a_row_can_be_shown_whatever_the_row_holds(
     assert str(error).isprintable()
     assert len(str(error)) < 8000
     str(error).encode()
+
+
+class _OutOfMemory:
+    """A cipher for which memory runs out."""
+
+    def encrypt(self, nonce: bytes, data: bytes, context: bytes) -> bytes:
+        raise MemoryError
+
+    def decrypt(self, nonce: bytes, data: bytes, context: bytes) -> bytes:
+        raise MemoryError
+
+
+def test_where_memory_runs_out_no_frame_holds_the_value() -> None:
+    cipher = cast(AESGCM, _OutOfMemory())
+    sealed = seal(CIPHER, b"context", b"")
+    for call in (
+        lambda: seal(cipher, b"context", Secret("hunter2-canary")),
+        lambda: seal_event(cipher, LEDGER, ONE, Secret("hunter2-canary")),
+        lambda: open_sealed(cipher, b"context", sealed),
+    ):
+        with pytest.raises(MemoryError) as caught:
+            call()
+        assert caught.value.__context__ is None
+        assert "hunter2-canary" not in shown_by(caught.value)

@@ -192,6 +192,18 @@ def test_a_missing_credential_is_named_among_the_places_looked_at(tmp_path: Path
 # --- previous keys -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("content", ["", "\n", " \r\n"])
+def test_an_empty_file_of_previous_keys_holds_none(content: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "previous", content)
+    environ = {KEY: HEX[0], f"{PREVIOUS_KEYS}_FILE": path}
+    assert Keyring.from_env(environ).keys == (KEYS[0],)
+    write(tmp_path / "previous", HEX[1])  # filled at the first rotation, without a restart
+    assert Keyring.from_env(environ).keys == (KEYS[0], KEYS[1])
+    refused({KEY: HEX[0], PREVIOUS_KEYS: content}, InvalidKey, "blank")
+    refused({KEY: HEX[0], f"{PREVIOUS_KEYS}_FILE": content}, InvalidKey, "blank")
+    refused({KEY: HEX[0], f"{KEY}_ID_FILE": write(tmp_path / "id", content)}, InvalidKey, "blank")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -169,13 +169,16 @@ async def test_the_application_answers_livez_and_readyz(database_url: str) -> No
             assert headers[b"cache-control"] == b"no-store"
             assert (await ask(ledger, f"/probes{path}", root_path="/probes"))[0] == 200
             assert (await ask(ledger, path, root_path=""))[0] == 200
+            # As Litestar's mount asks.
+            assert (await ask(ledger, f"{path}/", root_path=""))[0] == 200
+            assert (await ask(ledger, f"/probes{path}/", root_path="/probes"))[0] == 200
     assert (await ask(ledger, "/livez"))[0] == 200
     assert (await ask(ledger, "/readyz"))[0] == 503
 
 
 async def test_the_application_refuses_what_is_no_probe(database_url: str) -> None:
     async with opened(database_url, OLD) as ledger:
-        for path in ("/", "/readyz/", "/x/readyz", ""):
+        for path in ("/", "/readyz//", "/x/readyz", ""):
             assert (await ask(ledger, path))[0] == 404
         status, headers, _ = await ask(ledger, "/readyz", "POST")
         assert (status, headers[b"allow"]) == (405, b"GET, HEAD")
@@ -210,4 +213,6 @@ async def test_health_is_the_same_with_a_bound_and_without(
     async with opened(database_url, OLD) as ledger:
         await ledger.put("a", "1")
         health = await ledger.health(within=within)
-        assert (health.ready, health.position, health.projection_lag) == (True, 3, 0)
+        assert (health.ready, health.position, health.projection_lag) == (
+            True, ledger.position, 0,
+        )  # fmt: skip

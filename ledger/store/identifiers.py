@@ -15,8 +15,8 @@ LONGEST: Final = 63
 
 def schema_name(given: str | None) -> str:
     """The schema of a ledger, by default `secret_ledger`. Raises InvalidName."""
-    name = given or DEFAULT_SCHEMA
-    if not name.isidentifier() or len(name.encode()) > LONGEST:
+    name: object = given or DEFAULT_SCHEMA
+    if not isinstance(name, str) or not name.isidentifier() or len(name.encode()) > LONGEST:
         raise InvalidName(f"a schema's name is letters, digits and _, at most {LONGEST} bytes")
     return name
 
