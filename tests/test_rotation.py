@@ -270,7 +270,7 @@ async def test_a_planted_line_is_named_and_holds_no_rotation_up(database_url: st
 @pytest.mark.parametrize(
     "edit", ["readable = '[]'", "proof = NULL", "pid = pid + 1", "last_seen = last_seen + 1"]
 )
-async def test_a_line_that_somebody_edited_holds_no_rotation_up_and_is_renewed(
+async def test_a_line_that_somebody_edited_is_unproven_until_its_node_renews_it(
     database_url: str, edit: str
 ) -> None:
     async with (
