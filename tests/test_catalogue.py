@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import asyncpg
 import pytest
+from cli_damage import attack
+from cli_session import Cli
 from conftest import OldLedger
 from database_roles import roles_of
 from ledgers import NEW, OLD, file_of, opened, refused
@@ -276,6 +278,21 @@ async def test_an_index_that_only_speeds_things_up_is_nothing_to_tell(database_u
         place = ledger.database.statements.prefix
         await change(database_url, sql.replace("{s}", place))
     assert await found(database_url) == catalogue.Deviations()
+
+
+def test_the_command_line_says_what_differs_and_mends_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli = Cli(monkeypatch, database_url)
+    assert cli("init").code == 0
+    attack(cli)  # which leaves no trigger in force
+    for words in (["verify", "--level", "full"], ["health"]):
+        done = cli(*words)
+        assert done.code == 0
+        assert "secret-ledger schema upgrade" in done.out + done.err
+    assert "nothing is wrong" not in cli("verify").out
+    assert cli("schema", "upgrade").out == "guards.sql\n"
+    assert "has another" not in cli("verify").err
 
 
 # --- a schema that was renamed (PostgreSQL) --------------------------------------------------

@@ -75,7 +75,8 @@ async def init(
 async def upgrade(*, common: Common = DEFAULTS) -> None:
     """Bring an older schema up to this release's, after a backup. The gate passes first.
 
-    Prints the names of the applied files.
+    It also puts back the triggers that keep the log append-only, if a restored dump has left
+    them disabled, say. Prints the names of the applied files.
     """
     from ledger.opening import upgrade_schema
 
