@@ -40,7 +40,10 @@ def found_rows(
     digest = RowDigest()
     while page := stream_page_down(connection, database, control.generation, stream, below, LOWEST):
         for event in page:
-            digest.add_found(event.position, _hash(control, event))
+            found = _hash(control, event)
+            digest.add_found(event.position, found)
+            if event.event_hash != found:  # what it states is part of the damage
+                digest.add_stated(event.event_hash)
         below = page[-1].version
     return digest
 

@@ -43,6 +43,10 @@ class RowDigest:
         self.count += 1
         self._hash.update(_ROW.pack(position % 2**64, event_hash))
 
+    def add_stated(self, stated: bytes) -> None:
+        """What the row that was taken last states in place of its hash."""
+        self._hash.update(sha256(stated).digest())
+
     def copy(self) -> RowDigest:
         """The same so far; what one takes from here on, the other does not."""
         twin = RowDigest()
