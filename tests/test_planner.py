@@ -65,7 +65,10 @@ async def test_no_look_up_by_name_walks_the_log_without_statistics_or_with_those
         looked_up: list[tuple[Statement, dict[str, object]]] = [
             (sql.heads_page_from, {"after": names[100]}),
             (sql.heads_page_after, {"after": names[100]}),
-            (sql.check_page, {"after": 900}),
+            (sql.check_page, {"after": 900, "unstated": 0}),
+            (sql.check_page, {"after": 900, "unstated": 1}),
+            (sql.newest_of, {**one, "least": 1}),
+            (sql.stream_page_down, {**one, "least": 1, "below": 2}),
             (sql.stream_page, {**one, "after": 0}),
             (sql.event_of_version, {**one, "version": 1}),
             (sql.head_and_events, {"control": "$ledger", "seen": 900, "marked": 800}),
