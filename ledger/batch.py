@@ -36,7 +36,7 @@ from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.versions import info_of, version_of
 
-__all__ = ["MAX_EVENTS_PER_KEY", "Request", "append", "check_not_exhausted"]
+__all__ = ["MAX_EVENTS_PER_KEY", "Request", "append", "check_not_exhausted", "check_seals_left"]
 
 MAX_EVENTS_PER_KEY: Final = 2**32
 """NIST SP 800-38D, 8.3: the bound of GCM with random 96-bit nonces."""
@@ -193,10 +193,17 @@ def _with_what_it_finds(batch: _Batch, intent: Destroy, view: HeadView) -> Destr
 
 
 def check_not_exhausted(control: Control, position: int) -> None:
-    """Raises KeyExhausted where the log may not grow to `position` under the active key."""
-    if control.events_under_active(position) > MAX_EVENTS_PER_KEY:
+    """Raises KeyExhausted where the log may not grow to `position` under the active key: copies
+    of the history count too."""
+    check_seals_left(control, position, 0)
+
+
+def check_seals_left(control: Control, position: int, more: int) -> None:
+    """Raises KeyExhausted where no `more` events may be sealed under the active key beside those
+    of a log that ends at `position`."""
+    if control.seals_under_active(position) + more > MAX_EVENTS_PER_KEY:
         raise KeyExhausted(
-            f"2^32 events lie under key {control.active.id}"
-            f" ({short(control.active.fingerprint)}…), the bound of AES-GCM",
+            f"2^32 events were sealed under key {control.active.id}"
+            f" ({short(control.active.fingerprint)}…), or would be: that is the bound of AES-GCM",
             hint="rotate to a new key: secret-ledger keys rotate",
         )

@@ -32,6 +32,7 @@ __all__ = [
     "FACTS",
     "Control",
     "ControlKey",
+    "abandoned_metadata",
     "check_known",
     "fold_control",
     "generation_metadata",
@@ -85,6 +86,9 @@ class Control:
     everything up to there was sealed under from then on."""
     upgrades: tuple[int, ...] = ()
     """Positions of each `ledger.upgraded`; from the first one on, writers seal facts."""
+    abandoned: tuple[tuple[int, bytes, int], ...] = ()
+    """Of each `generation.abandoned`: the generation, the fingerprint of the key that it was
+    built under, and how many events were sealed in it at the most."""
     unknown: Event | None = None
     """The first event that a later release wrote. What follows it was not looked at."""
 
@@ -191,6 +195,18 @@ class Control:
         """How many events lie under the active key when the log ends at `position`."""
         return len(self.reign(self.active, position))
 
+    def seals_under_active(self, position: int) -> int:
+        """How many events were sealed under the active key, at the most, when the log ends at
+        `position`: those that were appended, and each copy of the history under that key, of
+        which some were closed, purged or abandoned since."""
+        key = self.active
+        appended = position - (1 if key.epoch == 1 else key.activated) + 1
+        # A copy holds each event below its opening; at its position two are sealed, one on each
+        # side.
+        copied = sum(opened for opened, mark in self.openings if mark == key.fingerprint)
+        thrown_away = sum(n for _, mark, n in self.abandoned if mark == key.fingerprint)
+        return appended + copied + thrown_away
+
     def extends(self, kept: Control) -> bool:
         """Whether this is `kept`, or what `kept` has grown into, in all that a migration keeps."""
         return len(self.events) >= len(kept.events) and all(
@@ -251,6 +267,18 @@ def upgrade_metadata(*, actor: str | None = None) -> str:
     return encode_metadata(actor=actor, ledger={"facts": FACTS})
 
 
+def abandoned_metadata(control: Control, generation: int, count: int) -> str:
+    """The metadata of `generation.abandoned`: how many events were sealed in a generation that
+    was given up, under the active key."""
+    key = control.active
+    about = {
+        "generation": generation,
+        "key": {"id": key.id, "fingerprint": key.fingerprint.hex()},
+        "count": count,
+    }
+    return encode_metadata(ledger=about)
+
+
 def fold_control(
     ledger_id: bytes, generation: int, events: Iterable[Event], kept: Control | None = None
 ) -> Control:
@@ -285,6 +313,8 @@ def fold_control(
                 control = _open_generation(control, event, about)
             case EventType.GENERATION_CLOSED:
                 control = replace(control, closed=event.position)
+            case EventType.GENERATION_ABANDONED:
+                control = _abandon_generation(control, event, about)
             case EventType.LEDGER_UPGRADED:
                 control = _upgrade(control, event, about)
             case _ if event.event_type in SECRET_TYPES:
@@ -404,6 +434,14 @@ def _upgrade(control: Control, event: Event, about: Mapping[str, Any]) -> Contro
     if type(facts) is not int or facts != FACTS or control.upgrades:
         raise tampered(event, "it is no upgrade that this ledger can have had")
     return replace(control, upgrades=(event.position,))
+
+
+def _abandon_generation(control: Control, event: Event, about: Mapping[str, Any]) -> Control:
+    _, fingerprint = _about_key(event, about)
+    number, count = about.get("generation"), about.get("count")
+    if not isinstance(number, int) or not isinstance(count, int) or count < 0:
+        raise tampered(event, "it does not say what was abandoned")
+    return replace(control, abandoned=(*control.abandoned, (number, fingerprint, count)))
 
 
 def _open_generation(control: Control, event: Event, about: Mapping[str, Any]) -> Control:

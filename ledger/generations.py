@@ -17,7 +17,7 @@ from typing import Any
 from ledger.append import Attempt, InlineProjection, enter
 from ledger.census import KeyUse, uses
 from ledger.committing import commit
-from ledger.control import Control
+from ledger.control import Control, abandoned_metadata
 from ledger.control_log import Entry, control_events, lock_control
 from ledger.emptying import empty, has_rows
 from ledger.errors import InvalidValue, MigrationInProgress
@@ -143,13 +143,13 @@ async def purge(
     used, begun = generation in openings.used, generation in openings.purged
     if head.state == "purged" and not left and (begun or not used):
         return PurgeReport(changed=False, generation=generation, deleted=0)
-    if head.state == "building":
+    if head.state == "building" and not used:
         raise MigrationInProgress(
             f"generation {generation} is being built",
             hint="to throw it away: secret-ledger migrate --abandon",
             generation=generation,
         )
-    if head.state not in ("closed", "purging", "purged") or generation == openings.in_use:
+    if head.state in ("active", "moved") or generation == openings.in_use:
         raise InvalidValue(f"generation {generation} is {head.state}: only a closed one is purged")
     certificate = None
     if used and not begun:
@@ -170,7 +170,7 @@ async def purge(
         if now is None and instead is not None:
             now = instead
             connection.execute(database.statements.insert_head, now._asdict())
-        if now is None or now.state not in ("closed", "purging", "purged"):
+        if now is None or now.state in ("active", "moved"):
             return ()
         replace_head(connection, database, now, now._replace(state="purging"))
         if certificate is None:  # said before, or never in use: there is nothing more to say
@@ -206,8 +206,9 @@ async def abandon(
 ) -> PurgeReport:
     """Throw the generation that is being built away; the one in use is untouched.
 
-    Of a move this is the source's side. Interrupted, it is run again. Raises LedgerMoved once
-    the source has moved, MigrationInProgress where it was put in use meanwhile.
+    `generation.abandoned` says how many events were sealed in it: they count for the bound of
+    its key. Of a move this is the source's side. Interrupted, it is run again. Raises
+    LedgerMoved once the source has moved, MigrationInProgress where it was put in use meanwhile.
     """
     database = follower.database
     standing = await follower.follow(read=through_outages)
@@ -216,26 +217,32 @@ async def abandon(
     heads = await through_outages(
         database, lambda c: heads_of_generations(c, database), "statement"
     )
-    purged = openings_of(control).purged
+    used = openings_of(control).used
+    # Whatever the head row of a generation that was in use says: `purge` alone deletes it.
     building = next(
-        (
-            head for head in heads
-            if head.state == "building"
-            # Begun and interrupted; `purge` says it in the control stream before it begins.
-            or (head.state == "purging" and head.generation not in purged)
-        ),
-        None,
-    )  # fmt: skip
+        (h for h in heads if h.state in ("building", "purging") and h.generation not in used), None
+    )
     if building is None:
         return PurgeReport(changed=False, generation=None, deleted=0)
 
     def begin(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
-        if lock_control(connection, database, standing) is None:
+        control, held = standing.control, standing.held
+        locked = lock_control(connection, database, standing)
+        if locked is None or held is None:
             return None
         now = database.lock_generation(connection, building.generation)
-        if now is not None and now.state == "building":
-            replace_head(connection, database, now, now._replace(state="purging"))
-        return ()
+        if now is None or now.state != "building":
+            return ()
+        replace_head(connection, database, now, now._replace(state="purging"))
+        # What a move has copied lies over there; more than the whole log was not sealed.
+        is_move = now.generation in {move.generation for move in moves(connection, database)}
+        end = locked.head.position
+        count = end if is_move else max(0, min(now.position, end))
+        entry = Entry(
+            EventType.GENERATION_ABANDONED, abandoned_metadata(control, now.generation, count)
+        )
+        events = control_events(control, held, locked, [entry])
+        return enter(connection, database, locked, events, projections)
 
     await commit(follower, begin, patience=patience)
     head = await _head(database, building.generation)

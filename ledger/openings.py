@@ -43,6 +43,8 @@ class Openings:
     """In order of position; none where the ledger was never migrated."""
     purged: frozenset[int]
     """The generations whose purge was begun."""
+    abandoned: frozenset[int]
+    """The generations that were given up before they were in use."""
 
     @property
     def used(self) -> frozenset[int]:
@@ -134,7 +136,7 @@ def _not_said(openings: Openings, head: Head, heads: Collection[int]) -> str | N
         return f"its head row says that it is {head.state}, but it was purged, or left by a move"
     if not unfinished:
         return f"its head row says that it is {head.state}; no sealed event says that it was in use"
-    if head.generation > openings.next(heads):
+    if head.generation > openings.next(heads) and head.generation not in openings.abandoned:
         return "somebody else wrote its head row: no generation comes before it; delete that row"
     return None
 
@@ -154,7 +156,8 @@ def openings_of(control: Control) -> Openings:
             number = _facts(event).get("generation")
             if isinstance(number, int):
                 purged.add(number)
-    return Openings(control.generation, tuple(opened), frozenset(purged))
+    abandoned = frozenset(number for number, _, _ in control.abandoned)
+    return Openings(control.generation, tuple(opened), frozenset(purged), abandoned)
 
 
 def _opening(event: Event) -> Opening:

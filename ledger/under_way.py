@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ledger.batch import check_seals_left
 from ledger.control import Control
 from ledger.errors import MigrationInProgress, TamperedEvent
 from ledger.openings import openings_of
@@ -35,11 +36,15 @@ def under_way(connection: Connection, database: Database, control: Control) -> U
     if head is None:
         return None
     others = {other.generation for other in heads if other != head}
-    if head.generation != openings_of(control).next(others):
+    openings = openings_of(control)
+    if head.generation != openings.next(others):
+        way_out = "migrate --abandon"
+        if head.generation in openings.used:
+            way_out = f"generations purge {head.generation}"
         raise TamperedEvent(
             f"generation {head.generation} says that it is being built; the next one is"
-            f" {openings_of(control).next(others)}: somebody else wrote its head row",
-            hint="throw it away with `secret-ledger migrate --abandon`, then migrate again",
+            f" {openings.next(others)}: somebody else wrote its head row",
+            hint=f"throw it away with `secret-ledger {way_out}`, then migrate again",
             generation=head.generation,
         )
     found = [move for move in moves(connection, database) if move.generation == head.generation]
@@ -54,8 +59,11 @@ def under_way(connection: Connection, database: Database, control: Control) -> U
 
 def begin_building(connection: Connection, database: Database, control: Control) -> Head:
     """The head row of the next generation, made. The caller holds the active head row's lock,
-    and has looked whether there is one."""
+    and has looked whether there is one. Raises KeyExhausted where a copy of the history would
+    be more than may be sealed under the active key."""
     heads = heads_of_generations(connection, database)
+    end = next(head.position for head in heads if head.generation == control.generation)
+    check_seals_left(control, end + 1, end + 1)  # the copy, and what closes and opens it
     number = openings_of(control).next({head.generation for head in heads})
     head = Head(number, 0, 0, control.epoch, "building")
     connection.execute(database.statements.insert_head, head._asdict())

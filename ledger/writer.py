@@ -266,7 +266,7 @@ class Writer:
             return done
         self._left = done.head
         control = follower.standing.control
-        self._warn_of_exhaustion(control.events_under_active(done.head.position))
+        self._warn_of_exhaustion(control.seals_under_active(done.head.position))
         return done.outcomes
 
     def _warn_of_exhaustion(self, events: int) -> None:

@@ -391,6 +391,7 @@ class Model:
         self._check_current(ring)
         self.left[self.building.generation] = set()
         self.building = None
+        self._control(self.active)  # generation.abandoned
         return True
 
     def purge(self, ring: Ring, generation: int) -> bool:

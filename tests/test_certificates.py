@@ -26,6 +26,9 @@ Edit = Sequence[str]
 OF_A_CLOSED_GENERATION: dict[str, Edit] = {
     "it says purged": ["UPDATE ledger_head SET state = 'purged' WHERE generation = 0"],
     "it says purging": ["UPDATE ledger_head SET state = 'purging' WHERE generation = 0"],
+    "it says that it is being built": [
+        "UPDATE ledger_head SET state = 'building' WHERE generation = 0"
+    ],
     "it says purged, and ends at 0": [
         "UPDATE ledger_head SET state = 'purged', position = 0 WHERE generation = 0"
     ],
@@ -85,6 +88,7 @@ async def test_an_edit_of_a_closed_generation_is_found_and_nothing_is_certified_
         assert [f.kind for f in (await ledger.verify("full")).findings[:1]] == ["tampered"]
         with pytest.raises((KeyInUse, TamperedEvent)):
             await ledger.retire("k-old")
+        assert not (await ledger.abandon_migration()).changed
         assert not await said(database_url, "key.retired")
         assert (await ledger.get("a")).value.reveal() == b"second"
 
