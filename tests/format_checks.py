@@ -189,8 +189,7 @@ def _check_facts(ledger: Ledger, rows: list[Row], control: Control) -> None:
         if row.type == "destroyed":
             floors[row.stream] = row.version
         elif row.version > floor and not row.sealed.purged:
-            # Without a floor it was sealed by an older release, and reads walk the chain.
-            second_line(row.facts.floor in (None, floor))
+            second_line((row.facts.floor or 0) == floor or row.position < (control.upgraded or 0))
         if row.facts.unopened and row.facts.lost is None:
             opened = control.own.position if control.own else 0
             if control.upgraded is None or row.position < max(control.upgraded, opened):

@@ -62,7 +62,7 @@ class World:
         self.ops: tuple[str, ...] = ()
         self._attempt = False
         self._truths: dict[object, Truths] = {}
-        genesis = ["introduced", *(["upgraded"] if facts else []), "activated"]
+        genesis = ["introduced", "activated", *(["upgraded"] if facts else [])]
         before: Row | None = None
         for position, event in enumerate(genesis, 1):
             about = Facts() if event == "upgraded" else Facts(key="k1")

@@ -13,8 +13,7 @@ can::
     format_verdict    is an answer true, a refusal, or a stated limit?
 
 Where this model found FORMAT.md's rules too weak, it holds the rule that closes the hole:
-`sum-of-versions`, `census-of-an-end`, `lost-verifies`, `already-proven`, and a genesis whose last
-event is `key.activated`, so that its seal covers `ledger.upgraded`.
+`sum-of-versions`, `census-of-an-end`, `lost-verifies` and `already-proven`.
 """
 
 from __future__ import annotations
@@ -189,7 +188,7 @@ class Control:
     @property
     def born_upgraded(self) -> bool:
         """Whether S is in the ledger's genesis."""
-        return self.upgraded == 2
+        return self.upgraded == 3
 
     def active_at(self, position: int) -> str:
         found = self.activated[0][1]

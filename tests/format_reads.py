@@ -103,9 +103,7 @@ class Ledger:
             if before is not None and before.position >= row.position:
                 raise Refused("tampered: positions do not rise")
             introduced = before is not None and before.type == "introduced"
-            genesis = row.position == 2 and row.type == "upgraded"
-            introduced = introduced or (before is not None and before.position == 2 == upgraded)
-            self._rule((row.type == "activated") == introduced or genesis)
+            self._rule((row.type == "activated") == introduced)
             self._rule(not closed)
             about = row.facts.key
             match row.type:

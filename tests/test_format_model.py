@@ -17,6 +17,7 @@ from format_checks import verify_full, verify_latest
 from format_histories import MORE, OPS, SECRETS, World, histories, play
 from format_model import Answer, Refused
 from format_verdict import Judge, Verdict
+from format_writes import put
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -243,3 +244,16 @@ def test_what_lies_under_a_key_that_nobody_holds_can_be_shifted_before_it_is_giv
     without.held = frozenset(["k2"])
     with pytest.raises(Refused, match="missing"):
         without.get("b")
+
+
+def test_an_older_release_that_is_let_write_seals_no_floor_and_full_verification_says_so() -> None:
+    world = play(("put a", "destroy a"))
+    hide = next(edit for edit in edits_of(world) if edit.what == "hide S")
+    fooled = world.ledger(apply(world.database, (hide,)))
+    (written,) = put(fooled, "a", "again")
+    assert written.facts.floor is None
+    world.database.rows[0, written.position] = written
+    head = world.database.heads[0]
+    world.database.heads[0] = head._replace(position=written.position, time=written.time)
+    with pytest.raises(Refused, match="the chain contradicts"):
+        verify_full(world.ledger(world.database.copy()))
