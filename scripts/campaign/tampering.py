@@ -155,9 +155,12 @@ class _Postgresql:
         return [row["tablename"] for row in found]
 
     async def replace(self, table: str, old: Sequence[Row], new: Sequence[Row]) -> None:
-        guards: list[str] = []
-        if table == "secret_event":
-            guards = ["secret_event_append_only", "secret_event_no_truncate"]
+        found = await self._connection.fetch(
+            "SELECT tgname FROM pg_trigger"
+            " WHERE tgrelid = $1::regclass AND NOT tgisinternal AND tgenabled = 'A'",
+            f"secret_ledger.{table}",
+        )
+        guards = [row["tgname"] for row in found]
         try:
             async with self._connection.transaction():
                 for guard in guards:
