@@ -57,11 +57,11 @@ async def test_both_control_events_say_who_and_why_and_are_sealed_as_the_contrac
     ):
         await ledger.rotate(actor="alice", force_reason="the old key leaked")
         events = await ledger.database.run(
-            lambda c: stream_page(c, ledger.database, 0, CONTROL_STREAM, 2), "statement"
+            lambda c: stream_page(c, ledger.database, 0, CONTROL_STREAM, 3), "statement"
         )
     assert [(e.event_type, e.key_id, e.version) for e in events] == [
-        (EventType.KEY_INTRODUCED, "k-old", 3),
-        (EventType.KEY_ACTIVATED, "k-new", 4),
+        (EventType.KEY_INTRODUCED, "k-old", 4),
+        (EventType.KEY_ACTIVATED, "k-new", 5),
     ]
     for event in events:
         facts = parse_metadata(event.metadata)

@@ -693,7 +693,7 @@ async def test_a_head_row_at_another_epoch_than_the_control_stream_is_tampered(
     ):
         await log.put("a", b"1")
         await keep(ledger, "a")
-        await log.set_head(0, key_epoch=2)
+        await log.set_head(0, key_epoch=3)
         with pytest.raises(TamperedEvent, match="epoch"):
             await ledger.get("a")
 
