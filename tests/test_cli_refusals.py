@@ -105,10 +105,10 @@ def test_damage_is_exit_12_names_the_row_and_hides_no_other_secret(cli: Cli) -> 
         found = cli("verify", "--level", level)
         assert found.code == 12
         (finding,) = [row for row in found.rows if row[0] == "finding"]
-        assert finding[1:5] == ["3", "a", "1", "tampered"]
+        assert finding[1:5] == ["4", "a", "1", "tampered"]
         report = cli("verify", "--level", level, "--json")
         assert report.json["ok"] is False
-        assert report.json["findings"][0]["position"] == 3
+        assert report.json["findings"][0]["position"] == 4
         assert report.error["exit_code"] == 12
     assert cli("verify", "--level", "control").code == 0
     assert cli("destroy", "a", "--reason", "damaged", "--yes").code == 0

@@ -63,11 +63,13 @@ async def test_a_name_that_the_database_takes_for_another_gives_no_value_of_it(
     async with opened(database_url, OLD, projections=()) as ledger:
         await ledger.put("alpha", "the value of alpha")
     await _names_that_only_end_in_blanks_are_one(database_url)
-    async with opened(database_url, OLD, projections=()) as ledger:
+    async with opened(database_url, OLD, projections=(), verify="control") as ledger:
         assert await said(ledger, "alpha") == "the value of alpha"
         assert await said(ledger, "alpha ") is TamperedEvent
-        assert await said(ledger, "alpha ", version=1) is TamperedEvent
-        assert await said(ledger, "alpha ", at=datetime.now(UTC)) is TamperedEvent
+        # These compare as TEXT, so PostgreSQL's bpchar finds nothing, which is the truth.
+        older = TamperedEvent if database_url.startswith("sqlite") else SecretNotFound
+        assert await said(ledger, "alpha ", version=1) is older
+        assert await said(ledger, "alpha ", at=datetime.now(UTC)) is older
 
 
 def test_an_answer_is_of_the_secret_version_and_generation_that_were_asked_for() -> None:

@@ -34,6 +34,17 @@ class Columns:
     """As tab-separated fields."""
     shown: tuple[str, ...]
     """As a table on a terminal."""
+    unless_as: tuple[tuple[str, str], ...] = ()
+    """A table leaves out the first of two columns where it says in every row what the second
+    says: a line has little room."""
+
+    def of_table(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        repeated = {
+            column
+            for column, other in self.unless_as
+            if all(row[column] == row[other] for row in rows)
+        }
+        return [column for column in self.shown if column not in repeated]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,7 @@ class Output:
         if self.as_json:
             await self._json_rows(name, every, around)
         elif sys.stdout.isatty():
-            await _tables(columns.shown, every)
+            await _tables(columns, every)
         else:
             async for row in every:
                 known = facts(row)
@@ -95,7 +106,7 @@ class Output:
         """A short list that is part of a larger answer: a table, or tab-separated lines."""
         known = [facts(row) for row in rows]
         if sys.stdout.isatty():
-            _table(columns.shown, known)
+            _table(columns, known)
             return
         for row in known:
             self.line(*(row[column] for column in columns.all))
@@ -211,13 +222,13 @@ def _cell(column: str, value: object) -> str:
     return visible(text)
 
 
-async def _tables(columns: Sequence[str], rows: AsyncIterable[object]) -> None:
+async def _tables(columns: Columns, rows: AsyncIterable[object]) -> None:
     source = aiter(rows)
     while batch := [facts(row) async for row in _take(source, BATCH)]:
         _table(columns, batch)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def _table(columns: Columns, rows: Sequence[Mapping[str, Any]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -226,10 +237,11 @@ def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
+    shown = columns.of_table(rows)
+    for column in shown:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_cell(column, row[column])) for column in columns))
+        table.add_row(*(Text(_cell(column, row[column])) for column in shown))
     Console(file=sys.stdout, highlight=False).print(table)
 
 

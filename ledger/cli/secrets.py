@@ -49,6 +49,7 @@ _VERSION: Final = Columns(
         "version", "event_type", "recorded_at", "actor", "sealed_at", "sealed_by", "reason",
         "key_id", "check",
     ),
+    unless_as=(("sealed_at", "recorded_at"), ("sealed_by", "actor")),  # no re-encryption
 )  # fmt: skip
 
 
