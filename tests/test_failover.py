@@ -147,7 +147,7 @@ async def test_a_commit_that_waits_for_a_dead_standby_is_acknowledged_only_once_
         await asyncio.to_thread(pair.fail_over)
         async with opened(pair.standby.url(DATABASE), OLD) as after:
             assert (await after.get("a")).value.reveal() == b"2"
-            assert len(await whole_log(after)) == 4
+            assert len(await whole_log(after)) == 5
 
 
 # --- which host ----------------------------------------------------------------------------------

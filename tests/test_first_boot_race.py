@@ -70,7 +70,7 @@ async def test_of_twelve_first_boots_with_four_keys_one_key_wins(database_url: s
     events = await check_history(
         database_url, winner, [t for _, p in fleet for t in p.acknowledged]
     )
-    assert len(events) == 2 + SAME_KEY
+    assert len(events) == 3 + SAME_KEY
     assert len((await rows(database_url))["ledger_meta"]) == 1
 
 

@@ -34,7 +34,11 @@ async def test_a_failing_heartbeat_degrades_health_and_takes_nothing_down(
         await ledger._announce()
         health = await ledger.health()
         assert (health.ready, health.state) == (True, "degraded")
-        assert [reason.partition(": ")[0] for reason in health.reasons] == ["heartbeat", "nodes"]
+        assert [reason.partition(": ")[0] for reason in health.reasons] == [
+            "heartbeat",
+            "the schema is not as it was made",
+            "nodes",
+        ]
         assert (await ledger.put("a", "1")).version == 1
         assert (await ledger.get("a")).value.reveal() == b"1"
         assert (await ledger.verify("full")).ok
@@ -49,7 +53,7 @@ async def test_a_failing_heartbeat_does_not_keep_a_ledger_from_closing(database_
             await log.execute("DROP TABLE {s}ledger_node")
             await ledger._announce()
             await ledger.put("a", "1")
-        assert (await log.execute("SELECT count(*) FROM {s}secret_event")) == [(3,)]
+        assert (await log.execute("SELECT count(*) FROM {s}secret_event")) == [(4,)]
 
 
 async def test_a_beat_renews_what_a_node_announces(database_url: str) -> None:

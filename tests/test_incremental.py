@@ -39,12 +39,12 @@ async def attested_position(url: str) -> int:
 
 @pytest.fixture
 async def attested(database_url: str) -> str:
-    """Five secrets, six events, verified up to the last: position 8."""
+    """Five secrets, six events, verified up to the last: position 9."""
     async with opened(database_url, OLD) as ledger:
         await ledger.put_many(dict.fromkeys("abcde", "1"))
         await ledger.put("a", "2")
         assert (await ledger.verify("latest")).ok
-    assert await attested_position(database_url) == 8
+    assert await attested_position(database_url) == 9
     return database_url
 
 
@@ -80,10 +80,10 @@ async def test_what_a_boot_or_a_verify_has_proven_is_attested(
     database_url: str, level: Any
 ) -> None:
     async with opened(database_url, OLD, verify=level) as ledger:
-        assert await attested_position(database_url) == 2
+        assert await attested_position(database_url) == 3
         await ledger.put("a", "1")
         await ledger.verify(level)
-    assert await attested_position(database_url) == 3
+    assert await attested_position(database_url) == 4
 
 
 async def test_what_proves_too_little_or_fails_is_not_attested(database_url: str) -> None:
@@ -116,7 +116,7 @@ async def test_where_more_is_new_than_there_are_secrets_these_are_opened_and_att
         await log.append(*(Entry("a", EventType.WRITTEN, b"1") for _ in range(SAMPLE + 1)))
     async with opened(attested, OLD, **SLOW) as ledger:
         assert await level_at_boot(ledger) == "latest"
-    assert await attested_position(attested) == 8 + SAMPLE + 1
+    assert await attested_position(attested) == 9 + SAMPLE + 1
     async with opened(attested, OLD, **SLOW) as ledger:
         assert await level_at_boot(ledger) == "incremental"
 
@@ -158,7 +158,7 @@ async def test_only_an_authentic_attestation_is_kept_before_an_earlier_one(attes
 
         await keep(5)
         assert await attestations(attested) == before
-        await keep(8)
+        await keep(9)
         assert await attestations(attested) != before
         async with attacking(attested) as attacker:
             await attacker.sql("UPDATE ledger_attestation SET mac = $1", bytes(32))
@@ -202,7 +202,7 @@ async def test_incremental_is_a_level_to_open_at_and_not_to_verify(attested: str
     [
         "mac = $1",
         "event_hash = $1, position = 3",
-        "position = 7",
+        "position = 8",
         "position = 100",
         "position = 9000000000000000000",
         "position = -1",
@@ -260,7 +260,7 @@ async def test_an_attestation_without_a_shape_is_passed_over(attested: str) -> N
 async def test_a_planted_attestation_hides_no_damage(attested: str) -> None:
     async with attacking(attested) as attacker:
         await attacker.sql("UPDATE secret_event SET metadata = '{ }' WHERE stream = 'c'")
-        await attacker.sql("UPDATE ledger_attestation SET position = 8, mac = $1", bytes(32))
+        await attacker.sql("UPDATE ledger_attestation SET position = 9, mac = $1", bytes(32))
     error = await refused(attested, TamperedEvent, OLD, verify="incremental")
     assert error.details["stream"] == "c"
 
@@ -307,31 +307,31 @@ async def test_an_older_attestation_that_is_put_back_spares_less(attested: str) 
 # --- what was changed since ------------------------------------------------------------------
 
 WRITE_NEW = {"a": "3", "x": "1", "y": "1"}
-"""At positions 9 to 11."""
+"""At positions 10 to 12."""
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE secret_event SET metadata = '{ }' WHERE position = 9",
-        "UPDATE secret_event SET metadata = '{ }' WHERE position = 11",
-        "UPDATE secret_event SET sealed = $1 WHERE position = 10",
-        "UPDATE secret_event SET event_hash = $1 WHERE position = 10",
-        "UPDATE secret_event SET stream = 'z' WHERE position = 10",
-        "UPDATE secret_event SET position = 12 WHERE position = 11",
-        "UPDATE secret_event SET position = 0 WHERE position = 10",
-        "DELETE FROM secret_event WHERE position = 9",
+        "UPDATE secret_event SET metadata = '{ }' WHERE position = 10",
+        "UPDATE secret_event SET metadata = '{ }' WHERE position = 12",
+        "UPDATE secret_event SET sealed = $1 WHERE position = 11",
+        "UPDATE secret_event SET event_hash = $1 WHERE position = 11",
+        "UPDATE secret_event SET stream = 'z' WHERE position = 11",
+        "UPDATE secret_event SET position = 13 WHERE position = 12",
+        "UPDATE secret_event SET position = 0 WHERE position = 11",
         "DELETE FROM secret_event WHERE position = 10",
         "DELETE FROM secret_event WHERE position = 11",
-        "UPDATE ledger_head SET position = 10",
-        "UPDATE ledger_head SET position = 12",
+        "DELETE FROM secret_event WHERE position = 12",
+        "UPDATE ledger_head SET position = 11",
+        "UPDATE ledger_head SET position = 13",
         "UPDATE ledger_head SET recorded_at = recorded_at + 1",
-        "INSERT INTO secret_event SELECT generation, 12, 'z', version, event_type, key_id,"
+        "INSERT INTO secret_event SELECT generation, 13, 'z', version, event_type, key_id,"
         " key_fingerprint, recorded_at, metadata, prev_hash, sealed, event_hash"
-        " FROM secret_event WHERE position = 11",
+        " FROM secret_event WHERE position = 12",
         "INSERT INTO secret_event SELECT generation, -5, 'z', version, event_type, key_id,"
         " key_fingerprint, recorded_at, metadata, prev_hash, sealed, event_hash"
-        " FROM secret_event WHERE position = 11",
+        " FROM secret_event WHERE position = 12",
     ],
 )
 async def test_whatever_was_changed_above_the_attested_position_is_refused(
@@ -339,12 +339,12 @@ async def test_whatever_was_changed_above_the_attested_position_is_refused(
 ) -> None:
     async with opened(attested, OLD, verify="control") as ledger:
         await ledger.put_many(WRITE_NEW)
-        await ledger.put("x", "2")  # so that what was written at position 10 is no head any more
+        await ledger.put("x", "2")  # so that what was written at position 11 is no head any more
         await ledger.put("y", "2")
     async with attacking(attested) as attacker:
-        # The newest two are taken out again, so that the log ends at 11.
-        if "position = 11" in damage or "ledger_head" in damage or "INSERT" in damage:
-            await cut(attacker, 11)
+        # The newest two are taken out again, so that the log ends at 12.
+        if "position = 12" in damage or "ledger_head" in damage or "INSERT" in damage:
+            await cut(attacker, 12)
         await attacker.sql(damage, *([bytes(32)] if "$1" in damage else []))
     await refused(attested, TamperedEvent, OLD, **SLOW)
 
@@ -382,12 +382,12 @@ async def test_a_log_cut_below_the_attested_position_is_refused_until_it_is_take
     attested: str,
 ) -> None:
     async with attacking(attested) as attacker:
-        await cut(attacker, 7)
+        await cut(attacker, 8)
     error = await refused(attested, TamperedEvent, OLD, **SLOW)
-    assert "up to position 8" in error.message
+    assert "up to position 9" in error.message
     assert 'verify="latest"' in error.hint
     async with opened(attested, OLD) as ledger:
-        assert ledger.position == 7
+        assert ledger.position == 8
     async with opened(attested, OLD, **SLOW) as ledger:
         assert await level_at_boot(ledger) == "incremental"
 
@@ -397,7 +397,7 @@ async def test_other_events_in_the_place_of_the_attested_ones_are_refused(
     attested: str, others: int
 ) -> None:
     async with attacking(attested) as attacker:
-        await cut(attacker, 7)
+        await cut(attacker, 8)
     async with building(attested, OLD, NEW) as log:
         # Sealed with the key: they open.
         await log.append(*(Entry(f"z/{n}", EventType.WRITTEN, b"1") for n in range(others)))
@@ -405,7 +405,7 @@ async def test_other_events_in_the_place_of_the_attested_ones_are_refused(
         await log.put("z", b"1")  # under a key that is not held: no reason not to look
         await log.rotate(THIRD)
     error = await refused(attested, TamperedEvent, THIRD, OLD, **SLOW)
-    assert "up to position 8" in error.message
+    assert "up to position 9" in error.message
 
 
 async def test_a_control_event_that_was_taken_out_below_is_refused(database_url: str) -> None:
