@@ -216,11 +216,18 @@ class Model:
     ) -> Version:
         """The version that a read gives, or why it gives none."""
         versions = self.secrets.get(name, [])
+        if not versions:
+            raise SecretNotFound("")
+        if versions[-1].key not in ring:  # whatever is asked, the newest event has to open
+            raise MissingKey("")
+        ends = [v.version for v in versions if v.event_type == "secret.destroyed"]
         if version is not None:
             found = [v for v in versions if v.version == version]
         elif at is not None:
             end = max((p for p, time in self.times.items() if time <= at), default=0)
             found = [v for v in versions if v.position <= end]
+            if not found and ends:  # its past is not told any more
+                raise SecretDestroyed("")
         else:
             found = versions
         if not found:

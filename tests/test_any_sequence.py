@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import count
@@ -174,7 +174,18 @@ class Fleet:
             assert both[0].changed == both[1]
 
     def others(self, node: str) -> list[Ring]:
-        return [other.ring for name, other in self.nodes.items() if name != node]
+        """What the other nodes hold, of those that can still prove a line of theirs."""
+        return [
+            other.ring
+            for name, other in self.nodes.items()
+            if name != node and self.model.active in other.ring
+        ]
+
+    async def beat(self) -> None:
+        """Each node renews its line, as its heartbeat would have by now."""
+        for node in self.nodes.values():
+            with suppress(LedgerError):
+                await node.ledger._announce()
 
     def next_key(self) -> str:
         return f"k{len(self.model.keys)}"
@@ -269,6 +280,7 @@ class Fleet:
         at, new = self.nodes[node], self.next_key()
         if given and self.model.active in at.ring:  # else the gate refuses the keyring
             at.ring = [new, *(held for held in at.ring if held != new)]
+        await self.beat()
         await self.change(
             at.ledger.rotate(key(new) if given else None, force_reason="late" if force else None),
             lambda: self.model.rotate(at.ring, self.others(node), force=force),
@@ -290,6 +302,7 @@ class Fleet:
     async def migrate(self, node: str, cut_off: bool) -> None:
         """To the end; or cut off after a page, where nothing stops it before."""
         at, others = self.nodes[node], self.others(node)
+        await self.beat()
         cut_off = cut_off and not self.model.missing(at.ring)
 
         def stop(_: object) -> None:
