@@ -54,7 +54,7 @@ def test_a_ledger_moves_to_postgresql_by_a_setting_and_its_nodes_are_told(
     moved = cli("migrate", "--actor", "alice")
     assert moved.code == 0
     (row,) = moved.rows
-    assert (row[:4], row[5], row[-1]) == (["moved", "1", "0", "k-new"], "8", place)
+    assert (row[:4], row[5], row[-1]) == (["moved", "1", "0", "k-new"], "9", place)
     assert moved.remarks("note:") == [
         f"note: the ledger is at {place} now; give every node that URL in OS_SECRET_LEDGER_URL:"
         " what is left here is only read, and needs its keys"
@@ -111,7 +111,7 @@ def test_given_up_it_says_what_is_left_and_clears_it(cli: Cli, target: str) -> N
         " secret-ledger migrate --abandon --to that database"
     ]
     cleared = cli("migrate", "--abandon", "--to", target)
-    assert (cleared.code, cleared.rows, cleared.err) == (0, [["abandoned", "", "5"]], cleared.err)
+    assert (cleared.code, cleared.rows, cleared.err) == (0, [["abandoned", "", "6"]], cleared.err)
     assert not cleared.remarks("note:")
     assert cli("migrate", "--abandon", "--to", target).rows[0][0] == "nothing to do"
     assert cli("keys", "rotate").code == 0

@@ -73,7 +73,7 @@ async def test_a_beat_that_is_under_way_does_not_put_the_line_of_a_closed_node_b
     database_url: str,
 ) -> None:
     for _ in range(10):
-        async with opened(database_url, OLD, heartbeat=0.0001):
+        async with opened(database_url, OLD, heartbeat=0.001):
             for _ in range(20):
                 await asyncio.sleep(0)
         assert await lines(database_url) == []
