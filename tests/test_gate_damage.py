@@ -16,7 +16,7 @@ from ledger.events import EventType
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE {s}ledger_head SET key_epoch = 2",
+        "UPDATE {s}ledger_head SET key_epoch = 3",
         "UPDATE {s}ledger_head SET position = position + 1",
         "UPDATE {s}ledger_head SET position = 1",
         "UPDATE {s}ledger_head SET recorded_at = recorded_at + 1",
@@ -96,6 +96,6 @@ async def test_a_superseded_version_that_lies_in_another_stream_is_tampered(
         await attacker.sql(
             "UPDATE secret_event SET stream = 'b' WHERE stream = 'a' AND version = 2"
         )
-        await attacker.sql("UPDATE secret_event SET version = 1 WHERE position = 4")
+        await attacker.sql("UPDATE secret_event SET version = 1 WHERE position = 5")
     error = await refused(database_url, TamperedEvent, OLD)
     assert "it has 2 rows, of versions 1 to 3" in error.message

@@ -68,7 +68,7 @@ async def test_every_way_to_read_works_on_a_standby(pair: Pair, primary: str, re
             assert (await reader.get("a")).value.reveal() == b"3"
             health = await reader.health()
             assert (health.state, health.read_only) == ("ready", True)
-            assert health.position == 7
+            assert health.position == 8
         async with open_unverified(replica) as unverified:
             assert [info.name async for info in unverified.list()] == ["a"]
             assert len(await unverified.nodes()) == 1
@@ -171,14 +171,14 @@ async def test_a_standby_behind_what_was_read_elsewhere_lags_and_is_not_tampered
             assert (await reader.get("a")).version == 2  # the primary's, though it is named last
             pair.primary.stop("immediate")
             for call in (reader.get("a"), reader.verify(), anext(aiter(reader.list()))):
-                with pytest.raises(LedgerUnavailable, match="this standby is at position 3") as e:
+                with pytest.raises(LedgerUnavailable, match="this standby is at position 4") as e:
                     await call
                 assert is_transient(e.value)
             health = await reader.health()
             assert not health.ready
             assert health.replica_lag_seconds
             pair.resume_replay()
-            wait_until(pair.standby, "SELECT max(position) = 4 FROM secret_ledger.secret_event")
+            wait_until(pair.standby, "SELECT max(position) = 5 FROM secret_ledger.secret_event")
             assert (await reader.get("a")).version == 2
             assert (await reader.health()).state == "degraded"
 
@@ -226,7 +226,7 @@ async def test_a_read_that_replay_cancels_is_tried_again(
             assert caught.value.details["sqlstate"] == "40001"
             assert "hot_standby_feedback" in caught.value.hint
             await turns.pop()
-            assert await patiently(reader.database, unit, mode) == 5
+            assert await patiently(reader.database, unit, mode) == 6
             await turns.pop()
 
 
