@@ -33,6 +33,7 @@ from ledger import (
     Keyring,
     LedgerError,
     LedgerUnavailable,
+    ProjectionFailed,
     Secret,
     SecretLedger,
     SecretNotFound,
@@ -298,7 +299,7 @@ async def test_what_the_database_says_in_its_errors_is_not_passed_on(
         attacking(database_url) as attacker,
     ):
         await ledger.put("name", CANARY, actor=ROW)
-        await failing(watch, ledger.put("bug", CANARY, actor=ROW), RuntimeError)
+        await failing(watch, ledger.put("bug", CANARY, actor=ROW), ProjectionFailed)
         await failing(watch, ledger.put("spite", CANARY, actor=ROW), LedgerUnavailable)
         assert (await ledger.put("name", CANARY, actor=ROW)).version == 2
         if sqlite:
@@ -347,7 +348,7 @@ async def test_a_damaged_row_shows_nothing_of_itself(
         written = await ledger.put("name", CANARY, actor=ROW)
         await ledger.put("whole", CANARY)
         await ledger.delete("whole")
-        await attacker.sql("UPDATE secret_event SET metadata = $1 WHERE position = 3", ROW)
+        await attacker.sql("UPDATE secret_event SET metadata = $1 WHERE position = 4", ROW)
         await failing(watch, ledger.get("name"), TamperedEvent)
         await failing(watch, ledger.put("name", CANARY), TamperedEvent)
         watch.look_at_object(await ledger.verify("full"))

@@ -64,7 +64,7 @@ async def test_64_tasks_write_each_version_and_each_position_once(database_url: 
 
         told = [t for group in await asyncio.gather(*map(work, range(64))) for t in group]
     events = await check_history(database_url, OLD, told)
-    assert len(events) == 2 + 64 * 12
+    assert len(events) == 3 + 64 * 12
     assert len({p for t in told for p in t.positions}) == 64 * 12
 
 
@@ -124,8 +124,8 @@ async def test_each_caller_of_one_batch_gets_its_own_outcome(
     with pytest.raises(SecretNotFound):
         await ledger.get("y")
     log = await check_history(database_url, OLD, [])
-    assert len(log) == 2 + 1 + 8  # no place was taken by a refused one
-    assert len({e.recorded_at for e in log[3:]}) == 1  # and it was one transaction
+    assert len(log) == 3 + 1 + 8  # no place was taken by a refused one
+    assert len({e.recorded_at for e in log[4:]}) == 1  # and it was one transaction
 
 
 async def test_of_many_who_expect_the_same_version_one_wins_each_round(
@@ -252,7 +252,7 @@ async def test_a_caller_cancelled_in_the_queue_takes_no_place(
         "SecretVersion",
     ]
     log = await check_history(database_url, OLD, [])
-    assert [e.stream for e in log[2:]] == ["a", "c"]
+    assert [e.stream for e in log[3:]] == ["a", "c"]
 
 
 async def test_a_ledger_that_is_closed_writes_what_was_waiting_and_refuses_more(
@@ -264,4 +264,4 @@ async def test_a_ledger_that_is_closed_writes_what_was_waiting_and_refuses_more(
     assert [v.version for v in await asyncio.gather(*waiting)] == [1] * 50
     with pytest.raises(LedgerUnavailable, match="closed"):
         await ledger.put("late", "x")
-    assert len(await check_history(database_url, OLD, [])) == 52
+    assert len(await check_history(database_url, OLD, [])) == 53
