@@ -197,7 +197,7 @@ async def test_a_planted_move_is_damage_and_leads_nowhere(database_url: str) -> 
     async with building(database_url, OLD) as log:
         await log.put("a", b"1")
         event = await log.move_away()
-    ledger_id, sealed = log.ledger_id, bytes(16) + event.sealed[16:]
+    ledger_id, sealed = log.ledger_id, event.sealed[:-16] + bytes(16)
     planted = event._replace(sealed=sealed)
     async with attacking(database_url) as attacker:
         await attacker.sql(
