@@ -815,9 +815,7 @@ async def test_rows_that_share_a_place_are_found_and_give_no_wrong_value(victim:
             for name, version in victim.truth.versions:
                 got = await ending(ledger, name, version)
                 assert got in (victim.truth.versions[name, version], TamperedEvent)
-            if double is not alpha:  # of an exact copy either is the newest event
-                below = double.version < victim.head(double.stream).version
-                assert (await ledger.verify("latest")).ok == below, double
+            # Of two rows in one place the database gives either: `latest` may get the true one.
             assert not (await ledger.verify("full")).ok, double
         await attacker.sql("DELETE FROM secret_event")
         await insert(attacker, *victim.log)
