@@ -165,7 +165,7 @@ class Model:
         elif not 0 < version < head.version:
             raise SecretNotFound("")
         wanted = self.secrets[name][version - 1]
-        if self._is_ended(wanted):
+        if self._is_ended(wanted) or wanted.event_type == "secret.destroyed":
             raise SecretDestroyed("")
         if wanted.state != "live":
             raise SecretNotFound("")
