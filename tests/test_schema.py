@@ -14,6 +14,7 @@ from ledger import (
     NotALedger,
     SchemaOutdated,
     SchemaTooNew,
+    TamperedEvent,
     WrongLedger,
     upgrade_schema,
 )
@@ -107,8 +108,11 @@ async def test_only_a_generation_being_purged_can_be_deleted(database_url: str) 
             await raw(log.database, "UPDATE {s}secret_event SET version = 9 WHERE generation = 0")
         await raw(log.database, delete)
         await log.set_head(0, state="purged")
-    async with opened(database_url, OLD, verify="full") as ledger:
+    async with opened(database_url, OLD) as ledger:
         assert (await ledger.get("a")).value.reveal() == b"1"
+    # What the database lets go is still missed: no sealed event says that it was purged.
+    error = await refused(database_url, TamperedEvent, OLD, verify="full")
+    assert "no sealed event says that it was purged" in error.message
 
 
 async def test_an_event_under_a_key_that_is_not_stored_is_refused(database_url: str) -> None:

@@ -79,7 +79,7 @@ async def test_damage_that_it_finds_turns_the_node_unready_and_is_logged(
         assert not health.ready
         found, schema = health.reasons
         assert found == "1 findings at the last verify"
-        assert schema.startswith("the schema is not as it was made: trigger")
+        assert schema.startswith("the schema is not as it was made: ")
         assert (await readiness(ledger)).status == 503
         logged = [r.getMessage() for r in caplog.records if "scrub_found_damage" in r.getMessage()]
         assert len(logged) == 1
