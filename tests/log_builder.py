@@ -165,10 +165,11 @@ class LogBuilder:
 
     # --- generations -----------------------------------------------------------------
 
-    async def migrate(self) -> Control:
+    async def migrate(self, **about: object) -> Control:
         """The whole history under the active key in the next generation, and the flip.
 
-        Returns the control stream of the new generation.
+        `about` is what else `generation.opened` says. Returns the control stream of the new
+        generation.
         """
 
         def unit(connection: Connection) -> Control:
@@ -188,7 +189,7 @@ class LogBuilder:
                 )
                 for event_type, more in (
                     (EventType.GENERATION_CLOSED, {}),
-                    (EventType.GENERATION_OPENED, {"purged": purged}),
+                    (EventType.GENERATION_OPENED, {"purged": purged, **about}),
                 )
             )
             self.rows.append(connection, old, [closed], state="closed")
