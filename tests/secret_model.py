@@ -233,14 +233,12 @@ class Model:
         if not found:
             raise SecretNotFound("")
         answer = found[-1]
-        if self._is_ended(answer):
-            raise SecretDestroyed("")
+        if answer.state == "destroyed" or self._is_ended(answer):
+            raise SecretDestroyed("")  # the newest event says so, whatever that key is
         if answer.key not in ring:
             raise MissingKey("")
         if answer.state == "deleted":
             raise SecretDeleted("")
-        if answer.state == "destroyed":
-            raise SecretDestroyed("")
         return answer
 
     def show(self, version: Version) -> Shown:
