@@ -1,7 +1,8 @@
 """Verification: does what is stored open, chain and belong, and if not, which row is it?
 
 `control` proves the control stream, `latest` also opens the head of every secret and holds their
-versions against the log's length, `full` opens every event and checks every chain, every position and the projections.
+versions against the log's length, `full` opens every event and checks every chain, every position
+and the projections.
 A library function with a progress callback and a report; the command is a thin shell.
 """
 

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-import _pgbouncer
+import _system_packages
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = [sys.executable, "-m"]
@@ -43,7 +43,7 @@ def main() -> int:
         pytest += ["-k", OLDEST]
     steps = [*(STATIC if whole else []), ("tests", pytest)]
     if not arguments:
-        _pgbouncer.ensure()
+        _system_packages.ensure()
 
     failed = []
     began = time.monotonic()
