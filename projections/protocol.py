@@ -16,6 +16,10 @@ class Projection(Protocol):
     """A table that is a fold of the log: one row a secret, always rebuildable.
 
     Implement it to keep a read side of your own; the runner does the rest.
+
+    A projection may also have `first_values`, a sequence of column names: those that stay as a
+    secret's first event gave them. `fold` then needs nothing else of `row`, and may be given None
+    in its place. So an append can write the row without reading it first.
     """
 
     @property

@@ -41,6 +41,7 @@ class SysSecret:
 
     name: Final = "sys_secret"
     table: Final = _CURRENT
+    first_values: Final = ("created_at", "created_by")
 
     def fold(self, row: Mapping[str, Any] | None, event: Event) -> Mapping[str, Any]:
         """The row with `event` as the secret's newest."""

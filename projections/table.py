@@ -94,7 +94,11 @@ class ProjectionTable:
         self._count = select(func.count(columns.name)).where(one_generation)
         self._delete = delete(self.table).where(one_generation)
         given_columns = [*KEY, *self.columns]
-        self._upsert = compiled(self._make_upsert(), database.dialect, given_columns)
+        self._upsert = compiled(self._make_upsert(self.columns), database.dialect, given_columns)
+        self._first = _first_values(projection, self.columns)
+        later = [name for name in self.columns if name not in self._first]
+        self._update = compiled(self._make_upsert(later), database.dialect, given_columns)
+        """For secrets that go on: leaves alone what stays as the first event gave it."""
         self._in_order = itemgetter(*map(given_columns.index, self._upsert.names))
 
     def _sql(self, name: str, bounded: Callable[[str], str]) -> str:
@@ -112,20 +116,21 @@ class ProjectionTable:
             return column
         return literal_column(sql, kind).label(name)
 
-    def _make_upsert(self) -> ClauseElement:
+    def _make_upsert(self, written: Sequence[str]) -> ClauseElement:
+        """New rows whole; of those that are there, the columns `written`."""
         # The two dialects spell it alike, each in a class of its own.
         if self._database.name == "postgresql":
             from sqlalchemy.dialects import postgresql  # of the two, only the one in use
 
             into = postgresql.insert(self.table)
-            new = {name: into.excluded[name] for name in self.columns}
+            new = {name: into.excluded[name] for name in written}
             if not new:
                 return into.on_conflict_do_nothing()
             return into.on_conflict_do_update(index_elements=KEY, set_=new)
         from sqlalchemy.dialects import sqlite
 
         into_lite = sqlite.insert(self.table)
-        new = {name: into_lite.excluded[name] for name in self.columns}
+        new = {name: into_lite.excluded[name] for name in written}
         if not new:
             return into_lite.on_conflict_do_nothing()
         return into_lite.on_conflict_do_update(index_elements=KEY, set_=new)
@@ -181,8 +186,32 @@ class ProjectionTable:
     def apply(self, connection: Connection, generation: int, events: Sequence[Event]) -> None:
         """Fold events of one generation into the table, the checkpoint being locked."""
         first = self._begins(events)
+        if self._first and self._fold_unread(connection, generation, events, first):
+            return
         before = self.load(connection, generation, _going_on(first))
         self._fold_in(connection, generation, events, first, before)
+
+    def _fold_unread(
+        self,
+        connection: Connection,
+        generation: int,
+        events: Sequence[Event],
+        first: Mapping[str, int],
+    ) -> bool:
+        """Fold without a look at the rows that are there; False if some of them are to go."""
+        after = self.fold_all({}, [event for event in events if event.stream in first])
+        begun: list[tuple[Any, ...]] = []
+        gone_on: list[tuple[Any, ...]] = []
+        for name, row in after.items():
+            if row is None:
+                return False
+            rows = begun if first[name] == 1 else gone_on
+            rows.append(self._in_order((generation, name, *row.values())))
+        if begun:
+            connection.execute(self._upsert, begun)
+        if gone_on:
+            connection.execute(self._update, gone_on)
+        return True
 
     def kept(self, events: Sequence[Event], found: Rows) -> Kept | None:
         """What is to be written once `events` are in the log; `found`: what `rows` has told of
@@ -239,9 +268,10 @@ class ProjectionTable:
                     found.update(self._load_one(connection, generation, name))
             else:
                 found.update(self._by_name(rows))
-        for name in given:
-            if not self.has_row(name):
-                found.update(self._load_one(connection, generation, name))
+        if len(plain) < len(given):
+            for name in given:
+                if not self.has_row(name):
+                    found.update(self._load_one(connection, generation, name))
         return found
 
     def _by_name(self, rows: Iterable[Sequence[Any]]) -> dict[str, RowValues]:
@@ -364,6 +394,16 @@ def _check_names(projection: Projection, database: Database) -> None:
 def _going_on(first: Mapping[str, int]) -> list[str]:
     """The names that go on from rows that are there."""
     return [name for name, version in first.items() if version > 1]
+
+
+def _first_values(projection: Projection, columns: Sequence[str]) -> frozenset[str]:
+    first = frozenset(getattr(projection, "first_values", ()))
+    if unknown := first.difference(columns):
+        raise InvalidValue(
+            f"projection {projection.name} names first values that are none of its columns:"
+            f" {', '.join(sorted(map(str, unknown)))}"
+        )
+    return first
 
 
 def same(expected: RowValues, actual: RowValues) -> bool:

@@ -796,6 +796,24 @@ async def test_a_row_that_should_not_be_there_goes_where_its_secret_begins_witho
         assert (await rows(ledger.database, Late()))["a"]["writes"] == 1
 
 
+async def test_a_row_that_should_not_be_there_is_written_over_whole_where_its_secret_begins(
+    database_url: str,
+) -> None:
+    async with opened(database_url, *default()) as ledger:
+        await edit(
+            ledger.database,
+            "INSERT INTO {s}secret_current (generation, name, version, position, state, key_id,"
+            " key_fingerprint, created_at, created_by, updated_at)"
+            " SELECT 0, 'a', 1, 1, 'live', key_id, key_fingerprint, 7, 'nobody', 7"
+            " FROM {s}ledger_key",
+        )
+        await ledger.put("a", "1", actor="founder")
+        await ledger.put("a", "2", actor="other")
+        row = (await rows(ledger.database, SysSecret()))["a"]
+        assert (row["created_by"], row["updated_by"]) == ("founder", "other")
+        assert await differences(ledger.database, SysSecret()) == []
+
+
 async def test_what_a_subclass_does_with_an_append_is_not_passed_over(database_url: str) -> None:
     class Counting(Inline):
         applied = 0
