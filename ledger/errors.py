@@ -40,7 +40,7 @@ their messages.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 __all__ = [
     "Incomplete",
@@ -105,6 +105,13 @@ class LedgerError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.hint, self.details)
+
+    def __copy__(self) -> Self:
+        # Not by `__reduce__`: a class of the host's own may be made from something else.
+        copied = type(self).__new__(type(self), *self.args)
+        copied.__dict__ |= {**self.__dict__, "__notes__": [*getattr(self, "__notes__", ())]}
+        copied.__cause__ = self.__cause__  # of a projection's own code
+        return copied
 
 
 def _rebuild(

@@ -167,7 +167,11 @@ class Writer:
                 batch, ended = await self._gather(wait=not ending)
                 ending = ending or ended
                 if batch:
-                    await self._write_out(batch)
+                    try:
+                        await self._write_out(batch)
+                    except BaseException:  # whatever it is, nobody may wait for ever
+                        _give_up(batch, outcome_unknown(_cancelled("it was under way")))
+                        raise
                     self._batches += 1
         finally:  # a host that cancels every task of the loop; nobody may wait for ever
             left = [self._held_over] if self._held_over else []
@@ -230,9 +234,6 @@ class Writer:
         except Exception as error:  # noqa: BLE001  # a projection's own error: the callers' answer
             outcomes = [error] * len(batch)
             one_at_fault = True
-        except BaseException:
-            _give_up(batch, outcome_unknown(_cancelled("it was under way")))
-            raise
         if one_at_fault and len(batch) > 1:  # and nobody else is to pay for it
             for waiting in batch:
                 await self._write_out([waiting])
@@ -242,7 +243,7 @@ class Writer:
                 continue
             if isinstance(outcome, LedgerError):
                 # A copy: it may go to many callers, and each raise hangs frames on it.
-                waiting.outcome.set_exception(_copied(outcome))
+                waiting.outcome.set_exception(copy(outcome))
             elif isinstance(outcome, Exception):
                 waiting.outcome.set_exception(outcome)
             else:
@@ -278,12 +279,6 @@ class Writer:
                 bound=MAX_EVENTS_PER_KEY,
                 advice="rotate to a new key: secret-ledger keys rotate",
             )
-
-
-def _copied(error: LedgerError) -> LedgerError:
-    copied = copy(error)
-    copied.__cause__ = error.__cause__  # of a projection's own code
-    return copied
 
 
 def _give_up(batch: Sequence[_Waiting], error: LedgerError) -> None:

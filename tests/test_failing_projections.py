@@ -76,6 +76,46 @@ async def test_a_fold_that_fails_is_named_with_its_position_and_refuses_one_call
         assert (await ledger.health()).ready
 
 
+class HostsOwnError(LedgerError):
+    """Made from something else than ours are."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(f"not {event.stream}")
+
+
+async def test_a_fold_s_own_ledger_error_is_told_to_its_caller_and_to_nobody_else(
+    database_url: str,
+) -> None:
+    class Picky(Counted):
+        def fold(self, row: Mapping[str, Any] | None, event: Event) -> Mapping[str, Any] | None:
+            if event.stream == "poison":
+                raise HostsOwnError(event)
+            return super().fold(row, event)
+
+    async with opened(database_url, OLD, projections=[*default(), Inline(Picky())]) as ledger:
+        with pytest.raises(ProjectionFailed, match="not poison") as caught:
+            await asyncio.wait_for(ledger.put("poison", "1"), 30)
+        assert isinstance(caught.value.__cause__, HostsOwnError)
+        outcomes = await asyncio.wait_for(
+            asyncio.gather(
+                *(ledger.put(name, "2") for name in ("a", "poison", "b")), return_exceptions=True
+            ),
+            30,
+        )
+        assert [isinstance(o, ProjectionFailed) for o in outcomes] == [False, True, False]
+
+
+async def test_what_stays_as_the_first_event_gave_it_is_no_column_of_another_table(
+    database_url: str,
+) -> None:
+    class Misspelt(Counted):
+        first_values = ("writes", "creatd_at")
+
+    with pytest.raises(InvalidValue, match="first values that are none of its columns: creatd_at"):
+        async with opened(database_url, OLD, projections=[*default(), Inline(Misspelt())]):
+            pass
+
+
 async def test_a_fold_that_fails_on_what_is_there_is_named_by_whatever_meets_it(
     database_url: str,
 ) -> None:

@@ -139,9 +139,10 @@ def fail_in_projection(error: Exception, projection: str, where: str = "") -> No
     """Raise what `error`, which was met while `projection` was kept, is to a caller.
 
     A driver's error stays as it is, until its unit has ended; the LedgerError that stands for it
-    then names the projection, and `where` it was. So does what the projection's own code raises.
+    then names the projection, and `where` it was. So does what the projection's own code raises,
+    a LedgerError of its own included.
     """
-    if isinstance(error, LedgerError):
+    if type(error).__module__ == LedgerError.__module__:
         raise error
     what = printable(f"projection {projection}{where}")
     if isinstance(error, DRIVER_ERRORS) or type(error).__module__.startswith("asyncpg."):
