@@ -14,7 +14,7 @@ not hide that events were lost.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -84,7 +84,17 @@ class Lineage:
     def remember(self, events: Iterable[Event | None]) -> None:
         """Remember which events lie at their positions. What was met first is kept: an event
         never changes, and a row that was damaged since is not the event."""
-        found = [self._mark(event) for event in events if event is not None]
+        self._keep([self._mark(event) for event in events if event is not None])
+
+    def wrote(self, event: Event) -> None:
+        """Remember an event that this process itself has put at its position."""
+        self._keep([
+            _Mark(
+                event.position, event.generation, event.recorded_at, event.event_hash, damaged=False
+            )
+        ])  # fmt: skip
+
+    def _keep(self, found: Sequence[_Mark]) -> None:
         with self._marking:
             known = {mark.position: mark for mark in self._marks}
             for mark in found:

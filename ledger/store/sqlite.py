@@ -97,10 +97,9 @@ _HASHES_OF: Final = Statement(
     " WHERE e.generation = :generation AND e.stream = s.key AND e.version = s.value"
 )
 _ACTIVE_HEAD: Final = Statement(
-    f"SELECT {_BOUNDS.head('h')}, c.newest FROM ledger_head AS h,"
-    " (SELECT max(version) AS newest FROM secret_event"
-    f"  WHERE generation = :generation AND stream = '{CONTROL_STREAM}') AS c"
-    " WHERE generation = :generation AND state = 'active' AND key_epoch = :epoch"
+    "SELECT generation, position, recorded_at, key_epoch, state, (SELECT max(version)"
+    f" FROM secret_event WHERE generation = :generation AND stream = '{CONTROL_STREAM}')"
+    " FROM ledger_head WHERE generation = :generation AND state = 'active' AND key_epoch = :epoch"
 )
 _GENERATION: Final = Statement(
     f"SELECT {_BOUNDS.head('h')} FROM ledger_head AS h WHERE generation = :generation LIMIT 1"
