@@ -23,6 +23,8 @@ class Size:
     """In the log that long jobs work on, two versions a secret."""
     boots: tuple[int, ...]
     """Secrets in the ledgers that are booted."""
+    versions: tuple[int, ...]
+    """Of the secrets whose old versions are read."""
     longest: int
     """Events at which the ledger that grows has grown."""
 
@@ -32,9 +34,17 @@ FULL: Final = Size(
     secrets=10_000,
     events=200_000,
     boots=(10_000, 100_000, 1_000_000),
+    versions=(10, 1_000, 100_000),
     longest=1_000_000,
 )
-QUICK: Final = Size(seconds=0.2, secrets=1_000, events=4_000, boots=(1_000, 4_000), longest=10_000)
+QUICK: Final = Size(
+    seconds=0.2,
+    secrets=1_000,
+    events=4_000,
+    boots=(1_000, 4_000),
+    versions=(10, 1_000),
+    longest=10_000,
+)
 
 
 @dataclass(frozen=True, slots=True)

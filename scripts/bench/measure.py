@@ -29,6 +29,7 @@ import puts
 import replays
 import scans
 import table
+import walks
 from apart import Job
 from fleets import NODES, SOONER
 from given import FULL, QUICK, Given
@@ -69,6 +70,7 @@ _COMPARISONS: Final = {
     "replays": replays.measure,
     "boots": boots.measure,
     "keys": keys.measure,
+    "walks": walks.measure,
 }
 _OTHERS: Final = {"scans": _scans, "nodes": _nodes, "growth": _growth}
 """They measure ours alone."""
@@ -78,6 +80,7 @@ _PARTS: Final = {
     "replays": "every event read and opened; the projection made anew",
     "boots": "a process opens a ledger, for the first time and again",
     "keys": "the heads, and the whole history, sealed anew under another key",
+    "walks": "old versions of a secret, proven by the chain from its newest one",
     "scans": "long jobs, their peak memory, and how long they hold up the event loop",
     "growth": "one ledger that gets longer: what stays as it was, and what does not",
     "nodes": f"writes beside {NODES} nodes that beat {SOONER} times as often as they would",

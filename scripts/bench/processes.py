@@ -7,15 +7,15 @@ long as it is told, each time it is told.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 from floors import open_floor
+from lines import Child, answer, asked, child
 from peer import TUNED, new_key, open_peer
 from places import Place
 from runs import repeating, repeating_in_threads
@@ -54,7 +54,7 @@ async def workers(
         for kind, url in urls.items():
             children = [
                 await stack.enter_async_context(
-                    _child({
+                    _writer({
                         **given,
                         "kind": kind,
                         "url": url,
@@ -68,62 +68,32 @@ async def workers(
         yield found
 
 
-def _asking(children: Sequence[_Child], seconds: float) -> Run:
+def _asking(children: Sequence[Child], seconds: float) -> Run:
     async def run() -> Turn:
-        turns = await asyncio.gather(*(child.ask(seconds) for child in children))
+        told = await asyncio.gather(*(child.tell(seconds) for child in children))
+        turns = [Turn(**each) for each in told]
         return Turn(sum(turn.done for turn in turns), max(turn.seconds for turn in turns))
 
     return run
 
 
-class _Child:
-    """One process, and the lines that are spoken with it."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-
-    async def tell(self, word: Any) -> Any:
-        asked, answers = self.process.stdin, self.process.stdout
-        if asked is None or answers is None:
-            raise RuntimeError("a writing process has no pipes")
-        asked.write(json.dumps(word).encode() + b"\n")
-        line = await answers.readline()
-        if not line:
-            raise RuntimeError("a writing process has ended")
-        return json.loads(line)
-
-    async def ask(self, seconds: float) -> Turn:
-        return Turn(**await self.tell(seconds))
-
-
 @asynccontextmanager
-async def _child(given: Mapping[str, Any]) -> AsyncIterator[_Child]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    child = _Child(process)
-    try:
-        await child.tell(given)
-        yield child
-        if process.stdin is not None:
-            process.stdin.close()
-        await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+async def _writer(given: Mapping[str, Any]) -> AsyncIterator[Child]:
+    async with child(Path(__file__)) as process:
+        await process.tell(given)
+        yield process
 
 
 # --- in the child --------------------------------------------------------------------
 
 
 async def _serve() -> None:
-    given = json.loads(await _line())
+    given = await asked()
     async with AsyncExitStack() as stack:
         writing = await _OPENED[given["kind"]](given, stack)
-        _answer("ready")
-        while line := await _line():
-            _answer(asdict(await writing(json.loads(line))()))
+        answer("ready")
+        while (seconds := await asked()) is not None:
+            answer(asdict(await writing(seconds)()))
 
 
 Writing = Callable[[float], Run]
@@ -157,15 +127,6 @@ async def _peer(given: Mapping[str, Any], stack: AsyncExitStack) -> Writing:
 
 
 _OPENED: Final = {OURS: _ours, FLOOR: _floor, PEER: _peer, TUNED: _peer}
-
-
-async def _line() -> str:
-    line: str = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    return line
-
-
-def _answer(word: Any) -> None:
-    print(json.dumps(word), flush=True)
 
 
 if __name__ == "__main__":
