@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 from shutil import which
@@ -66,6 +65,15 @@ def program(name):
     return EXE(modules, shared + own, exclude_binaries=True, name=name)
 
 COLLECT(*map(program, ours), found.binaries, found.datas, name="frozen")
+"""
+
+_FIND_PYTHON_LIBRARY: Final = """
+from PyInstaller.depend.bindepend import get_python_library_path
+from PyInstaller.exceptions import PythonLibraryNotFoundError
+try:
+    get_python_library_path()
+except PythonLibraryNotFoundError as error:
+    print(error)
 """
 
 
@@ -143,18 +151,15 @@ def _freeze(work: Path) -> None:
 
 def _require_python_library() -> None:
     # Debian's Python is linked statically, and its shared library is a package of its own.
-    find = "from PyInstaller.depend.bindepend import get_python_library_path as f; f()"
     done = subprocess.run(
-        [sys.executable, "-c", find], capture_output=True, encoding="utf-8", check=False
+        [sys.executable, "-c", _FIND_PYTHON_LIBRARY],
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=True,
     )
-    if "PythonLibraryNotFoundError" in done.stderr:
-        library = sysconfig.get_config_var("INSTSONAME")
-        version = sysconfig.get_python_version()
-        raise CannotFreeze(
-            f"{library} is not installed, so nothing was frozen with PyInstaller:"
-            f" apt-get install libpython{version} (as root, ./scripts/test does it)"
-        )
-    assert done.returncode == 0, done.stderr
+    if done.stdout:
+        reason = done.stdout.strip().replace("ERROR: ", "")
+        raise CannotFreeze(f"nothing was frozen with PyInstaller: {reason}")
 
 
 def _stand_in_for_objdump(work: Path) -> Path:
