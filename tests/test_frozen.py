@@ -115,6 +115,9 @@ def test_the_hook_names_every_module_but_the_command_line_and_every_data_file(
     assert ours == modules(embedded)
     data = {f"{folder}/{Path(file).name}" for file, folder in told["data"]}
     assert {name for name in files() if not name.endswith(".py")} <= data
+    assert f"secret_ledger-{version('secret-ledger')}.dist-info" in {
+        folder for _, folder in told["data"]
+    }
     assert {"aiosqlite", "asyncpg.pgproto.pgproto", "asyncpg.protocol.protocol"} <= {
         *told["modules"]
     }
