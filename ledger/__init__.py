@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ledger.health import Health, KeyStatus
     from ledger.key_record import KeyMoment, KeyRecord
     from ledger.key_sources import EnvKeyProvider, LocalKeyProvider
-    from ledger.keys import Key, KeyProvider, Keyring
+    from ledger.keyring import KeyProvider, Keyring
+    from ledger.keys import Key
     from ledger.migration import MigrationReport
     from ledger.nodes import NodeInfo
     from ledger.opening import DEFAULT, init_ledger, open_ledger, upgrade_schema
@@ -94,11 +95,11 @@ _HOMES = {
     "KeyCount": "census",
     "KeyEnd": "retirement",
     "KeyMoment": "key_record",
-    "KeyProvider": "keys",
+    "KeyProvider": "keyring",
     "KeyRecord": "key_record",
     "KeyStatus": "health",
     "KeyUse": "census",
-    "Keyring": "keys",
+    "Keyring": "keyring",
     "LocalKeyProvider": "key_sources",
     "MigrationReport": "migration",
     "NodeInfo": "nodes",

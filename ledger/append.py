@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeGuard
 
 from ledger.decide import Draft
 from ledger.errors import LedgerError, TamperedEvent
@@ -24,60 +23,20 @@ from ledger.events import Event
 from ledger.format import seal_event
 from ledger.keys import LedgerKey
 from ledger.state import Head
-from ledger.store.connection import Connection, Rows
-from ledger.store.database import Beside, Database, Kept, LockedHead
+from ledger.store.connection import Connection
+from ledger.store.database import Database, LockedHead
+from ledger.store.projection import InlineProjection, rider
 from ledger.store.translate import fail_in_projection
 from ledger.versions import SecretInfo
 
 __all__ = [
     "Attempt",
-    "InlineProjection",
     "Outcome",
-    "check_not_behind",
     "enter",
     "keep",
     "place",
-    "rider",
     "was_committed",
 ]
-
-
-class InlineProjection(Protocol):
-    """A read-side table that is kept in the append's own transaction."""
-
-    name: str
-
-    def apply(
-        self, connection: Connection, database: Database, head: Head, events: Sequence[Event]
-    ) -> None:
-        """Fold `events`, which follow `head`'s position without a gap, into the table."""
-        ...
-
-    async def catch_up(self, database: Database) -> int:
-        """Fold what was written while nobody kept the table; how many events that was."""
-        ...
-
-
-class Riding(InlineProjection, Protocol):
-    """One whose rows come in the trip that reads the heads, and go in the one that adds events."""
-
-    def beside(self, database: Database) -> Beside:
-        """What is to be asked for with the heads."""
-        ...
-
-    def kept(self, database: Database, events: Sequence[Event], found: Rows) -> Kept | None:
-        """What `events` make of the rows that were found; None where that has to be seen to by
-        `apply`."""
-        ...
-
-
-def rider(projections: Sequence[InlineProjection]) -> Riding | None:
-    """The first projection, if it is such a one."""
-
-    def rides(projection: InlineProjection) -> TypeGuard[Riding]:
-        return hasattr(projection, "beside")
-
-    return projections[0] if projections and rides(projections[0]) else None
 
 
 Outcome = Sequence[SecretInfo] | LedgerError
@@ -169,18 +128,6 @@ def keep(
         first, last = events[0].position, events[-1].position
         where = f", at position {first}" if first == last else f", at positions {first} to {last}"
         fail_in_projection(error, projection.name, where)
-
-
-def check_not_behind(head: Head, seen: int) -> None:
-    """The log never gets shorter. Raises TamperedEvent if it has."""
-    if head.position < seen:
-        raise TamperedEvent(
-            f"the log ends at position {head.position}, behind position {seen} that this node"
-            " has seen: events were lost, or an older copy of the database was put in place",
-            hint="find out which; a fail-over to a standby that lagged loses its last writes",
-            position=head.position,
-            seen=seen,
-        )
 
 
 def was_committed(connection: Connection, database: Database, attempt: Attempt) -> bool | None:

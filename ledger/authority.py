@@ -21,7 +21,8 @@ from ledger.errors import (
 )
 from ledger.events import CONTROL_STREAM, Event
 from ledger.format import is_purged, open_event, printable, tampered
-from ledger.keys import Keyring, LedgerKey
+from ledger.keyring import Keyring
+from ledger.keys import LedgerKey
 
 __all__ = ["HeldKeys", "check_control_seals", "choose_keys", "read_event", "read_newest", "short"]
 

@@ -10,36 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Final
 
-from ledger.append import (
-    Attempt,
-    InlineProjection,
-    Outcome,
-    check_not_behind,
-    enter,
-    place,
-    rider,
-)
-from ledger.authority import HeldKeys, read_newest, short
+from ledger.append import Attempt, Outcome, enter, place
+from ledger.authority import HeldKeys, read_newest
 from ledger.control import Control
 from ledger.decide import Destroy, Draft, HeadView, Intent, Put, Walked, WalkNeeded, decide
-from ledger.errors import KeyExhausted, LedgerError, TamperedEvent
+from ledger.errors import LedgerError, TamperedEvent
 from ledger.events import Event
 from ledger.floors import ended_at
 from ledger.format import check_hash, hash_of
 from ledger.found_rows import found_rows
-from ledger.gate import Standing
+from ledger.gate import Standing, check_not_behind, check_not_exhausted
 from ledger.log_end import DamagedEnd, check_end, damaged_end
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
-from ledger.versions import info_of, version_of
+from ledger.store.projection import InlineProjection, rider
+from ledger.versions import info_of, opened
 
-__all__ = ["MAX_EVENTS_PER_KEY", "Request", "append", "check_not_exhausted", "check_seals_left"]
-
-MAX_EVENTS_PER_KEY: Final = 2**32
-"""NIST SP 800-38D, 8.3: the bound of GCM with random 96-bit nonces."""
+__all__ = [
+    "Request",
+    "append",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +156,7 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
     batch.events.extend(events)
     batch.heads.update(staged)
     return [
-        version_of(info_of(event), intent.value)
+        opened(event, intent.value)
         if isinstance(intent, Put)
         else replace(info_of(event), check="ok")
         for intent, event in zip(request.intents, events, strict=True)
@@ -190,20 +182,3 @@ def _with_what_it_finds(batch: _Batch, intent: Destroy, view: HeadView) -> Destr
         batch.connection, batch.database, batch.control, intent.stream, newest.version + 1
     )
     return replace(intent, facts={**intent.facts, "rows": found.facts()})
-
-
-def check_not_exhausted(control: Control, position: int) -> None:
-    """Raises KeyExhausted where the log may not grow to `position` under the active key: copies
-    of the history count too."""
-    check_seals_left(control, position, 0)
-
-
-def check_seals_left(control: Control, position: int, more: int) -> None:
-    """Raises KeyExhausted where no `more` events may be sealed under the active key beside those
-    of a log that ends at `position`."""
-    if control.seals_under_active(position) + more > MAX_EVENTS_PER_KEY:
-        raise KeyExhausted(
-            f"2^32 events were sealed under key {control.active.id}"
-            f" ({short(control.active.fingerprint)}…), or would be: that is the bound of AES-GCM",
-            hint="rotate to a new key: secret-ledger keys rotate",
-        )

@@ -37,7 +37,7 @@ from ledger.gate import (
     out_of_reach,
 )
 from ledger.incremental import keep_proof, verify_to_open
-from ledger.keys import Keyring
+from ledger.keyring import Keyring
 from ledger.log import log
 from ledger.node_proof import Judge
 from ledger.nodes import (

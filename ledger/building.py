@@ -20,12 +20,12 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from anyio import to_thread
 
 from ledger.ahead import ahead
-from ledger.append import InlineProjection, keep
+from ledger.append import keep
 from ledger.authority import HeldKeys, choose_keys
 from ledger.checking import CheckedPage, Rules, missing_positions
 from ledger.control import Control
@@ -41,20 +41,16 @@ from ledger.findings import Finding, Progress, Tally, Tell
 from ledger.following import Follower
 from ledger.gate import Standing, check_state, judge
 from ledger.generation_copy import Copied, differences, read_back, reseal
-from ledger.keys import Keyring, LedgerKey
+from ledger.keyring import Keyring
+from ledger.keys import LedgerKey
 from ledger.scan import Scan
 from ledger.sealed_counts import RowDigest
 from ledger.state import CheckedRow, Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import through_outages
-from ledger.store.reads import (
-    BULK,
-    check_page,
-    events_page,
-    heads_of_generations,
-    read_state,
-)
+from ledger.store.projection import InlineProjection, Installable
+from ledger.store.reads import BULK, check_page, events_page, heads_of_generations, read_state
 from ledger.store.schema import check_version, read_meta
 from ledger.store.transitions import replace_head
 from ledger.store.translate import is_refusal, is_transient
@@ -74,15 +70,6 @@ MOST_WAITED_FOR = 50 * BACKLOG
 """Events that are copied while writers wait, at the very most: they are all in memory."""
 ROUNDS = 20
 """Times that the copy runs after writers that are as fast as it is, before it makes them wait."""
-
-
-@runtime_checkable
-class Installable(Protocol):
-    """A projection that can say whether it has a table to be kept in."""
-
-    def is_installed(self, connection: Connection, database: Database) -> bool:
-        """Whether its table is there."""
-        ...
 
 
 def kept_in(

@@ -15,14 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ledger.errors import SchemaTooNew, TamperedEvent
-from ledger.events import (
-    CONTROL_STREAM,
-    CONTROL_TYPES,
-    NO_HASH,
-    SECRET_TYPES,
-    Event,
-    EventType,
-)
+from ledger.events import CONTROL_STREAM, CONTROL_TYPES, NO_HASH, SECRET_TYPES, Event, EventType
 from ledger.format import check_hash, is_purged, printable, tampered
 from ledger.metadata import encode_metadata, parse_metadata
 

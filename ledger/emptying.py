@@ -8,31 +8,19 @@ row says `purged` only where, under the same lock, no row is left.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
-from ledger.append import InlineProjection
 from ledger.errors import LedgerUnavailable, MigrationInProgress, TamperedEvent
 from ledger.findings import Progress, Tell
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import through_outages
+from ledger.store.projection import Forgetting, InlineProjection
 from ledger.store.transitions import replace_head
 
-__all__ = ["BATCH", "Forgetting", "empty", "has_rows"]
+__all__ = ["BATCH", "empty", "has_rows"]
 
 BATCH = 2000
 """Rows that one transaction deletes."""
-
-
-@runtime_checkable
-class Forgetting(Protocol):
-    """A projection that can drop its rows of a generation."""
-
-    def forget(
-        self, connection: Connection, database: Database, generation: int, limit: int
-    ) -> int:
-        """Delete up to `limit` rows; how many there were. None are left after 0."""
-        ...
 
 
 def has_rows(connection: Connection, database: Database, generation: int) -> bool:

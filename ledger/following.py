@@ -13,7 +13,7 @@ from typing import Final
 
 from ledger.errors import LedgerError, NotALedger, TamperedEvent
 from ledger.gate import Standing, check_pinned, check_state, judge
-from ledger.keys import Keyring
+from ledger.keyring import Keyring
 from ledger.lineage import Lineage
 from ledger.state import Head, State
 from ledger.store.database import Database

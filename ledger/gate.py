@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from ledger.authority import (
     HeldKeys,
@@ -25,6 +26,7 @@ from ledger.authority import (
 )
 from ledger.control import FACTS, Control, check_known, fold_control
 from ledger.errors import (
+    KeyExhausted,
     KeyFingerprintMismatch,
     LedgerError,
     LedgerMoved,
@@ -35,15 +37,20 @@ from ledger.errors import (
 )
 from ledger.events import Event
 from ledger.format import hash_of, printable
-from ledger.keys import Keyring, LedgerKey
+from ledger.keyring import Keyring
+from ledger.keys import LedgerKey
 from ledger.metadata import parse_metadata
 from ledger.state import Head, State
 
 __all__ = [
+    "MAX_EVENTS_PER_KEY",
     "Standing",
     "check_last",
+    "check_not_behind",
+    "check_not_exhausted",
     "check_not_moved",
     "check_pinned",
+    "check_seals_left",
     "check_state",
     "has_moved",
     "is_damaged",
@@ -52,6 +59,10 @@ __all__ = [
     "moved_place",
     "out_of_reach",
 ]
+
+
+MAX_EVENTS_PER_KEY: Final = 2**32
+"""NIST SP 800-38D, 8.3: the bound of GCM with random 96-bit nonces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,3 +258,32 @@ def out_of_reach(standing: Standing, end: int) -> list[str]:
                 " is not in the keyring: they can't be read; add it to OS_SECRET_PREVIOUS_KEYS"
             )
     return found
+
+
+def check_not_behind(head: Head, seen: int) -> None:
+    """The log never gets shorter. Raises TamperedEvent if it has."""
+    if head.position < seen:
+        raise TamperedEvent(
+            f"the log ends at position {head.position}, behind position {seen} that this node"
+            " has seen: events were lost, or an older copy of the database was put in place",
+            hint="find out which; a fail-over to a standby that lagged loses its last writes",
+            position=head.position,
+            seen=seen,
+        )
+
+
+def check_not_exhausted(control: Control, position: int) -> None:
+    """Raises KeyExhausted where the log may not grow to `position` under the active key: copies
+    of the history count too."""
+    check_seals_left(control, position, 0)
+
+
+def check_seals_left(control: Control, position: int, more: int) -> None:
+    """Raises KeyExhausted where no `more` events may be sealed under the active key beside those
+    of a log that ends at `position`."""
+    if control.seals_under_active(position) + more > MAX_EVENTS_PER_KEY:
+        raise KeyExhausted(
+            f"2^32 events were sealed under key {control.active.id}"
+            f" ({short(control.active.fingerprint)}…), or would be: that is the bound of AES-GCM",
+            hint="rotate to a new key: secret-ledger keys rotate",
+        )

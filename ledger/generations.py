@@ -14,7 +14,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from ledger.append import Attempt, InlineProjection, enter
+from ledger.append import Attempt, enter
 from ledger.census import KeyUse, uses
 from ledger.committing import commit
 from ledger.control import Control, abandoned_metadata
@@ -33,6 +33,7 @@ from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import through_outages
+from ledger.store.projection import InlineProjection
 from ledger.store.reads import heads_of_generations, moves
 from ledger.store.transitions import replace_head
 

@@ -7,9 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
-from ledger.append import InlineProjection
 from ledger.errors import LedgerError
 from ledger.events import from_microseconds
 from ledger.following import Follower
@@ -19,15 +18,14 @@ from ledger.node_proof import Judge
 from ledger.nodes import Identity, difference, differing_nodes, several_write
 from ledger.state import Head
 from ledger.store.catalogue import deviations
-from ledger.store.connection import Connection
 from ledger.store.database import Database
+from ledger.store.projection import InlineProjection, Lagging
 from ledger.store.reads import ahead_of_clock
 from ledger.verified import Verified
 
 __all__ = [
     "Health",
     "KeyStatus",
-    "Lagging",
     "Look",
     "Observer",
     "key_status",
@@ -312,17 +310,6 @@ def tell(
         replica_lag_seconds=look.replica_lag_seconds,
         unwritable=look.unwritable,
     )
-
-
-@runtime_checkable
-class Lagging(Protocol):
-    """A projection that can say how far it is behind."""
-
-    name: str
-
-    def lag(self, connection: Connection, database: Database, head: Head) -> int:
-        """Positions between its checkpoint and the head row."""
-        ...
 
 
 async def _projection_lag(

@@ -17,7 +17,8 @@ import anyio.to_thread
 
 from ledger.errors import InvalidKey, NoStableKey
 from ledger.key_files import KeyFile, dev_key_line, is_dev_minted, local_key, read_file
-from ledger.keys import Key, Keyring, check_key_id
+from ledger.keyring import Keyring
+from ledger.keys import Key, check_key_id
 from ledger.secret import Secret
 from ledger.settings import (
     HOME,

@@ -18,11 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from ledger.append import check_not_behind
 from ledger.errors import LedgerUnavailable, TamperedEvent
 from ledger.events import CONTROL_STREAM, Event
 from ledger.format import hash_of
-from ledger.gate import check_pinned, is_damaged
+from ledger.gate import check_not_behind, check_pinned, is_damaged
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database

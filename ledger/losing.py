@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from ledger.answer import lost_with
-from ledger.append import Attempt, InlineProjection, enter, place
+from ledger.append import Attempt, enter, place
 from ledger.checking import Rules
 from ledger.committing import commit
 from ledger.control import Control, ControlKey
@@ -39,6 +39,7 @@ from ledger.secret import Secret
 from ledger.store.connection import Connection
 from ledger.store.database import LockedHead
 from ledger.store.patience import through_outages
+from ledger.store.projection import InlineProjection
 from ledger.store.reads import BULK, heads_of_generations, heads_page
 from ledger.under_way import check_not_building
 

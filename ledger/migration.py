@@ -21,14 +21,8 @@ from functools import partial
 
 from anyio import to_thread
 
-from ledger.append import Attempt, InlineProjection, place
-from ledger.building import (
-    Builder,
-    another_builder,
-    not_the_same,
-    sealing_keys,
-    why_not_opened,
-)
+from ledger.append import Attempt, place
+from ledger.building import Builder, another_builder, not_the_same, sealing_keys, why_not_opened
 from ledger.census import uses
 from ledger.checking import Rules
 from ledger.committing import commit
@@ -50,6 +44,7 @@ from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import LockedHead
 from ledger.store.patience import through_outages
+from ledger.store.projection import InlineProjection
 from ledger.store.reads import heads_of_generations
 from ledger.store.transitions import replace_head
 from ledger.under_way import begin_building, moving, under_way

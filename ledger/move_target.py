@@ -11,23 +11,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
-from ledger.append import InlineProjection
 from ledger.building import kept_in
 from ledger.control import Control
 from ledger.creation import lay_out
-from ledger.emptying import Forgetting
-from ledger.errors import (
-    LedgerError,
-    MigrationInProgress,
-    NotALedger,
-    TamperedEvent,
-    WrongLedger,
-)
+from ledger.errors import LedgerError, MigrationInProgress, NotALedger, TamperedEvent, WrongLedger
 from ledger.format import printable
 from ledger.state import Head, Meta, Move
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import through_outages
+from ledger.store.projection import Forgetting, InlineProjection
 from ledger.store.reads import heads_of_generations, moves
 from ledger.store.schema import check_version, read_meta, remove
 from ledger.under_way import moving

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.engine import URL
 
-from ledger.append import Attempt, InlineProjection, enter, place
+from ledger.append import Attempt, enter, place
 from ledger.boot import check_not_ephemeral
 from ledger.building import Builder, another_builder, sealing_keys, why_not_opened
 from ledger.committing import commit
@@ -56,6 +56,7 @@ from ledger.state import Head, Move
 from ledger.store.connection import Connection
 from ledger.store.database import Database, address_of, connect, is_engine
 from ledger.store.patience import through_outages
+from ledger.store.projection import InlineProjection
 from ledger.store.reads import heads_of_generations, moves
 from ledger.store.transitions import replace_head
 from ledger.under_way import begin_building, under_way

@@ -27,7 +27,7 @@ from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.patience import patiently
 from ledger.store.reads import event_of_version, newest_of, stream_page_down
-from ledger.versions import SecretVersion, info_of, state_of, version_of
+from ledger.versions import SecretVersion, opened, state_of
 
 __all__ = [
     "get_as_of",
@@ -185,7 +185,7 @@ async def _on_new_knowledge(follower: Follower, answer: Callable[[Standing], Awa
 def _value(standing: Standing, event: Event) -> SecretVersion:
     value = Secret(read_event(standing.control, standing.keys, event))
     check_has_value(event)
-    return version_of(info_of(event), value)
+    return opened(event, value)
 
 
 # --- the walk itself ------------------------------------------------------------------

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from sqlalchemy.engine import URL
 
-from ledger.append import InlineProjection
 from ledger.boot import BootOptions, boot
 from ledger.creation import upgrade
 from ledger.errors import (
@@ -24,17 +23,18 @@ from ledger.findings import OpenLevel, Tally, check_open_level
 from ledger.following import snapshot
 from ledger.gate import check_pinned, check_state, has_moved, judge
 from ledger.key_sources import ledger_schema, parse_ledger_id, pinned_ledger_id
-from ledger.keys import KeyProvider, Keyring, key_source, keyring_of
+from ledger.keyring import KeyProvider, Keyring, key_source, keyring_of
 from ledger.nodes import HEARTBEAT, Identity
 from ledger.scrub import SCRUB_RATE, check_rate
 from ledger.state import Head
 from ledger.store.closing import close
 from ledger.store.database import Database, address_of, connect, is_engine
 from ledger.store.home import running_loop
+from ledger.store.projection import CheckedProjection, InlineProjection
 from ledger.store.reads import head_in_use
 from ledger.upgrading import seal_facts
 from ledger.values import seconds
-from ledger.verify import CheckedProjection, check_projections
+from ledger.verify import check_projections
 from ledger.view import VIEW_BYTES, Bounds, SealedView, WhenStale
 
 if TYPE_CHECKING:

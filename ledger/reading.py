@@ -22,11 +22,8 @@ from ledger.older import get_as_of, get_version, get_version_unproven
 from ledger.secret import Secret
 from ledger.store.connection import Connection
 from ledger.store.patience import patiently
-from ledger.store.reads import (
-    Found,
-    find,
-)
-from ledger.versions import SecretInfo, SecretVersion, info_of, version_of
+from ledger.store.reads import Found, find
+from ledger.versions import SecretInfo, SecretVersion, info_of, opened, version_of
 
 __all__ = [
     "Facts",
@@ -133,4 +130,4 @@ def verdict(
     context, info = facts or (None, None)
     value = Secret(read_newest(standing.control, standing.keys, event, context=context))
     check_has_value(event)
-    return version_of(info or info_of(event), value)
+    return opened(event, value) if info is None else version_of(info, value)

@@ -18,9 +18,8 @@ from typing import Final
 from anyio import to_thread
 
 from ledger.ahead import ahead
-from ledger.append import Attempt, InlineProjection, check_not_behind, enter, place
+from ledger.append import Attempt, enter, place
 from ledger.authority import read_newest
-from ledger.batch import check_not_exhausted
 from ledger.committing import commit
 from ledger.control import Control
 from ledger.control_log import lock_control
@@ -31,18 +30,13 @@ from ledger.findings import Finding, Progress, Tally, Tell, finding_of
 from ledger.floors import ended_at
 from ledger.following import Follower
 from ledger.format import check_hash, tampered
-from ledger.gate import Standing
+from ledger.gate import Standing, check_not_behind, check_not_exhausted
 from ledger.older import walk_to_floor
 from ledger.secret import Secret
 from ledger.store.connection import Connection
 from ledger.store.patience import through_outages
-from ledger.store.reads import (
-    BULK,
-    count_secrets,
-    head_in_use,
-    heads_page,
-    streams_between,
-)
+from ledger.store.projection import InlineProjection
+from ledger.store.reads import BULK, count_secrets, head_in_use, heads_page, streams_between
 
 __all__ = ["RekeyReport", "rekey"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ledger.append import Attempt, InlineProjection, enter
+from ledger.append import Attempt, enter
 from ledger.authority import short
 from ledger.census import KeyUse, census
 from ledger.committing import commit
@@ -30,6 +30,7 @@ from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import through_outages
+from ledger.store.projection import InlineProjection
 from ledger.store.reads import heads_of_generations
 
 __all__ = ["KeyEnd", "lose", "loss", "retire"]

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ledger.append import Attempt, InlineProjection, enter
+from ledger.append import Attempt, enter
 from ledger.authority import short
 from ledger.census import KeyCount, heads_by_key
 from ledger.committing import commit
@@ -28,6 +28,7 @@ from ledger.node_proof import Judge
 from ledger.nodes import Identity, NodeInfo, list_nodes
 from ledger.store.connection import Connection
 from ledger.store.patience import through_outages
+from ledger.store.projection import InlineProjection
 from ledger.under_way import check_not_building
 
 __all__ = ["Rotation", "Takeover", "check_rotation", "rotate"]

@@ -13,7 +13,10 @@ from typing import Any, Final, NoReturn, SupportsIndex, final
 
 from ledger.errors import InvalidValue
 
-__all__ = ["Secret", "Values"]
+__all__ = ["MAX_VALUE", "Secret", "Values"]
+
+MAX_VALUE: Final = 1024 * 1024
+"""Bytes of one value."""
 
 _SHOWN: Final = "Secret(...)"
 """ASCII, so that it prints anywhere; the same for every value, so that it tells no length."""

@@ -20,33 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import URL
 
-from ledger.append import InlineProjection
 from ledger.authority import bind
 from ledger.boot import Booted, check_not_ephemeral
 from ledger.census import Census, census
 from ledger.decide import Delete, Destroy, Intent, Put, Restore
-from ledger.errors import (
-    InvalidKey,
-    InvalidName,
-    InvalidValue,
-    LedgerUnavailable,
-    TamperedEvent,
-)
+from ledger.errors import InvalidKey, InvalidName, InvalidValue, LedgerUnavailable, TamperedEvent
 from ledger.findings import Level, OpenLevel, Tell, VerifyReport, report_of
 from ledger.following import Follower
 from ledger.gate import moved_place
-from ledger.generations import (
-    GenerationInfo,
-    PurgeReport,
-    abandon,
-    list_generations,
-    purge,
-)
+from ledger.generations import GenerationInfo, PurgeReport, abandon, list_generations, purge
 from ledger.health import Health, KeyStatus, Observer, key_status, tell
 from ledger.incremental import keep_proof, verify_to_open
 from ledger.key_record import KeyRecord
 from ledger.key_watch import KeyWatch
-from ledger.keys import Key, KeyProvider, Keyring, key_source, keyring_of
+from ledger.keyring import KeyProvider, Keyring, key_source, keyring_of
+from ledger.keys import Key
 from ledger.listing import Checker, list_history, list_secrets
 from ledger.log import log
 from ledger.metadata import encode_metadata, parse_metadata
@@ -62,15 +50,16 @@ from ledger.rekeying import RekeyReport, rekey
 from ledger.retirement import KeyEnd, lose, loss, retire
 from ledger.rotation import Rotation, Takeover, check_rotation, rotate
 from ledger.scrub import Scrub
+from ledger.secret import MAX_VALUE
 from ledger.store.catalogue import deviations
 from ledger.store.closing import to_its_end
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.patience import Read, patiently, through_outages
+from ledger.store.projection import CheckedProjection, InlineProjection
 from ledger.store.reads import ahead_of_clock, head_in_use
 from ledger.values import (
     MAX_CALL,
-    MAX_VALUE,
     Item,
     Value,
     Wrapped,
@@ -83,7 +72,7 @@ from ledger.values import (
     wrap_items,
 )
 from ledger.verified import FirstProof, Verified
-from ledger.verify import CheckedProjection, verify_ledger
+from ledger.verify import verify_ledger
 from ledger.versions import SecretInfo, SecretVersion
 from ledger.view import SealedView, ViewStatus
 from ledger.writer import Writer

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ledger.batch import check_seals_left
 from ledger.control import Control
 from ledger.errors import MigrationInProgress, TamperedEvent
+from ledger.gate import check_seals_left
 from ledger.openings import openings_of
 from ledger.state import Head, Move
 from ledger.store.connection import Connection

@@ -21,7 +21,7 @@ from ledger.findings import Tally
 from ledger.following import snapshot
 from ledger.found_rows import rows_of
 from ledger.gate import Standing, check_not_moved, check_state, judge
-from ledger.keys import Keyring
+from ledger.keyring import Keyring
 from ledger.losing import end_drafts
 from ledger.scan import Scan
 from ledger.state import Head

@@ -11,11 +11,10 @@ from typing import Any, Final
 
 from ledger.decide import Put
 from ledger.errors import InvalidValue, LedgerError, ValueTooLarge
-from ledger.secret import Secret
+from ledger.secret import MAX_VALUE, Secret
 
 __all__ = [
     "MAX_CALL",
-    "MAX_VALUE",
     "Item",
     "Value",
     "Wrapped",
@@ -28,8 +27,6 @@ __all__ = [
     "wrap_items",
 ]
 
-MAX_VALUE: Final = 1024 * 1024
-"""Bytes of one value."""
 MAX_CALL: Final = 16 * 1024 * 1024
 """Bytes of all values of one call."""
 

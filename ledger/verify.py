@@ -9,9 +9,9 @@ A library function with a progress callback and a report; the command is a thin 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from ledger.attestation import Proof
 from ledger.checking import Rules
@@ -25,11 +25,11 @@ from ledger.scan import Scan
 from ledger.state import Head, Meta, State
 from ledger.store.database import Database
 from ledger.store.patience import Read, patiently
+from ledger.store.projection import CheckedProjection
 from ledger.store.reads import read_state
 
 __all__ = [
     "Checked",
-    "CheckedProjection",
     "Others",
     "check_projections",
     "has_changed",
@@ -40,22 +40,6 @@ __all__ = [
 
 Others = Literal["none", "rows", "keys"]
 """Of the other generations: nothing, all but rows under keys that are not in hand, or all."""
-
-
-@runtime_checkable
-class CheckedProjection(Protocol):
-    """A projection that can be held against its fold."""
-
-    name: str
-
-    def differences(self, database: Database, head: Head) -> AsyncIterator[str]:
-        """Each way in which the table is not what the log folds to. A table that is behind
-        `head` is compared as far as it is folded."""
-        ...
-
-    async def behind(self, database: Database, head: Head) -> int:
-        """Positions that the table is behind `head`; 0 where no secret was written there."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ __all__ = [
     "SecretVersion",
     "base_version",
     "info_of",
+    "opened",
     "state_of",
     "version_of",
 ]
@@ -25,6 +26,13 @@ __all__ = [
 SecretState = Literal["live", "deleted", "destroyed"]
 Check = Literal["unverified", "ok", "tampered", "missing_key"]
 """`unverified`: the row was not opened, and anybody may have written it."""
+
+
+_Fields = tuple[
+    str, int, str, SecretState, datetime, str | None, Mapping[str, Any], str | None, str, bytes,
+    int, datetime, str | None,
+]  # fmt: skip
+"""Those of SecretInfo that every event has, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,16 @@ def base_version(event: Event) -> int:
 
 def info_of(event: Event, *, key_lost: bool = False) -> SecretInfo:
     """The metadata view of an event. Never raises: a damaged row is still listed."""
+    return SecretInfo(*_fields_of(event, key_lost=key_lost))
+
+
+def opened(event: Event, value: Secret) -> SecretVersion:
+    """An event that was opened, with its value."""
+    return SecretVersion(*_fields_of(event), value, check="ok")
+
+
+def _fields_of(event: Event, *, key_lost: bool = False) -> _Fields:
+    """The fields of SecretInfo, in their order."""
     metadata = parse_metadata(event.metadata)
     sealed_at = written_at = from_microseconds(event.recorded_at)
     sealed_by = metadata.actor
@@ -103,7 +121,7 @@ def info_of(event: Event, *, key_lost: bool = False) -> SecretInfo:
         at, by = metadata.ledger.get("at"), metadata.ledger.get("by")
         written_at = from_microseconds(at) if isinstance(at, int) else sealed_at
         sealed_by = by if isinstance(by, str) else None
-    return SecretInfo(
+    return (
         event.stream,
         event.version,
         event.event_type,
@@ -121,7 +139,7 @@ def info_of(event: Event, *, key_lost: bool = False) -> SecretInfo:
 
 
 def version_of(info: SecretInfo, value: Secret) -> SecretVersion:
-    """A version with its opened value."""
+    """What `opened` gives, where `info` was worked out before."""
     return SecretVersion(
         info.name,
         info.version,

@@ -14,17 +14,18 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
-from ledger.append import Attempt, InlineProjection, Outcome
-from ledger.batch import MAX_EVENTS_PER_KEY, Request, append
+from ledger.append import Attempt, Outcome
+from ledger.batch import Request, append
 from ledger.committing import commit, outcome_unknown
 from ledger.decide import Intent, Put, Restore, Walked, WalkNeeded
 from ledger.errors import LedgerError, LedgerUnavailable, ProjectionFailed
 from ledger.following import Follower
-from ledger.gate import Standing
+from ledger.gate import MAX_EVENTS_PER_KEY, Standing
 from ledger.log import log
 from ledger.older import walk_to_floor, walk_to_restore
 from ledger.state import Head
 from ledger.store.connection import Connection
+from ledger.store.projection import InlineProjection
 from ledger.store.translate import is_refusal
 from ledger.versions import SecretInfo
 

@@ -13,7 +13,8 @@ from leaks import shown_by
 
 from ledger.errors import LedgerError
 from ledger.key_sources import HOME, MODE
-from ledger.keys import Key, Keyring
+from ledger.keyring import Keyring
+from ledger.keys import Key
 
 ROOTS = [bytes([n]) + bytes(range(0xC0, 0xDF)) for n in range(4)]
 HEX = [root.hex() for root in ROOTS]

@@ -14,14 +14,7 @@ from histories import fill
 from independent_fold import read_rows
 from ledgers import OLD, opened
 
-from ledger import (
-    Key,
-    LedgerMoved,
-    MigrationInProgress,
-    MigrationReport,
-    NotALedger,
-    SecretLedger,
-)
+from ledger import Key, LedgerMoved, MigrationInProgress, MigrationReport, NotALedger, SecretLedger
 from ledger.store.database import connect
 from ledger.store.reads import BULK
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from ledger.alembic import include_object
-from ledger.keys import Keyring
+from ledger.keyring import Keyring
 from ledger.opening import init_ledger
 from ledger.store.database import connect
 from ledger.store.schema import OUR_TABLES

@@ -26,9 +26,9 @@ from ledger import (
 from ledger.findings import Level
 from ledger.format import frame, sealed_size
 from ledger.nodes import MAX_SHOWN
+from ledger.secret import MAX_VALUE
 from ledger.store.bounds import MAX_GENERATIONS, MAX_KEYS, MAX_SEALED, behind
 from ledger.store.statements import HEAD_COLUMNS
-from ledger.values import MAX_VALUE
 from projections import SysSecret, rebuild
 
 MIB = 1024 * 1024

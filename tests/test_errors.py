@@ -10,7 +10,8 @@ import pytest
 from ledgers import OLD
 
 from ledger import KeyFingerprintMismatch, LedgerError, NoStableKey, SecretLedger
-from ledger.keys import Key, Keyring
+from ledger.keyring import Keyring
+from ledger.keys import Key
 
 
 def shown(error: BaseException) -> str:

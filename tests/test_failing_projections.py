@@ -11,13 +11,7 @@ from ledgers import OLD, opened
 from log_builder import building
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
 
-from ledger import (
-    Event,
-    InvalidValue,
-    LedgerError,
-    LedgerUnavailable,
-    ProjectionFailed,
-)
+from ledger import Event, InvalidValue, LedgerError, LedgerUnavailable, ProjectionFailed
 from projections import (
     Inline,
     SysSecret,

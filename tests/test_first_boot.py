@@ -18,7 +18,7 @@ from ledger import (
     WrongLedger,
     init_ledger,
 )
-from ledger.keys import Keyring
+from ledger.keyring import Keyring
 from ledger.store.database import connect
 
 

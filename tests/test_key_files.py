@@ -36,7 +36,8 @@ from ledger.key_sources import (
     LocalKeyProvider,
     setting,
 )
-from ledger.keys import Key, Keyring
+from ledger.keyring import Keyring
+from ledger.keys import Key
 from ledger.settings import LEDGER_TARGET_URL
 
 PRIVATE = [KEY, PREVIOUS_KEYS, LEDGER_URL, LEDGER_TARGET_URL]

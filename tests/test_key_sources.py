@@ -33,7 +33,8 @@ from ledger.key_sources import (
     keyring_from_env,
     pinned_ledger_id,
 )
-from ledger.keys import Key, Keyring
+from ledger.keyring import Keyring
+from ledger.keys import Key
 
 # --- the current key ---------------------------------------------------------------
 

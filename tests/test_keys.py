@@ -22,7 +22,8 @@ from leaks import shown_by
 
 from ledger.derivation import default_key_id, fingerprint
 from ledger.errors import InvalidKey
-from ledger.keys import Key, Keyring, LedgerKey, check_key_id
+from ledger.keyring import Keyring
+from ledger.keys import Key, LedgerKey, check_key_id
 from ledger.secret import Secret
 
 VECTORS: dict[str, Any] = json.loads(

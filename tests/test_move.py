@@ -26,12 +26,7 @@ from postgresql_server import PASSWORD
 from sqlalchemy.engine import make_url
 from test_projections import RotationAge
 
-from ledger import (
-    LedgerMoved,
-    LedgerUnavailable,
-    MigrationInProgress,
-    SecretLedger,
-)
+from ledger import LedgerMoved, LedgerUnavailable, MigrationInProgress, SecretLedger
 from projections import Inline, default
 
 

@@ -25,13 +25,7 @@ from moves import (
     states,
 )
 
-from ledger import (
-    LedgerMoved,
-    LedgerUnavailable,
-    Progress,
-    TamperedEvent,
-    WrongLedger,
-)
+from ledger import LedgerMoved, LedgerUnavailable, Progress, TamperedEvent, WrongLedger
 from ledger.store.reads import BULK
 
 

@@ -7,13 +7,7 @@ from conftest import OldLedger
 from ledgers import rows
 from old_ledgers import SCHEMA
 
-from ledger import (
-    SchemaOutdated,
-    SecretDeleted,
-    SecretDestroyed,
-    SecretLedger,
-    upgrade_schema,
-)
+from ledger import SchemaOutdated, SecretDeleted, SecretDestroyed, SecretLedger, upgrade_schema
 from ledger.store.schema import SCHEMA_VERSION
 
 VALUES = {

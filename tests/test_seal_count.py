@@ -8,7 +8,7 @@ from independent_fold import read_rows
 from ledgers import NEW, OLD, opened
 from moves import Route, half_made, only, states
 
-from ledger import KeyExhausted, SecretLedger, batch
+from ledger import KeyExhausted, SecretLedger, gate
 from ledger.control import Control
 from ledger.metadata import parse_metadata
 
@@ -76,11 +76,11 @@ async def test_at_the_bound_nothing_more_is_sealed_nor_copied_and_a_rotation_is_
         await ledger.abandon_migration()
         control = await control_of(ledger)
         used, end = control.seals_under_active(ledger.position), ledger.position
-        monkeypatch.setattr(batch, "MAX_EVENTS_PER_KEY", used + end)
+        monkeypatch.setattr(gate, "MAX_EVENTS_PER_KEY", used + end)
         with pytest.raises(KeyExhausted, match="k-new"):
             await ledger.migrate()
         assert await states(database_url) == [(0, "active"), (1, "purged")]
-        monkeypatch.setattr(batch, "MAX_EVENTS_PER_KEY", used + 1)
+        monkeypatch.setattr(gate, "MAX_EVENTS_PER_KEY", used + 1)
         await ledger.put("a", "1")
         with pytest.raises(KeyExhausted, match="k-new"):
             await ledger.put("a", "2")

@@ -33,7 +33,7 @@ from ledger.key_sources import (
     pinned_ledger_id,
     setting,
 )
-from ledger.keys import Keyring
+from ledger.keyring import Keyring
 from ledger.secret import Secret
 from ledger.settings import LEDGER_TARGET_URL
 

@@ -22,7 +22,7 @@ from ledger.errors import (
 
 if TYPE_CHECKING:
     from ledger.findings import OpenLevel
-    from ledger.keys import Keyring
+    from ledger.keyring import Keyring
     from ledger.secret_ledger import SecretLedger
     from ledger.unverified import UnverifiedLedger
 
@@ -72,7 +72,7 @@ def database_url(common: Common) -> str:
 
 def keyring() -> Keyring:
     """The keys of the settings."""
-    from ledger.keys import Keyring
+    from ledger.keyring import Keyring
 
     return Keyring.from_env()
 

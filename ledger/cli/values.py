@@ -13,8 +13,7 @@ from typing import BinaryIO
 from ledger.cli.output import Output, visible
 from ledger.cli.usage import UsageError
 from ledger.errors import ValueTooLarge
-from ledger.secret import Secret
-from ledger.values import MAX_VALUE
+from ledger.secret import MAX_VALUE, Secret
 
 __all__ = ["read_value", "write_value"]
 

@@ -14,7 +14,7 @@ from ledger.errors import TamperedEvent
 from ledger.format import sealed_size
 from ledger.metadata import MAX_METADATA
 from ledger.names import MAX_NAME_BYTES
-from ledger.values import MAX_VALUE
+from ledger.secret import MAX_VALUE
 
 __all__ = [
     "MAX_GENERATIONS",

@@ -28,14 +28,7 @@ from ledger.format import printable
 from ledger.state import Head
 from ledger.store import postgresql_catalogue
 from ledger.store.bounds import Bounds
-from ledger.store.connection import (
-    Connection,
-    Mode,
-    Parameters,
-    Rows,
-    Statement,
-    compiled,
-)
+from ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
 from ledger.store.database import Beside, Facts, Kept, LockedHead, Replica, Surroundings
 from ledger.store.home import Home
 from ledger.store.hosts import connector, place_of
@@ -43,12 +36,7 @@ from ledger.store.identifiers import DEFAULT_SCHEMA, quoted, schema_name
 from ledger.store.postgresql_connecting import Dialler, explain, replace_closed_connections
 from ledger.store.postgresql_names import qualified
 from ledger.store.postgresql_url import read_url
-from ledger.store.statements import (
-    EVENT_COLUMNS,
-    Statements,
-    advancing,
-    whole,
-)
+from ledger.store.statements import EVENT_COLUMNS, Statements, advancing, whole
 from ledger.store.translate import (
     DRIVER_ERRORS,
     closed,

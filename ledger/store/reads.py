@@ -11,13 +11,7 @@ from ledger.errors import TamperedEvent
 from ledger.events import CONTROL_STREAM, Event, from_microseconds
 from ledger.names import MAX_NAME_BYTES
 from ledger.state import CheckedRow, Head, Meta, Move, State
-from ledger.store.bounds import (
-    MAX_GENERATIONS,
-    MAX_KEYS,
-    MAX_STREAM_BYTES,
-    behind,
-    checked_number,
-)
+from ledger.store.bounds import MAX_GENERATIONS, MAX_KEYS, MAX_STREAM_BYTES, behind, checked_number
 from ledger.store.connection import Connection
 from ledger.store.database import Database
 from ledger.store.statements import DRAWN_NAMES, whole

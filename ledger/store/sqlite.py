@@ -36,23 +36,11 @@ from ledger.store.home import Home
 from ledger.store.identifiers import quoted
 from ledger.store.schema import OUR_TABLES, OUR_VIEWS
 from ledger.store.sqlite_files import OpenFiles
-from ledger.store.sqlite_place import (
-    check_names,
-    explained,
-    file_exists,
-    hindrances,
-    names_warning,
-)
+from ledger.store.sqlite_place import check_names, explained, file_exists, hindrances, names_warning
 from ledger.store.sqlite_race import wal_reset_race
 from ledger.store.sqlite_running import Job
 from ledger.store.sqlite_url import read_path
-from ledger.store.statements import (
-    EVENT_COLUMNS,
-    Checkpoints,
-    Statements,
-    advancing,
-    whole,
-)
+from ledger.store.statements import EVENT_COLUMNS, Checkpoints, Statements, advancing, whole
 from ledger.store.translate import DRIVER_ERRORS, closed, not_committed, others_stored, translate
 
 __all__ = ["SqliteConnection", "SqliteDatabase"]

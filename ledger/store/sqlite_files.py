@@ -28,7 +28,8 @@ class OpenFiles:
     def __init__(self, path: Path) -> None:
         # Held as it is now: a process may change its working directory.
         self.path: Final = _absolute(path)
-        self._wal = self.path
+        self._database = os.fspath(self.path)
+        self._wal = self._database
         self.content: Final = Content(self.path)
         self._database_opened: Identity = None
         self._wal_opened: Identity = None
@@ -37,9 +38,9 @@ class OpenFiles:
         """Remember the database's file; a connection was made to it. Whether it is the first."""
         if self._database_opened is not None:
             return False
-        self._database_opened = _identity(_stat(self.path))
+        self._database_opened = _identity(_stat(self._database))
         file = self.path.resolve()  # SQLite too puts it beside the file that a link means
-        self._wal = file.with_name(file.name + "-wal")
+        self._wal = os.fspath(file.with_name(file.name + "-wal"))
         self.content.opened()
         return True
 
@@ -65,11 +66,11 @@ class OpenFiles:
             raise _moved(problem, outcome_unknown=True)
         return unchanged
 
-    def _problem(self, *, writing: bool) -> tuple[Path | None, bool]:
-        found = _stat(self.path)
+    def _problem(self, *, writing: bool) -> tuple[str | None, bool]:
+        found = _stat(self._database)
         unchanged = not isinstance(found, os.stat_result) or self.content.is_unchanged(found)
         if _differ(self._database_opened, _identity(found)):
-            return self.path, unchanged
+            return self._database, unchanged
         if writing and _differ(self._wal_opened, _identity(_stat(self._wal))):
             return self._wal, unchanged
         return None, unchanged
@@ -87,7 +88,7 @@ def _absolute(path: Path) -> Path:
     )
 
 
-def _stat(path: Path) -> os.stat_result | Identity:
+def _stat(path: str) -> os.stat_result | Identity:
     try:
         return os.stat(path)  # noqa: PTH116  # asked four times a write
     except (FileNotFoundError, NotADirectoryError):
@@ -104,7 +105,7 @@ def _differ(before: Identity, now: Identity) -> bool:
     return before not in (None, now) and now is not None
 
 
-def _moved(path: Path, **details: object) -> LedgerUnavailable:
+def _moved(path: str, **details: object) -> LedgerUnavailable:
     return LedgerUnavailable(
         f"sqlite:{path} is not the file that was opened: it was removed, moved or exchanged"
         " while it was in use",
