@@ -25,7 +25,7 @@ from ledger.keys import LedgerKey
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database, LockedHead
-from ledger.store.projection import InlineProjection, rider
+from ledger.store.projection import InlineProjection, first_unread
 from ledger.store.translate import fail_in_projection
 from ledger.versions import SecretInfo
 
@@ -95,15 +95,15 @@ def enter(
         recorded_at=locked.now,
         key_epoch=before.key_epoch if epoch is None else epoch,
     )
-    first, kept = rider(projections), None
-    if first is not None and locked.beside is not None:
+    first, folded = first_unread(projections), None
+    if first is not None:
         try:
-            kept = first.kept(database, events, locked.beside)
+            folded = first.folded(database, events)
         except Exception as error:  # noqa: BLE001  # whatever its code raises
             fail_in_projection(
                 error, first.name, f", at position {events[0].position} or behind it"
             )
-    moved, done = database.extend(connection, before, after, events, kept)
+    moved, done = database.extend(connection, before, after, events, folded)
     if not moved:
         raise TamperedEvent(
             f"the head row of generation {before.generation} changed while it was locked"

@@ -25,7 +25,7 @@ from ledger.log_end import DamagedEnd, check_end, damaged_end
 from ledger.state import Head
 from ledger.store.connection import Connection
 from ledger.store.database import Database
-from ledger.store.projection import InlineProjection, rider
+from ledger.store.projection import InlineProjection
 from ledger.versions import info_of, opened
 
 __all__ = [
@@ -75,9 +75,7 @@ def append(
     control, held = standing.control, standing.held
     intents = [intent for request in requests for intent in request.intents]
     streams = sorted({intent.stream for intent in intents})
-    riding = rider(projections)
-    beside = riding.beside(database) if riding else None
-    locked = database.lock_head(connection, control.generation, control.epoch, streams, beside)
+    locked = database.lock_head(connection, control.generation, control.epoch, streams)
     if locked is None or held is None or locked.control != control.last.version:
         return None
     head = locked.head

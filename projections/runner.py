@@ -17,8 +17,8 @@ from ledger.errors import LedgerUnavailable
 from ledger.events import Event
 from ledger.findings import Progress
 from ledger.state import Head
-from ledger.store.connection import Connection, Rows
-from ledger.store.database import Beside, Database, Kept
+from ledger.store.connection import Connection
+from ledger.store.database import Database, Folded
 from ledger.store.patience import through_outages
 from ledger.store.translate import fail_in_projection
 from projections import checkpoint, pages
@@ -36,10 +36,10 @@ FRUITLESS: Final = 20
 class Inline:
     """Keeps a projection in the append's own transaction: read what you wrote.
 
-    For `SecretLedger.open(…, projections=[*default(), Inline(MyProjection())])`. On
-    PostgreSQL the first of them takes no trip of its own. Where the table is behind (a process
-    wrote without it) by a page at most, the next append folds that too; where it is behind
-    further, or was never begun, it stays behind until `catch_up`, which opening runs.
+    For `SecretLedger.open(…, projections=[*default(), Inline(MyProjection())])`. On PostgreSQL
+    the first of them takes no trip of its own, if it has `first_values`. Where the table is
+    behind (a process wrote without it) by a page at most, the next append folds that too; where
+    it is behind further, or was never begun, it stays behind until `catch_up`, which opening runs.
     """
 
     def __init__(self, projection: Projection) -> None:
@@ -62,15 +62,11 @@ class Inline:
             events = [*missed, *events]
         self._table(database).apply(connection, generation, events)
 
-    def beside(self, database: Database) -> Beside:
-        """The rows of a generation, to be asked for with the heads that are built on."""
-        return Beside(self.name, self._table(database).rows)
-
-    def kept(self, database: Database, events: Sequence[Event], found: Rows) -> Kept | None:
-        """What `events` make of the rows that were found; None where `apply` has to see to it."""
+    def folded(self, database: Database, events: Sequence[Event]) -> Folded | None:
+        """What `events` make of the rows; None if `apply` has to see what they are."""
         if type(self).apply is not Inline.apply:  # a subclass does more, or something else
             return None
-        return self._table(database).kept(events, found)
+        return self._table(database).folded(events)
 
     def _missed(
         self, connection: Connection, database: Database, head: Head, last: int

@@ -29,8 +29,8 @@ from sqlalchemy import (
 from ledger.errors import InvalidValue
 from ledger.events import CONTROL_STREAM, Event
 from ledger.store.bounds import behind
-from ledger.store.connection import Connection, Rows, Unreadable, compiled
-from ledger.store.database import Database, Kept
+from ledger.store.connection import Connection, Unreadable, compiled
+from ledger.store.database import Database, Folded
 from ledger.store.schema import OUR_TABLES
 from ledger.store.translate import fail_in_projection
 from projections import pages
@@ -83,8 +83,6 @@ class ProjectionTable:
         self._select = select(columns.name, *own).where(one_generation)
         among = text(f"name {database.statements.among}")
         self._load = compiled(self._select.where(among), database.dialect)
-        self.rows: Final = compiled(self._select, database.dialect)
-        """All rows of `:in_generation`."""
         self._names = (
             select(literal_column(self._sql("name", database.statements.bounds.name), Text()))
             .where(one_generation, columns.name.is_not(None))
@@ -96,7 +94,7 @@ class ProjectionTable:
         given_columns = [*KEY, *self.columns]
         self._upsert = compiled(self._make_upsert(self.columns), database.dialect, given_columns)
         self._first = _first_values(projection, self.columns)
-        later = [name for name in self.columns if name not in self._first]
+        later = [name for name in self.columns if name not in (self._first or ())]
         self._update = compiled(self._make_upsert(later), database.dialect, given_columns)
         """For secrets that go on: leaves alone what stays as the first event gave it."""
         self._in_order = itemgetter(*map(given_columns.index, self._upsert.names))
@@ -185,47 +183,30 @@ class ProjectionTable:
 
     def apply(self, connection: Connection, generation: int, events: Sequence[Event]) -> None:
         """Fold events of one generation into the table, the checkpoint being locked."""
-        first = self._begins(events)
-        if self._first and self._fold_unread(connection, generation, events, first):
+        if (folded := self.folded(events)) is not None:
+            for upsert, rows in folded.upserts:
+                connection.execute(upsert, list(rows))
             return
+        first = self._begins(events)
         before = self.load(connection, generation, _going_on(first))
         self._fold_in(connection, generation, events, first, before)
 
-    def _fold_unread(
-        self,
-        connection: Connection,
-        generation: int,
-        events: Sequence[Event],
-        first: Mapping[str, int],
-    ) -> bool:
-        """Fold without a look at the rows that are there; False if some of them are to go."""
+    def folded(self, events: Sequence[Event]) -> Folded | None:
+        """What events of one generation make of the rows, without a look at them; None if the
+        fold builds on what is there, or if rows are to go."""
+        if self._first is None:
+            return None
+        first = self._begins(events)
         after = self.fold_all({}, [event for event in events if event.stream in first])
         begun: list[tuple[Any, ...]] = []
         gone_on: list[tuple[Any, ...]] = []
         for name, row in after.items():
             if row is None:
-                return False
+                return None
             rows = begun if first[name] == 1 else gone_on
-            rows.append(self._in_order((generation, name, *row.values())))
-        if begun:
-            connection.execute(self._upsert, begun)
-        if gone_on:
-            connection.execute(self._update, gone_on)
-        return True
-
-    def kept(self, events: Sequence[Event], found: Rows) -> Kept | None:
-        """What is to be written once `events` are in the log; `found`: what `rows` has told of
-        their streams. None where it has to be looked at again, or rows are to go."""
-        try:
-            before = self._by_name(self.rows.read(found, -1))
-        except Unreadable:
-            return None
-        after = self.fold_all(before, [event for event in events if self.has_row(event.stream)])
-        if None in after.values():
-            return None
-        return Kept(
-            self.projection.name, self._upsert, self._changed(events[0].generation, before, after)
-        )
+            rows.append(self._in_order((events[0].generation, name, *row.values())))
+        upserts = [(self._upsert, begun), (self._update, gone_on)]
+        return Folded(self.projection.name, [(sql, rows) for sql, rows in upserts if rows])
 
     def _begins(self, events: Sequence[Event]) -> dict[str, int]:
         """The version at which each stream that has a row begins here."""
@@ -396,8 +377,11 @@ def _going_on(first: Mapping[str, int]) -> list[str]:
     return [name for name, version in first.items() if version > 1]
 
 
-def _first_values(projection: Projection, columns: Sequence[str]) -> frozenset[str]:
-    first = frozenset(getattr(projection, "first_values", ()))
+def _first_values(projection: Projection, columns: Sequence[str]) -> frozenset[str] | None:
+    given = getattr(projection, "first_values", None)
+    if given is None:
+        return None
+    first = frozenset(given)
     if unknown := first.difference(columns):
         raise InvalidValue(
             f"projection {projection.name} names first values that are none of its columns:"

@@ -72,7 +72,7 @@ async def test_no_look_up_by_name_walks_the_log_without_statistics_or_with_those
             (sql.stream_page, {**one, "after": 0}),
             (sql.event_of_version, {**one, "version": 1}),
             (sql.head_and_events, {"control": "$ledger", "seen": 900, "marked": 800}),
-            (database._locked_with(None), some),
+            (database._locked, some),
             (database._heads_of, some),
             (database._hashes_of, {"streams": names[:50], "versions": [1] * 50}),
         ]

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError
 from ledger.errors import LedgerUnavailable
 from ledger.events import Event
 from ledger.state import Head
-from ledger.store.connection import Connection, Mode, Rows
+from ledger.store.connection import Connection, Mode
 from ledger.store.home import Home
 from ledger.store.sqlite_url import read_text
 
@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from ledger.store.statements import Statements
 
 __all__ = [
-    "Beside",
     "Database",
     "Facts",
-    "Kept",
+    "Folded",
     "LockedHead",
     "Mode",
     "Replica",
@@ -62,27 +61,15 @@ class LockedHead(NamedTuple):
     reached."""
     control: object
     """The newest version of the control stream, as the lock's last holder left it."""
-    beside: Rows | None = None
-    """The rows that were asked for with them, unread (`Statement.read`); None where those are to
-    be asked for by themselves."""
 
 
-class Beside(NamedTuple):
-    """The rows of a projection that are asked for with the heads that an append builds on."""
-
-    projection: str
-    query: Statement
-    """All rows of `:in_generation`; its first column is `name`."""
-
-
-class Kept(NamedTuple):
+class Folded(NamedTuple):
     """What a projection is to hold once events are added: its checkpoint moves along with the
     head row, and if it does these rows are written."""
 
     projection: str
-    upsert: Statement
-    rows: Sequence[Sequence[Any]]
-    """In order of the statement's `names`."""
+    upserts: Sequence[tuple[Statement, Sequence[Sequence[Any]]]]
+    """Each with its rows, whose values are in order of the statement's `names`."""
 
 
 class Replica(NamedTuple):
@@ -217,13 +204,9 @@ class Database(Protocol):
         generation: int,
         epoch: int,
         streams: Sequence[str] = (),
-        beside: Beside | None = None,
     ) -> LockedHead | None:
         """Lock the active head row, and find the newest event of each of these streams as the
         lock's last holder left it. None where the row is not active or not of that epoch.
-
-        With them, where the database can, the rows `beside` of those of the streams that there
-        are, unless the projection's checkpoint is elsewhere than the head row.
         """
         ...
 
@@ -241,10 +224,10 @@ class Database(Protocol):
         before: Head,
         after: Head,
         events: Sequence[Event],
-        kept: Kept | None = None,
+        folded: Folded | None = None,
     ) -> tuple[bool, bool]:
         """Add rows behind the locked head row, which moves on with them: whether that was still
-        at `before`, and whether `kept` was done in the same trip."""
+        at `before`, and whether `folded` was written in the same trip."""
         ...
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:

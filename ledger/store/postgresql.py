@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -29,7 +28,7 @@ from ledger.state import Head
 from ledger.store import postgresql_catalogue
 from ledger.store.bounds import Bounds
 from ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
-from ledger.store.database import Beside, Facts, Kept, LockedHead, Replica, Surroundings
+from ledger.store.database import Facts, Folded, LockedHead, Replica, Surroundings
 from ledger.store.home import Home
 from ledger.store.hosts import connector, place_of
 from ledger.store.identifiers import DEFAULT_SCHEMA, quoted, schema_name
@@ -260,14 +259,22 @@ class PostgresqlDatabase:
         )
         self._lock_any = qualified(lock % "")
         self._lock_active = qualified(lock % " AND state = 'active' AND key_epoch = {epoch}")
-        self._locked: dict[Statement | None, Statement] = {}
+        self._locked = Statement(
+            f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit'),"
+            f" (SELECT max(version) FROM {prefix}secret_event WHERE"
+            f"  generation = {_GENERATION} AND stream = '{CONTROL_STREAM}'), e.*"
+            f" FROM (SELECT {_BOUNDS.head('u')} FROM {prefix}ledger_head AS u"
+            "  WHERE generation = :generation LIMIT 1) AS h"
+            f" LEFT JOIN ({_newest(prefix)}) AS e ON true"
+        )
+        """What is read behind the lock, so that all of it is as the lock's last holder left it."""
         self._head = Statement(
             f"SELECT {_BOUNDS.head('h')} FROM {prefix}ledger_head AS h"
             " WHERE generation = :generation LIMIT 1"
         )
         self._insert = Statement(_insertion(prefix, one=False))
         self._extend = {one: Statement(self._extending(one=one)) for one in (False, True)}
-        self._extend_keeping: dict[tuple[Statement, bool], Statement | None] = {}
+        self._extend_folding: dict[tuple[tuple[Statement, ...], bool], Statement | None] = {}
         self._heads_of = Statement(_newest(prefix))
         # LIMIT: or else the planner joins with the whole generation.
         self._hashes_of = Statement(
@@ -506,55 +513,18 @@ class PostgresqlDatabase:
         generation: int,
         epoch: int,
         streams: Sequence[str] = (),
-        beside: Beside | None = None,
     ) -> LockedHead | None:
         if not self._take(connection, self._lock_active, generation=generation, epoch=epoch):
             return None
-        if len(streams) >= MANY:
-            beside = None
         given = {"generation": generation, "names": self.names(streams)}
-        if beside is not None:
-            given |= {"in_generation": generation, "projection": beside.projection}
-        try:
-            rows = connection.execute(self._locked_with(beside.query if beside else None), given)
-        except _ERRORS as error:
-            if beside is not None:
-                fail_in_projection(error, beside.projection, ", read with the newest events")
-            raise
-        *columns, now, synchronous, control, checkpoint = rows[0][:9]
+        rows = connection.execute(self._locked, given)
+        *columns, now, synchronous, control = rows[0][:8]
         if synchronous == "off":
             connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
         head = Head.of_row(columns)
-        events = (row[9:21] for row in rows if row[9] is not None)
+        events = (row[8:20] for row in rows if row[8] is not None)
         newest = map(Event.of_row, whole(connection, self.statements, events))
-        found = None
-        if beside is not None and checkpoint == head.position:
-            found = Rows(row[21:] for row in rows if row[21] is not None)
-        return LockedHead(head, max(head.recorded_at, now), newest, control, found)
-
-    def _locked_with(self, query: Statement | None) -> Statement:
-        """What is read behind the lock, so that all of it is as the lock's last holder left it.
-
-        The checkpoint is read with the rows: a table that is behind may be caught up before the
-        checkpoint is compared, and the rows would be of before.
-        """
-        if query not in self._locked:
-            sql, checkpoint, rows, join = self.statements, "NULL", "", ""
-            if query is not None:
-                checkpoint = (
-                    f"(SELECT max(c.position) FROM {sql.prefix}projection_checkpoint AS c"
-                    " WHERE c.projection = :projection AND c.generation = :generation)"
-                )
-                rows, join = ", r.*", f" LEFT JOIN ({query.sql}) AS r ON r.name = e.stream"
-            self._locked[query] = Statement(
-                f"SELECT h.*, {_CLOCK}, current_setting('synchronous_commit'),"
-                f" (SELECT max(version) FROM {sql.prefix}secret_event WHERE"
-                f"  generation = {_GENERATION} AND stream = '{CONTROL_STREAM}'), {checkpoint}, e.*"
-                f"{rows} FROM (SELECT {_BOUNDS.head('u')} FROM {sql.prefix}ledger_head AS u"
-                "  WHERE generation = :generation LIMIT 1) AS h"
-                f" LEFT JOIN ({_newest(sql.prefix)}) AS e ON true{join}"
-            )
-        return self._locked[query]
+        return LockedHead(head, max(head.recorded_at, now), newest, control)
 
     def lock_generation(self, connection: Connection, generation: int) -> Head | None:
         if not self._take(connection, self._lock_any, generation=generation):
@@ -578,49 +548,59 @@ class PostgresqlDatabase:
         before: Head,
         after: Head,
         events: Sequence[Event],
-        kept: Kept | None = None,
+        folded: Folded | None = None,
     ) -> tuple[bool, bool]:
         given: dict[str, Any] = {**advancing(before, after)}
         if len(events) >= MANY:
             moved = connection.execute(self.statements.advance_head, given)
             self.insert_events(connection, events)
             return moved.rowcount == 1, False
-        one = len(events) == 1 and (kept is None or len(kept.rows) == 1)
-        keeping = self._keeping(kept.upsert, one=one) if kept else None
+        upserts = folded.upserts if folded else ()
+        one = len(events) == 1 and all(len(rows) == 1 for _, rows in upserts)
+        folding = self._folding(tuple(upsert for upsert, _ in upserts), one=one)
         given |= zip(_CELLS, events[0] if one else zip(*events, strict=True), strict=True)
-        if kept and keeping:
-            rows = kept.upsert.rows(kept.rows)
-            cells = rows[0] if one else zip(*rows, strict=True) if rows else repeat(())
-            given |= zip((f"r_{name}" for name in kept.upsert.names), cells, strict=False)
-            given["projection"] = kept.projection
+        if folded and folding:
+            given["projection"] = folded.projection
+            for number, (upsert, rows) in enumerate(upserts):
+                values = upsert.rows(rows)
+                cells = values[0] if one else zip(*values, strict=True)
+                given |= zip((f"r{number}_{name}" for name in upsert.names), cells, strict=True)
         try:
-            moves, entered, keeps = connection.execute(keeping or self._extend[one], given).one()
+            moves, entered, folds = connection.execute(folding or self._extend[one], given).one()
         except _ERRORS as error:
-            if kept and keeping:
+            if folded and folding:
                 where = f", written with the events from position {events[0].position} on"
-                fail_in_projection(error, kept.projection, where)
+                fail_in_projection(error, folded.projection, where)
             raise
         if entered != len(events):
             raise others_stored()
-        return moves == 1, keeps == 1
+        return moves == 1, folds == 1
 
-    def _keeping(self, upsert: Statement, *, one: bool) -> Statement | None:
+    def _folding(self, upserts: tuple[Statement, ...], *, one: bool) -> Statement | None:
         """The statement that adds events and writes a projection's rows too, where those can be
         written so."""
-        if (upsert, one) not in self._extend_keeping:
-            folding = upsert.part("EXISTS (SELECT 1 FROM kept)", "r_", one=one)
-            sql = self._extending(folding or "", one=one)
-            self._extend_keeping[upsert, one] = Statement(sql) if folding else None
-        return self._extend_keeping[upsert, one]
+        if (upserts, one) not in self._extend_folding:
+            parts = [
+                upsert.part("EXISTS (SELECT 1 FROM checkpoint)", f"r{number}_", one=one)
+                for number, upsert in enumerate(upserts)
+            ]
+            whole = [part for part in parts if part is not None]
+            can = len(whole) == len(parts) > 0
+            self._extend_folding[upserts, one] = (
+                Statement(self._extending(whole, one=one)) if can else None
+            )
+        return self._extend_folding[upserts, one]
 
-    def _extending(self, folding: str = "", *, one: bool) -> str:
+    def _extending(self, folds: Sequence[str] = (), *, one: bool) -> str:
         sql = self.statements
         parts = {"moved": sql.advance_head.sql, "entered": _insertion(sql.prefix, one=one)}
-        if folding:
-            parts |= {"kept": sql.advance_checkpoint.sql, "folded": folding}
+        if folds:
+            parts["checkpoint"] = sql.advance_checkpoint.sql
+            parts |= {f"folded_{number}": fold for number, fold in enumerate(folds)}
         tables = ", ".join(f"{name} AS ({part} RETURNING 1)" for name, part in parts.items())
-        counts = [f"(SELECT count(*) FROM {name})" for name in ("moved", "entered", "kept")]
-        return f"WITH {tables} SELECT {', '.join(counts if folding else [*counts[:2], '0'])}"
+        counted = ("moved", "entered", "checkpoint") if folds else ("moved", "entered")
+        counts = [f"(SELECT count(*) FROM {name})" for name in counted]
+        return f"WITH {tables} SELECT {', '.join(counts if folds else [*counts, '0'])}"
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
         if len(events) < MANY:

@@ -7,8 +7,8 @@ from typing import Protocol, TypeGuard, runtime_checkable
 
 from ledger.events import Event
 from ledger.state import Head
-from ledger.store.connection import Connection, Rows
-from ledger.store.database import Beside, Database, Kept
+from ledger.store.connection import Connection
+from ledger.store.database import Database, Folded
 
 __all__ = [
     "CheckedProjection",
@@ -16,8 +16,8 @@ __all__ = [
     "InlineProjection",
     "Installable",
     "Lagging",
-    "Riding",
-    "rider",
+    "Unread",
+    "first_unread",
 ]
 
 
@@ -37,26 +37,21 @@ class InlineProjection(Protocol):
         ...
 
 
-class Riding(InlineProjection, Protocol):
-    """One whose rows come in the trip that reads the heads, and go in the one that adds events."""
+class Unread(InlineProjection, Protocol):
+    """A projection that may be able to fold events without reading the rows that it has."""
 
-    def beside(self, database: Database) -> Beside:
-        """What is to be asked for with the heads."""
-        ...
-
-    def kept(self, database: Database, events: Sequence[Event], found: Rows) -> Kept | None:
-        """What `events` make of the rows that were found; None where that has to be seen to by
-        `apply`."""
+    def folded(self, database: Database, events: Sequence[Event]) -> Folded | None:
+        """What `events` make of its rows; None if `apply` has to find that out."""
         ...
 
 
-def rider(projections: Sequence[InlineProjection]) -> Riding | None:
-    """The first projection, if it is such a one."""
+def first_unread(projections: Sequence[InlineProjection]) -> Unread | None:
+    """The first projection, if it is such a one: its rows are written with the events."""
 
-    def rides(projection: InlineProjection) -> TypeGuard[Riding]:
-        return hasattr(projection, "beside")
+    def is_unread(projection: InlineProjection) -> TypeGuard[Unread]:
+        return hasattr(projection, "folded")
 
-    return projections[0] if projections and rides(projections[0]) else None
+    return projections[0] if projections and is_unread(projections[0]) else None
 
 
 @runtime_checkable

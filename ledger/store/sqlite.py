@@ -31,7 +31,7 @@ from ledger.state import Head
 from ledger.store import sqlite_catalogue
 from ledger.store.bounds import MAX_STREAM_BYTES, Bounds
 from ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
-from ledger.store.database import Beside, Facts, Kept, LockedHead, Replica, Surroundings
+from ledger.store.database import Facts, Folded, LockedHead, Replica, Surroundings
 from ledger.store.home import Home
 from ledger.store.identifiers import quoted
 from ledger.store.schema import OUR_TABLES, OUR_VIEWS
@@ -539,7 +539,6 @@ class SqliteDatabase:
         generation: int,
         epoch: int,
         streams: Sequence[str] = (),
-        beside: Beside | None = None,
     ) -> LockedHead | None:
         row = connection.execute(_ACTIVE_HEAD, {"generation": generation, "epoch": epoch}).first()
         if row is None:
@@ -561,7 +560,7 @@ class SqliteDatabase:
         before: Head,
         after: Head,
         events: Sequence[Event],
-        kept: Kept | None = None,
+        folded: Folded | None = None,
     ) -> tuple[bool, bool]:
         moved = connection.execute(self.statements.advance_head, advancing(before, after))
         self.insert_events(connection, events)
