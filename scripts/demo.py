@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from ledger import Key, Keyring, SecretLedger
+from secret_ledger import Key, Keyring, SecretLedger
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 120
@@ -70,7 +70,7 @@ class Demo:
     ) -> bytes:
         """Run the real command, hold its exit code against `expect`, and return its stdout."""
         done = subprocess.run(
-            [sys.executable, "-m", "ledger", *words],
+            [sys.executable, "-m", "secret_ledger", *words],
             cwd=ROOT,
             env=dict(environ),
             input=value,

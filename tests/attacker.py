@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from ledger.events import Event
-from ledger.store.statements import EVENT_COLUMNS
+from secret_ledger.events import Event
+from secret_ledger.store.statements import EVENT_COLUMNS
 
 _PLACE = re.compile(r"\$(\d+)")
 

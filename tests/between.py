@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ledger import SecretLedger
+from secret_ledger import SecretLedger
 
 
 class Transactions:

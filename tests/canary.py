@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from ledger import LedgerError
+from secret_ledger import LedgerError
 
 TESTS = str(Path(__file__).parent)
 
@@ -116,7 +116,7 @@ def _parts(
         inner: list[object] = [*what.keys(), *what.values()]
     elif isinstance(what, list | tuple | set | frozenset):
         inner = list(what)
-    elif type(what).__module__.split(".")[0] in ("ledger", "projections"):
+    elif type(what).__module__.split(".")[0] in ("secret_ledger", "secret_ledger_projections"):
         names = [n for kind in type(what).__mro__ for n in getattr(kind, "__slots__", ())]
         inner = [getattr(what, name, None) for name in names]
         inner += list(getattr(what, "__dict__", {}).values())

@@ -16,7 +16,7 @@ from pathlib import Path
 from cli_session import KEY
 
 ROOT = Path(__file__).resolve().parent.parent
-LEDGER = [sys.executable, "-m", "ledger"]
+LEDGER = [sys.executable, "-m", "secret_ledger"]
 
 
 def environment(url: str) -> dict[str, str]:

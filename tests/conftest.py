@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import old_ledgers
 import pytest
-from moves import Route
-from postgresql_server import DatabaseHost, ExternalServer, PostgresServer
 from sqlalchemy.engine import make_url
 
-from ledger import Keyring
+import old_ledgers
+from moves import Route
+from postgresql_server import DatabaseHost, ExternalServer, PostgresServer
+from secret_ledger import Keyring
 
 
 @pytest.fixture(scope="session")

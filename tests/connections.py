@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
-from ledger.store.connection import Connection, Statement
-from ledger.store.postgresql import PostgresqlConnection
-from ledger.store.sqlite import SqliteConnection
+from secret_ledger.store.connection import Connection, Statement
+from secret_ledger.store.postgresql import PostgresqlConnection
+from secret_ledger.store.sqlite import SqliteConnection
 
 KINDS: Final = (SqliteConnection, PostgresqlConnection)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ledger import SecretLedger
-from projections import SysSecret, check, rebuild
+from secret_ledger import SecretLedger
+from secret_ledger_projections import SysSecret, check, rebuild
 
 
 async def use(ledger: SecretLedger, prefix: str) -> None:

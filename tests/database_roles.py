@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from postgresql_server import execute
 from sqlalchemy.engine import make_url
 
-from ledger.store.grants import grants
+from postgresql_server import execute
+from secret_ledger.store.grants import grants
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 from typing import Any, Final, Literal
 
-from ledger import Key, Keyring, SecretLedger, emptying
-from ledger.store import reads
-from ledger.store.connection import Connection
-from ledger.store.postgresql import PostgresqlDatabase
-from ledger.store.sqlite import SqliteDatabase
+from secret_ledger import Key, Keyring, SecretLedger, emptying
+from secret_ledger.store import reads
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.postgresql import PostgresqlDatabase
+from secret_ledger.store.sqlite import SqliteDatabase
 
 PAGE_BYTES: Final = 600
 """Some six small events."""

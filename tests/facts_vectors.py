@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from independent_fold import CONTROL, NS, context_of, derived
 
 FILE = Path(__file__).parent / "vectors" / "facts_v2.json"

@@ -19,20 +19,19 @@ from typing import Any
 
 from independent_fold import Folded, fold_log
 from ledgers import opened
+from secret_ledger import Event, Key, SecretLedger
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.reads import events_page
 from writer_process import Part, run
-
-from ledger import Event, Key, SecretLedger
-from ledger.store.connection import Connection
-from ledger.store.reads import events_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
-        "ledger.secret_ledger",
-        "ledger.store.postgresql",
-        "ledger.store.sqlite",
+        "secret_ledger.secret_ledger",
+        "secret_ledger.store.postgresql",
+        "secret_ledger.store.sqlite",
         "projections",
         "sqlalchemy.dialects.postgresql.asyncpg",
         "sqlalchemy.dialects.sqlite",

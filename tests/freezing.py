@@ -19,11 +19,11 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 # Asks for every name that the package publishes, as each of them is imported by its name alone.
 PROGRAM: Final = """
 import asyncio, json, sys
-import ledger
-from ledger import Key, Keyring, SecretLedger
+import secret_ledger
+from secret_ledger import Key, Keyring, SecretLedger
 
 told = json.load(sys.stdin)
-published = [getattr(ledger, name) for name in ledger.__all__]
+published = [getattr(secret_ledger, name) for name in secret_ledger.__all__]
 
 async def main():
     async with SecretLedger.open(told["url"], Keyring.of(Key.parse(told["key"]))) as opened:
@@ -32,7 +32,7 @@ async def main():
         report = await opened.verify("full")
         (node,) = await opened.nodes()
         print(json.dumps({
-            "package": ledger.__path__[0],
+            "package": secret_ledger.__path__[0],
             "length": len(got.value.reveal()),
             "ok": report.ok,
             "release": node.release,
@@ -42,7 +42,7 @@ asyncio.run(main())
 """
 COMMAND_LINE: Final = """
 import sys
-from ledger.cli import main
+from secret_ledger.cli import main
 sys.exit(main())
 """
 

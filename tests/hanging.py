@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from ledger import SecretLedger
-from ledger.store.sqlite import READERS
+from secret_ledger import SecretLedger
+from secret_ledger.store.sqlite import READERS
 
 
 @asynccontextmanager

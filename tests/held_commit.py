@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy.util import await_only
+
 from connections import around, each_statement
 from independent_fold import read_rows
-from sqlalchemy.util import await_only
+from secret_ledger import Event
+from secret_ledger.state import Head
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
 from waiting import until
-
-from ledger import Event
-from ledger.state import Head
-from ledger.store.connection import Connection
-from ledger.store.database import Database
 
 _THREADS: Final = Path("/proc/self/task")
 _WAITING_ON_POSTGRESQL: Final = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ledger import SecretLedger
+from secret_ledger import SecretLedger
 
 
 async def fill(ledger: SecretLedger) -> None:

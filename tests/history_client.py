@@ -15,8 +15,7 @@ from itertools import count
 from typing import Any
 
 from linearizability import Call
-
-from ledger import (
+from secret_ledger import (
     LedgerUnavailable,
     SecretDeleted,
     SecretInfo,

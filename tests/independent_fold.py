@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from sqlalchemy.engine import make_url
 
-from ledger import Key
+from secret_ledger import Key
 
 NS = b"secret-ledger/v1/"
 COLUMNS = (

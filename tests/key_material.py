@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from leaks import shown_by
 
-from ledger.errors import LedgerError
-from ledger.key_sources import HOME, MODE
-from ledger.keyring import Keyring
-from ledger.keys import Key
+from leaks import shown_by
+from secret_ledger.errors import LedgerError
+from secret_ledger.key_sources import HOME, MODE
+from secret_ledger.keyring import Keyring
+from secret_ledger.keys import Key
 
 ROOTS = [bytes([n]) + bytes(range(0xC0, 0xDF)) for n in range(4)]
 HEX = [root.hex() for root in ROOTS]

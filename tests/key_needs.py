@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from independent_fold import read_each
 from ledgers import opened
-
-from ledger import Key, LedgerError
+from secret_ledger import Key, LedgerError
 
 
 @dataclass(frozen=True)

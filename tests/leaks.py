@@ -6,9 +6,9 @@ import pickle
 import traceback
 from pathlib import Path
 
-from ledger.errors import LedgerError
+from secret_ledger.errors import LedgerError
 
-_LIBRARY = str(Path(__file__).parents[1] / "ledger")
+_LIBRARY = str(Path(__file__).parents[1] / "ledger" / "secret_ledger")
 
 
 def shown_by(error: BaseException) -> str:

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from ledger import Key, Keyring, LedgerError, NodeInfo, SecretLedger, open_unverified
-from ledger.store.connection import Connection
-from ledger.store.database import connect
-from ledger.store.schema import OUR_TABLES
+from secret_ledger import Key, Keyring, LedgerError, NodeInfo, SecretLedger, open_unverified
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import connect
+from secret_ledger.store.schema import OUR_TABLES
 
 OLD, NEW, THIRD, STRANGER = (
     Key.from_bytes(bytes(range(n, n + 32)), f"k-{name}")

@@ -13,19 +13,19 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from log_rows import Entry, LogRows
 from sqlalchemy import text
 
-from ledger.control import Control, key_metadata
-from ledger.creation import GENESIS_EPOCH, genesis
-from ledger.events import CONTROL_STREAM, Event, EventType
-from ledger.keys import Key
-from ledger.metadata import encode_metadata, parse_metadata
-from ledger.state import Head
-from ledger.store.connection import Connection
-from ledger.store.database import Database, connect
-from ledger.store.schema import SCHEMA_VERSION, read_meta
-from ledger.versions import base_version, state_of
+from log_rows import Entry, LogRows
+from secret_ledger.control import Control, key_metadata
+from secret_ledger.creation import GENESIS_EPOCH, genesis
+from secret_ledger.events import CONTROL_STREAM, Event, EventType
+from secret_ledger.keys import Key
+from secret_ledger.metadata import encode_metadata, parse_metadata
+from secret_ledger.state import Head
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database, connect
+from secret_ledger.store.schema import SCHEMA_VERSION, read_meta
+from secret_ledger.versions import base_version, state_of
 
 
 @asynccontextmanager

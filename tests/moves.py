@@ -9,14 +9,21 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 import pytest
+
 from commits import Killed, killed_before_commit
 from histories import fill
 from independent_fold import read_rows
 from ledgers import OLD, opened
-
-from ledger import Key, LedgerMoved, MigrationInProgress, MigrationReport, NotALedger, SecretLedger
-from ledger.store.database import connect
-from ledger.store.reads import BULK
+from secret_ledger import (
+    Key,
+    LedgerMoved,
+    MigrationInProgress,
+    MigrationReport,
+    NotALedger,
+    SecretLedger,
+)
+from secret_ledger.store.database import connect
+from secret_ledger.store.reads import BULK
 
 
 class Route(NamedTuple):

@@ -123,7 +123,7 @@ def _list(values: set[str] | tuple[str, ...]) -> str:
 def _names() -> set[str]:
     """All that the sources call, in SQL and elsewhere."""
     found: set[str] = set()
-    for folder in ("ledger/store", "projections"):
+    for folder in ("ledger/secret_ledger/store", "projections"):
         for file in (SOURCES / folder).rglob("*"):
             if file.suffix in (".py", ".sql"):
                 found.update(re.findall(r"\b([a-z_]\w*)\(", file.read_text("utf-8")))

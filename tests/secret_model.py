@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ledger import (
+from secret_ledger import (
     InvalidValue,
     KeyInUse,
     KeyReused,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+
 from postgresql_server import PASSWORD, USER, PostgresServer
 
 DATABASE = "replicated"

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from ledger.ahead import ahead
+from secret_ledger.ahead import ahead
 
 
 async def others_run() -> None:

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from ledgers import OLD
 from sqlalchemy import Column, Integer, MetaData, Table
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from ledger.alembic import include_object
-from ledger.keyring import Keyring
-from ledger.opening import init_ledger
-from ledger.store.database import connect
-from ledger.store.schema import OUR_TABLES
+from ledgers import OLD
+from secret_ledger.alembic import include_object
+from secret_ledger.keyring import Keyring
+from secret_ledger.opening import init_ledger
+from secret_ledger.store.database import connect
+from secret_ledger.store.schema import OUR_TABLES
 
 # SQLAlchemy can't reflect the index that keeps one generation in use, and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression")

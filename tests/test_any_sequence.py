@@ -19,17 +19,17 @@ from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
-from doomed import Enough
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from doomed import Enough
 from independent_fold import CONTROL, fold_log, read_rows
 from ledgers import emptied
+from secret_ledger import Key, Keyring, LedgerError, SecretInfo, SecretLedger, emptying
+from secret_ledger.events import from_microseconds
+from secret_ledger.findings import Level
+from secret_ledger.store import reads
 from secret_model import Model, Ring, Version, shown
-
-from ledger import Key, Keyring, LedgerError, SecretInfo, SecretLedger, emptying
-from ledger.events import from_microseconds
-from ledger.findings import Level
-from ledger.store import reads
 
 T = TypeVar("T")
 M = TypeVar("M")

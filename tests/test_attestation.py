@@ -8,12 +8,12 @@ import struct
 from typing import Any
 
 import pytest
-from control_streams import GENESIS, LEDGER, A, B, C, Stream, about, added, rotated
 
-from ledger.attestation import Attestation, Proof, attest, judge
-from ledger.control import Control, fold_control
-from ledger.events import EventType
-from ledger.keys import Key, LedgerKey
+from control_streams import GENESIS, LEDGER, A, B, C, Stream, about, added, rotated
+from secret_ledger.attestation import Attestation, Proof, attest, judge
+from secret_ledger.control import Control, fold_control
+from secret_ledger.events import EventType
+from secret_ledger.keys import Key, LedgerKey
 
 HELD = {key.fingerprint: key for key in (A, B)}
 ROTATED = rotated(GENESIS, A, B, 2, position=10)

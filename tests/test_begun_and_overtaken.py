@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+
 from attacker import attacking
 from doomed import do
 from histories import facts, fill
 from ledgers import NEW, OLD, THIRD, opened
 from moves import Route, filled, half_made, only, quiet, states
-
-from ledger import (
+from secret_ledger import (
     LedgerError,
     MigrationInProgress,
     NodeNotReady,

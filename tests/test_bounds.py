@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 
 import anyio
 import pytest
+
 from attacker import Attacker, attacking
 from checkpoints import spelt_for
 from ledgers import NEW, OLD, opened, refused
-
-from ledger import (
+from secret_ledger import (
     Finding,
     KeyInUse,
     LedgerError,
@@ -23,13 +23,13 @@ from ledger import (
     TamperedEvent,
     open_unverified,
 )
-from ledger.findings import Level
-from ledger.format import frame, sealed_size
-from ledger.nodes import MAX_SHOWN
-from ledger.secret import MAX_VALUE
-from ledger.store.bounds import MAX_GENERATIONS, MAX_KEYS, MAX_SEALED, behind
-from ledger.store.statements import HEAD_COLUMNS
-from projections import SysSecret, rebuild
+from secret_ledger.findings import Level
+from secret_ledger.format import frame, sealed_size
+from secret_ledger.nodes import MAX_SHOWN
+from secret_ledger.secret import MAX_VALUE
+from secret_ledger.store.bounds import MAX_GENERATIONS, MAX_KEYS, MAX_SEALED, behind
+from secret_ledger.store.statements import HEAD_COLUMNS
+from secret_ledger_projections import SysSecret, rebuild
 
 MIB = 1024 * 1024
 LARGE = 24 * MIB

@@ -10,15 +10,15 @@ import uuid
 from pathlib import Path
 
 import pytest
+
 from campaign import run
 from damage import Case, Edit, cases, edit_of
 from finding import Outcome
 from grounds import SITUATIONS
 from page import Result, judge, table
 from postgresql_server import DatabaseHost
+from secret_ledger.store.schema import OUR_TABLES
 from tampering import PRIMARY_KEYS
-
-from ledger.store.schema import OUR_TABLES
 
 
 def _on_sqlite(number: int, _: Case) -> bool:

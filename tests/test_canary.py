@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 import structlog
-from attacker import Attacker, attacking, events
-from canary import LogCapture, Watch
-from ledgers import file_of
-from postgresql_server import PASSWORD, PostgresServer
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from ledger import (
+from attacker import Attacker, attacking, events
+from canary import LogCapture, Watch
+from ledgers import file_of
+from postgresql_server import PASSWORD, PostgresServer
+from secret_ledger import (
     EnvKeyProvider,
     Event,
     InvalidValue,
@@ -41,13 +41,13 @@ from ledger import (
     VersionConflict,
     open_unverified,
 )
-from ledger.decide import Destroy, Put
-from ledger.format import _U32, context_of, event_hash, open_event
-from ledger.keys import LedgerKey
-from ledger.readiness import liveness, readiness
-from ledger.state import Head
-from ledger.store.connection import Connection
-from ledger.store.database import Database
+from secret_ledger.decide import Destroy, Put
+from secret_ledger.format import _U32, context_of, event_hash, open_event
+from secret_ledger.keys import LedgerKey
+from secret_ledger.readiness import liveness, readiness
+from secret_ledger.state import Head
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
 
 CANARY = "c4nary+Wert/äöü:5f8e1d0b7a"
 ROOT = bytes.fromhex("a7d3f10b5c2e49868f6a1d3b7c905e24e1f0a9b8c7d6e5f4132435465768798a")
@@ -83,7 +83,7 @@ def watch() -> Watch:
 def logs(watch: Watch) -> Iterator[LogCapture]:
     """Every logger at DEBUG, but SQLAlchemy's: it prints rows, and with them the clear columns."""
     handler = LogCapture(watch)
-    with handler.listening("", "ledger", "asyncio", "aiosqlite", "concurrent"):
+    with handler.listening("", "secret_ledger", "asyncio", "aiosqlite", "concurrent"):
         yield handler
 
 
@@ -186,7 +186,7 @@ async def test_daily_work_shows_nothing(
     loop.set_debug(False)
     out, err = capfd.readouterr()
     watch.look("stdout and stderr", out + err)
-    assert "ledger" in logs.loggers
+    assert "secret_ledger" in logs.loggers
     if database_url.startswith("postgresql"):
         assert "sqlalchemy.engine.Engine" in logs.loggers
     assert not watch.found, "\n".join(watch.found)
@@ -476,7 +476,7 @@ async def test_a_command_shows_the_value_neither_to_ps_nor_in_its_debug_output(
     }
     lock = sqlite3.connect(file_of(sqlite_url), isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
-    command = [sys.executable, "-m", "ledger", "put", "name", "--debug"]
+    command = [sys.executable, "-m", "secret_ledger", "put", "name", "--debug"]
     with subprocess.Popen(
         command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -506,7 +506,7 @@ async def test_a_command_shows_the_value_neither_to_ps_nor_in_its_debug_output(
     )
     assert failed.returncode == 22, failed.stderr.decode()
     watch.look("its debug output", failed.stdout + failed.stderr)
-    command = [sys.executable, "-m", "ledger", "nodes", "--watch", "--json", "--debug"]
+    command = [sys.executable, "-m", "secret_ledger", "nodes", "--watch", "--json", "--debug"]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         watch.look("a watch", process.stdout.readline())

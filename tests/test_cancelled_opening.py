@@ -10,10 +10,10 @@ import signal
 import anyio
 import asyncpg
 import pytest
+
 from ledgers import OLD, file_of, lines, open_files, opened
 from postgresql_server import PostgresServer
-
-from ledger import LedgerUnavailable
+from secret_ledger import LedgerUnavailable
 
 CONNECTIONS = (
     "SELECT count(*) FROM pg_stat_activity"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import asyncpg
 import pytest
+
 from cli_damage import attack
 from cli_session import Cli
 from conftest import OldLedger
@@ -14,11 +15,10 @@ from database_roles import roles_of
 from ledgers import NEW, OLD, file_of, opened, refused
 from log_builder import building
 from postgresql_server import execute
-
-from ledger import Keyring, TamperedEvent, upgrade_schema
-from ledger.store import catalogue
-from ledger.store.database import connect
-from ledger.store.postgresql_catalogue import as_text
+from secret_ledger import Keyring, TamperedEvent, upgrade_schema
+from secret_ledger.store import catalogue
+from secret_ledger.store.database import connect
+from secret_ledger.store.postgresql_catalogue import as_text
 
 ANSWERING_SQLITE = {
     "a column of another type": (

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+
 from attacker import Attacker, attacking
 from independent_fold import read_rows
 from ledgers import NEW, OLD, THIRD, opened
 from moves import states
-
-from ledger import KeyInUse, MissingKey, SecretLedger, TamperedEvent
+from secret_ledger import KeyInUse, MissingKey, SecretLedger, TamperedEvent
 
 NEW_COLUMNS = (
     "key_id = 'k-new', key_fingerprint ="

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.checking import CheckedPage
-from ledger.events import NO_HASH, Event, EventType
-from ledger.secret import Values
-from ledger.state import CheckedRow
+from secret_ledger.checking import CheckedPage
+from secret_ledger.events import NO_HASH, Event, EventType
+from secret_ledger.secret import Values
+from secret_ledger.state import CheckedRow
 
 POSITIONS = range(11, 16)
 

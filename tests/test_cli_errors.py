@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from cli_damage import VERBS, WITHOUT_A_KEY, assert_refused, attack, moved
 from cli_session import OTHER_KEY, Cli
-
-from ledger import Health, SecretLedger
-from ledger.cli import secrets
+from secret_ledger import Health, SecretLedger
+from secret_ledger.cli import secrets
 
 
 @pytest.fixture

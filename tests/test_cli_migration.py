@@ -6,6 +6,7 @@ import csv
 import io
 
 import pytest
+
 from cli_damage import damage_head
 from cli_session import KEY, NEW_KEY, OTHER_KEY, Cli
 

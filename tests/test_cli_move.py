@@ -6,12 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from cli_session import KEY, NEW_KEY, Cli
 from commits import Killed, killed_before_commit
 from ledgers import file_of
 from postgresql_server import PASSWORD
-
-from ledger import Keyring, SecretLedger
+from secret_ledger import Keyring, SecretLedger
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from cli_process import LEDGER, environment, on_terminal, run, terminal
 
 CANARY = "canary-value-90c1"
@@ -147,7 +148,7 @@ def test_lists_are_tables_on_a_terminal(environ: dict[str, str]) -> None:
 def test_a_pipe_that_closes_early_ends_it_quietly(environ: dict[str, str]) -> None:
     script = (
         "import asyncio, os\n"
-        "from ledger import Keyring, SecretLedger\n"
+        "from secret_ledger import Keyring, SecretLedger\n"
         "async def fill():\n"
         "    url = os.environ['OS_SECRET_LEDGER_URL']\n"
         "    async with SecretLedger.open(url, Keyring.from_env()) as ledger:\n"
@@ -252,7 +253,7 @@ def test_any_encoding_of_stdout_can_show_any_name(environ: dict[str, str]) -> No
 def test_without_its_extra_it_says_what_to_install(environ: dict[str, str]) -> None:
     script = (
         "import sys; sys.modules['cyclopts'] = None\n"
-        "from ledger.cli import main; sys.exit(main(['list']))"
+        "from secret_ledger.cli import main; sys.exit(main(['list']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=False
@@ -266,7 +267,7 @@ def test_without_its_extra_it_says_what_to_install(environ: dict[str, str]) -> N
 
 def test_help_loads_no_database_driver_and_no_cipher(environ: dict[str, str]) -> None:
     script = (
-        "import sys; from ledger.cli import main; main(['--help'])\n"
+        "import sys; from secret_ledger.cli import main; main(['--help'])\n"
         "heavy = {'sqlalchemy', 'aiosqlite', 'asyncpg', 'cryptography', 'structlog', 'asyncio'}\n"
         "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
     )

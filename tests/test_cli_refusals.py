@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from cli_damage import VERBS, WITHOUT_A_KEY, assert_refused, attack, damage_head, rotated
 from cli_session import KEY, NEW_KEY, OTHER_KEY, Cli
-
-from ledger import Keyring, SecretLedger
+from secret_ledger import Keyring, SecretLedger
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+
 from cli_damage import damage_head
 from cli_session import KEY, NEW_KEY, OTHER_KEY, Cli
-
-from ledger import Keyring, SecretLedger
+from secret_ledger import Keyring, SecretLedger
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from attacker import attacking
 from cli_session import Cli
-
-from ledger.secret import MAX_VALUE
+from secret_ledger.secret import MAX_VALUE
 
 CANARY = b"canary-value-90c1"
 

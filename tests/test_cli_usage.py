@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_session import KEY, Cli
 
-from ledger import errors
-from ledger.cli.app import make_app
-from ledger.cli.usage import _ENDING, _OTHER_WORDS
+from cli_session import KEY, Cli
+from secret_ledger import errors
+from secret_ledger.cli.app import make_app
+from secret_ledger.cli.usage import _ENDING, _OTHER_WORDS
 
 VERBS = (
     "init", "keygen", "put", "get", "list", "history", "delete", "restore", "destroy", "verify",
@@ -247,7 +247,7 @@ def test_every_verb_answers_in_one_json_document(cli: Cli) -> None:
 def test_a_long_list_streams_as_one_json_document(cli: Cli) -> None:
     import asyncio
 
-    from ledger import Keyring, SecretLedger
+    from secret_ledger import Keyring, SecretLedger
 
     async def fill() -> None:
         async with SecretLedger.open(cli.url, Keyring.of(KEY)) as ledger:

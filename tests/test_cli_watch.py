@@ -13,13 +13,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+
 from cli_process import LEDGER, Terminal, environment, run, terminal
 from cli_session import KEY, NEW_KEY, Cli
 from ledgers import opened, refused
 from log_builder import building
 from postgresql_server import PostgresServer
-
-from ledger import Keyring, StaleKey
+from secret_ledger import Keyring, StaleKey
 
 SHOW_CURSOR = "\x1b[?25h"
 

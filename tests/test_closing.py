@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from held_commit import HeldCommit
 from ledgers import OLD, lines, opened
-
-from ledger import SecretLedger
-from projections import default
+from secret_ledger import SecretLedger
+from secret_ledger_projections import default
 
 
 @pytest.mark.parametrize("cancels", [1, 2, 5])

@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 
 import pytest
+
 from fleet import Acknowledged, check_history, start, whole_log
 from ledgers import OLD, opened
-
-from ledger import (
+from secret_ledger import (
     Event,
     LedgerUnavailable,
     SecretInfo,
@@ -20,8 +20,8 @@ from ledger import (
     SecretVersion,
     VersionConflict,
 )
-from ledger.store.connection import Connection
-from ledger.store.reads import events_page, head_in_use
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.reads import events_page, head_in_use
 
 
 @pytest.fixture

@@ -18,19 +18,19 @@ def modules(folder: str) -> set[str]:
 
 
 def layers() -> list[set[str]]:
-    """Of the import contract, from the top: each layer's modules of `ledger`."""
+    """Of the import contract, from the top: each layer's modules of `secret_ledger`."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     (contract,) = [
         each for each in settings["tool"]["importlinter"]["contracts"] if each["type"] == "layers"
     ]
     return [
-        {name.strip().removeprefix("ledger.") for name in layer.split(":")}
+        {name.strip().removeprefix("secret_ledger.") for name in layer.split(":")}
         for layer in contract["layers"]
     ]
 
 
 def test_every_module_of_the_ledger_has_its_layer_among_the_import_contracts() -> None:
-    assert set().union(*layers()) == modules("ledger") - EVERYWHERE | {"cli", "store"}
+    assert set().union(*layers()) == modules("ledger/secret_ledger") - EVERYWHERE | {"cli", "store"}
 
 
 def test_the_picture_has_a_box_for_each_layer_that_names_each_module_of_it() -> None:
@@ -40,9 +40,9 @@ def test_the_picture_has_a_box_for_each_layer_that_names_each_module_of_it() -> 
 
 
 def test_the_picture_names_the_modules_of_the_command_line_the_store_and_the_projections() -> None:
-    assert modules("ledger/cli") <= BOXES[0]
-    assert modules("ledger/store") <= BOXES[-2]
-    assert modules("projections") <= set(re.findall(r"\w+", PROJECTIONS))
+    assert modules("ledger/secret_ledger/cli") <= BOXES[0]
+    assert modules("ledger/secret_ledger/store") <= BOXES[-2]
+    assert modules("projections/secret_ledger_projections") <= set(re.findall(r"\w+", PROJECTIONS))
 
 
 def test_every_file_that_it_names_exists() -> None:

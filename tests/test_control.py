@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from control_streams import (
     GENESIS,
     LEDGER,
@@ -24,12 +25,11 @@ from control_streams import (
     rehashed,
     rotated,
 )
-
-from ledger.authority import check_control_authority, check_control_seals
-from ledger.control import check_known, fold_control, key_metadata, upgrade_metadata
-from ledger.errors import SchemaTooNew, TamperedEvent
-from ledger.events import EventType
-from ledger.format import purge
+from secret_ledger.authority import check_control_authority, check_control_seals
+from secret_ledger.control import check_known, fold_control, key_metadata, upgrade_metadata
+from secret_ledger.errors import SchemaTooNew, TamperedEvent
+from secret_ledger.events import EventType
+from secret_ledger.format import purge
 
 T = EventType
 

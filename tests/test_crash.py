@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+
 from cutting_proxy import CuttingProxy, Moment
 from fleet import ROOT, Acknowledged, check_history, start, whole_log
 from ledgers import NEW, OLD, STRANGER, file_of, opened
 from postgresql_server import PostgresServer
-
-from ledger import Key, LedgerError, LedgerUnavailable, SecretVersion
+from secret_ledger import Key, LedgerError, LedgerUnavailable, SecretVersion
 
 
 async def test_a_writer_that_is_killed_loses_nothing_that_it_was_told(database_url: str) -> None:
@@ -164,7 +164,7 @@ async def test_an_outcome_that_stays_unknown_is_said_to_be(postgres_url: str) ->
 
 FULL_DISK = """
 import asyncio, resource, sys
-from ledger import Key, Keyring, LedgerUnavailable, SecretLedger
+from secret_ledger import Key, Keyring, LedgerUnavailable, SecretLedger
 
 async def main(url, root):
     keyring = Keyring.of(Key.from_bytes(bytes.fromhex(root)))

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from leaks import shown_by
 
-from ledger.derivation import (
+from leaks import shown_by
+from secret_ledger.derivation import (
     NAMESPACE,
     default_key_id,
     derive,
@@ -24,8 +24,8 @@ from ledger.derivation import (
     parse_key_text,
     root_problem,
 )
-from ledger.errors import InvalidKey
-from ledger.secret import Secret
+from secret_ledger.errors import InvalidKey
+from secret_ledger.secret import Secret
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "vectors" / "event_v1.json").read_text(encoding="utf-8")

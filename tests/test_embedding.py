@@ -7,13 +7,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from ledgers import OLD, opened
-from log_builder import building
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from ledger import InvalidName, Keyring, LedgerUnavailable, SecretLedger
+from ledgers import OLD, opened
+from log_builder import building
+from secret_ledger import InvalidName, Keyring, LedgerUnavailable, SecretLedger
 
 
 async def test_a_host_s_postgresql_engine_is_used_and_not_disposed_of(postgres_url: str) -> None:

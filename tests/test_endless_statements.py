@@ -8,11 +8,11 @@ from contextlib import closing
 
 import asyncpg
 import pytest
-from ledgers import OLD, file_of, opened, refused
 
-from ledger import LedgerUnavailable, SecretLedger, TamperedEvent, writer
-from ledger.store import sqlite
-from ledger.store.sqlite import READERS
+from ledgers import OLD, file_of, opened, refused
+from secret_ledger import LedgerUnavailable, SecretLedger, TamperedEvent, writer
+from secret_ledger.store import sqlite
+from secret_ledger.store.sqlite import READERS
 
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 COLUMNS = (

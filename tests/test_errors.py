@@ -7,11 +7,11 @@ import traceback
 from collections.abc import Callable
 
 import pytest
-from ledgers import OLD
 
-from ledger import KeyFingerprintMismatch, LedgerError, NoStableKey, SecretLedger
-from ledger.keyring import Keyring
-from ledger.keys import Key
+from ledgers import OLD
+from secret_ledger import KeyFingerprintMismatch, LedgerError, NoStableKey, SecretLedger
+from secret_ledger.keyring import Keyring
+from secret_ledger.keys import Key
 
 
 def shown(error: BaseException) -> str:

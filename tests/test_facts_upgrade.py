@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
+
 from attacker import Attacker, attacking, events
 from conftest import OldLedger
 from ledgers import OLD, opened, refused, rows
 from log_builder import building
-
-from ledger import (
+from secret_ledger import (
     Keyring,
     LedgerMoved,
     MigrationInProgress,
@@ -21,12 +21,12 @@ from ledger import (
     TamperedEvent,
     upgrade_schema,
 )
-from ledger.control import fold_control
-from ledger.events import CONTROL_STREAM, EventType
-from ledger.metadata import parse_metadata
-from ledger.store.connection import Connection
-from ledger.store.database import connect
-from ledger.store.schema import FORMAT, SCHEMA_VERSION
+from secret_ledger.control import fold_control
+from secret_ledger.events import CONTROL_STREAM, EventType
+from secret_ledger.metadata import parse_metadata
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import connect
+from secret_ledger.store.schema import FORMAT, SCHEMA_VERSION
 
 OLDER = 5
 """The last schema of a release that sealed no facts."""

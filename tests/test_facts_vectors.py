@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import facts_vectors
 import pytest
+
+import facts_vectors
 from attacker import attacking
 from ledgers import opened
-
-from ledger import Key, LedgerError, SecretLedger
-from ledger.metadata import encode_metadata
+from secret_ledger import Key, LedgerError, SecretLedger
+from secret_ledger.metadata import encode_metadata
 
 VECTOR: dict[str, Any] = json.loads(facts_vectors.FILE.read_text("utf-8"))
 KEYS = {name: Key.from_bytes(bytes.fromhex(root), name) for name, root in VECTOR["roots"].items()}

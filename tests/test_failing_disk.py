@@ -12,19 +12,19 @@ from typing import Any
 
 import asyncpg
 import pytest
+
 from cli_process import ROOT
 from cli_session import Cli
 from ledgers import OLD, file_of, opened
 from rights import without_rights
+from secret_ledger import LedgerUnavailable, SecretLedger
 from waiting import until
-
-from ledger import LedgerUnavailable, SecretLedger
 
 FAILING_DISK = """
 import asyncio, json, os, sys
 from failing_syncs import fail_syncs
 from ledgers import OLD, opened
-from ledger import LedgerUnavailable
+from secret_ledger import LedgerUnavailable
 
 async def main(url):
     async with opened(url, OLD) as ledger:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from ledgers import OLD, opened
-from log_builder import building
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
 
-from ledger import Event, InvalidValue, LedgerError, LedgerUnavailable, ProjectionFailed
-from projections import (
+from ledgers import OLD, opened
+from log_builder import building
+from secret_ledger import Event, InvalidValue, LedgerError, LedgerUnavailable, ProjectionFailed
+from secret_ledger_projections import (
     Inline,
     SysSecret,
     catch_up,

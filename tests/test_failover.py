@@ -8,18 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from attacker import attacking, put_back, saved
 from cutting_proxy import CuttingProxy
 from fleet import Acknowledged, check_history, start, whole_log
 from ledgers import OLD, opened, refused
 from postgresql_server import DatabaseHost
+from secret_ledger import LedgerUnavailable, SecretLedger, TamperedEvent
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.hosts import SILENCE
+from secret_ledger.store.postgresql import PostgresqlConnection
+from secret_ledger.store.translate import is_transient
 from standby import DATABASE, Pair, ask, replicated
-
-from ledger import LedgerUnavailable, SecretLedger, TamperedEvent
-from ledger.store.connection import Connection
-from ledger.store.hosts import SILENCE
-from ledger.store.postgresql import PostgresqlConnection
-from ledger.store.translate import is_transient
 
 
 @pytest.fixture

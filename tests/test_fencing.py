@@ -11,11 +11,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+
 from held_commit import HeldCommit, Waiters, counting_statements, watching_waiters
 from independent_fold import fold_log
 from ledgers import NEW, OLD, lines, opened
-
-from ledger import MissingKey, SecretLedger, SecretVersion, StaleKey
+from secret_ledger import MissingKey, SecretLedger, SecretVersion, StaleKey
 
 
 @asynccontextmanager

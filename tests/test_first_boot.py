@@ -8,9 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from ledgers import NEW, OLD, file_of, has_tables, opened, refused, rows
 
-from ledger import (
+from ledgers import NEW, OLD, file_of, has_tables, opened, refused, rows
+from secret_ledger import (
     KeyFingerprintMismatch,
     LedgerUnavailable,
     NotALedger,
@@ -18,8 +18,8 @@ from ledger import (
     WrongLedger,
     init_ledger,
 )
-from ledger.keyring import Keyring
-from ledger.store.database import connect
+from secret_ledger.keyring import Keyring
+from secret_ledger.store.database import connect
 
 
 async def test_an_empty_database_becomes_a_whole_ledger(database_url: str) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from fleet import Process, all_ready, check_history, start
 from ledgers import NEW, OLD, STRANGER, THIRD, has_tables, lines, opened, rows
 from postgresql_server import DatabaseHost
-
-from ledger import Key, open_unverified
+from secret_ledger import Key, open_unverified
 
 KEYS = (OLD, NEW, THIRD, STRANGER)
 SAME_KEY = 3

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from fleet import Process, check_history, start
 from independent_fold import CONTROL, Folded
 from ledgers import NEW, OLD
-
-from ledger import Key
+from secret_ledger import Key
 
 BOTH = (NEW, OLD)
 STYLES = ("shared", "each", "batch")

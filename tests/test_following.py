@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from attacker import attacking, put_back, saved
 from ledgers import NEW, OLD, THIRD, opened, rows
 from log_builder import building
-
-from ledger import (
+from secret_ledger import (
     LedgerMoved,
     MissingKey,
     SecretDestroyed,
@@ -18,8 +18,8 @@ from ledger import (
     TamperedEvent,
     WrongLedger,
 )
-from ledger.findings import Level
-from ledger.verify import verify_ledger
+from secret_ledger.findings import Level
+from secret_ledger.verify import verify_ledger
 
 LEVELS: tuple[Level, ...] = ("latest", "full")
 EVERYTHING = ("secret_event", "ledger_key", "ledger_head")

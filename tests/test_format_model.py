@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
+
 from format_attacks import Edit, apply, edits_of, forgeries
 from format_checks import verify_full, verify_latest
 from format_histories import MORE, OPS, SECRETS, World, histories, play

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cli_process import environment
 from freezing import (
     ROOT,
@@ -23,8 +24,8 @@ from freezing import (
     zip_application,
 )
 
-CLI = "ledger/cli/"
-OWN = "ledger/__pyinstaller/"
+CLI = "secret_ledger/cli/"
+OWN = "secret_ledger/__pyinstaller/"
 VALUE = "thirteen-long"
 
 # Runs the hooks as PyInstaller does, without what a whole build needs.
@@ -61,7 +62,7 @@ def files() -> set[str]:
     """Every file of the packages in this checkout."""
     return {
         str(file.relative_to(ROOT))
-        for package in ("ledger", "projections")
+        for package in ("ledger/secret_ledger", "projections/secret_ledger_projections")
         for file in (ROOT / package).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
@@ -94,7 +95,7 @@ def hooks(wheel: Path, folder: Path, *names: str) -> dict[str, Any]:
 
 def assert_stored(told: dict[str, Any], place: Path) -> None:
     """The program that lies at this place stored the value, and found nothing wrong."""
-    assert Path(told.pop("package")) == place / "ledger"
+    assert Path(told.pop("package")) == place / "secret_ledger"
     assert told == {"length": len(VALUE), "ok": True, "release": version("secret-ledger")}
 
 
@@ -107,11 +108,11 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
 def test_the_hook_names_every_module_but_the_command_line_and_every_data_file(
     wheel: Path, tmp_path: Path
 ) -> None:
-    told = hooks(wheel, tmp_path, "ledger")["ledger"]
+    told = hooks(wheel, tmp_path, "secret_ledger")["secret_ledger"]
     embedded = {
         name for name in files() if not name.startswith((CLI, OWN)) and "__main__" not in name
     }
-    ours = {name for name in told["modules"] if name.startswith(("ledger", "projections"))}
+    ours = {name for name in told["modules"] if name.startswith("secret_ledger")}
     assert ours == modules(embedded)
     data = {f"{folder}/{Path(file).name}" for file, folder in told["data"]}
     assert {name for name in files() if not name.endswith(".py")} <= data
@@ -124,7 +125,7 @@ def test_the_hook_names_every_module_but_the_command_line_and_every_data_file(
 
 
 def test_a_program_that_calls_the_command_line_gets_every_verb(wheel: Path, tmp_path: Path) -> None:
-    told = hooks(wheel, tmp_path, "ledger.cli")["ledger.cli"]
+    told = hooks(wheel, tmp_path, "secret_ledger.cli")["secret_ledger.cli"]
     assert {*told["modules"]} == modules({name for name in files() if name.startswith(CLI)})
 
 

@@ -4,11 +4,11 @@ that a refusal writes nothing but its line among the nodes."""
 from __future__ import annotations
 
 import pytest
+
 from attacker import attacking
 from ledgers import NEW, OLD, STRANGER, THIRD, lines, opened, refused, rows
 from log_builder import building
-
-from ledger import (
+from secret_ledger import (
     InvalidKey,
     Key,
     KeyFingerprintMismatch,
@@ -21,7 +21,7 @@ from ledger import (
     TamperedEvent,
     WrongLedger,
 )
-from ledger.format import hash_of
+from secret_ledger.format import hash_of
 
 Levels = pytest.mark.parametrize("level", ["control", "latest", "full"])
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+
 from attacker import attacking
 from ledgers import NEW, OLD, STRANGER, refused
 from log_builder import building
 from log_rows import Entry
-
-from ledger import Key, TamperedEvent
-from ledger.events import EventType
+from secret_ledger import Key, TamperedEvent
+from secret_ledger.events import EventType
 
 
 @pytest.mark.parametrize("key", [OLD, STRANGER], ids=["right key", "wrong key"])

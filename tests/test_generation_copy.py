@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ledger.checking import CheckedPage
-from ledger.events import NO_HASH, Event, EventType
-from ledger.format import purge, seal_event
-from ledger.generation_copy import read_back
-from ledger.secret import Values
-from ledger.state import CheckedRow
+from secret_ledger.checking import CheckedPage
+from secret_ledger.events import NO_HASH, Event, EventType
+from secret_ledger.format import purge, seal_event
+from secret_ledger.generation_copy import read_back
+from secret_ledger.secret import Values
+from secret_ledger.state import CheckedRow
 
 LEDGER = bytes(16)
 OLD, NEW = AESGCM(os.urandom(32)), AESGCM(os.urandom(32))

@@ -9,19 +9,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from attacker import attacking, put_back, saved
 from between import interrupted
 from cli_session import KEY, NEW_KEY, Cli
 from ledgers import NEW, OLD, opened
 from log_builder import building
+from secret_ledger import Keyring, MissingKey, SecretLedger, SecretNotFound
+from secret_ledger.findings import Level
+from secret_ledger.state import Head
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
+from secret_ledger_projections import Inline, SysSecret, default
 from waiting import until
-
-from ledger import Keyring, MissingKey, SecretLedger, SecretNotFound
-from ledger.findings import Level
-from ledger.state import Head
-from ledger.store.connection import Connection
-from ledger.store.database import Database
-from projections import Inline, SysSecret, default
 
 # --- could a service open here? ------------------------------------------------------------
 

@@ -6,13 +6,13 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
+
 from connections import each_statement
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
+from secret_ledger import Keyring, SecretLedger
+from secret_ledger.store.database import Mode
 from waiting import until
-
-from ledger import Keyring, SecretLedger
-from ledger.store.database import Mode
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -8,8 +8,9 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-import history_client
 import pytest
+
+import history_client
 from cutting_proxy import CuttingProxy
 from fleet import Process, check_history, start
 from ledgers import OLD, opened

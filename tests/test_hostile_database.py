@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attacker import TABLES, Attacker, attacking, events, put_back, saved
-from victim import BOTH, NEW, OLD, Ending, Truth, build, ending, opened
 
-from ledger import (
+from attacker import TABLES, Attacker, attacking, events, put_back, saved
+from secret_ledger import (
     Finding,
     InvalidName,
     Key,
@@ -30,16 +29,17 @@ from ledger import (
     TamperedEvent,
     WrongLedger,
 )
-from ledger.boot import BootOptions, boot
-from ledger.control import key_metadata
-from ledger.creation import genesis
-from ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
-from ledger.findings import Level
-from ledger.format import context_of, event_hash, hash_of, purge, seal
-from ledger.keys import LedgerKey
-from ledger.nodes import Identity
-from ledger.state import Head
-from projections import SysSecret, rebuild
+from secret_ledger.boot import BootOptions, boot
+from secret_ledger.control import key_metadata
+from secret_ledger.creation import genesis
+from secret_ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
+from secret_ledger.findings import Level
+from secret_ledger.format import context_of, event_hash, hash_of, purge, seal
+from secret_ledger.keys import LedgerKey
+from secret_ledger.nodes import Identity
+from secret_ledger.state import Head
+from secret_ledger_projections import SysSecret, rebuild
+from victim import BOTH, NEW, OLD, Ending, Truth, build, ending, opened
 
 WRONG_KEY = (KeyFingerprintMismatch, StaleKey, MissingKey)
 PLACE = ("generation", "stream", "version")

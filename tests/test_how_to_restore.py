@@ -13,11 +13,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from cli_process import ROOT, environment
 from cli_session import KEY
 from ledgers import opened
-
-from ledger import LedgerUnavailable
+from secret_ledger import LedgerUnavailable
 
 PAGE = (ROOT / "docs" / "how-to" / "restore-sqlite.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -29,7 +29,7 @@ LOCAL = "sqlite+aiosqlite:///app.db"
 
 SERVICE = """
 import asyncio, os, shutil, sqlite3
-from ledger import Keyring, SecretLedger
+from secret_ledger import Keyring, SecretLedger
 
 async def serve():
     async with SecretLedger.open(os.environ["OS_SECRET_LEDGER_URL"], Keyring.from_env()) as ledger:

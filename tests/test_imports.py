@@ -8,13 +8,14 @@ import subprocess
 import sys
 from typing import Final
 
-from ledgers import OLD
 from sqlalchemy.engine import make_url
+
+from ledgers import OLD
 
 # All that a test would have set up is left out: a process of its own, told by its standard input.
 OPEN: Final = """
 import asyncio, json, sys
-from ledger import Key, Keyring, SecretLedger
+from secret_ledger import Key, Keyring, SecretLedger
 told = json.load(sys.stdin)
 async def main():
     async with SecretLedger.open(told["url"], Keyring.of(Key.parse(told["key"]))) as ledger:
@@ -23,7 +24,7 @@ async def main():
 asyncio.run(main())
 print(json.dumps(sorted(sys.modules)))
 """
-COMMAND_LINE: Final = {"cyclopts", "rich", "ledger.cli"}
+COMMAND_LINE: Final = {"cyclopts", "rich", "secret_ledger.cli"}
 
 
 def modules(code: str, told: object = None) -> set[str]:
@@ -51,7 +52,7 @@ def test_opening_imports_the_driver_of_its_own_database_alone(database_url: str)
     assert not imported & (COMMAND_LINE | {"structlog", "aiosqlite"})
     others = {
         "sqlite": {"asyncpg", "greenlet", "sqlalchemy.dialects.postgresql", "sqlalchemy.orm"},
-        "postgresql": {"ledger.store.sqlite", "sqlalchemy.dialects.sqlite"},
+        "postgresql": {"secret_ledger.store.sqlite", "sqlalchemy.dialects.sqlite"},
     }
     # Up to SQLAlchemy 2.0, importing it imports greenlet, where that is installed.
     its_own = modules("import json, sys, sqlalchemy; print(json.dumps(sorted(sys.modules)))")

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+
 from attacker import Attacker, attacking, events
 from ledgers import NEW, OLD, THIRD, opened, refused, rows
 from log_builder import building
 from log_rows import Entry
+from secret_ledger import InvalidValue, Keyring, MissingKey, SecretLedger, StaleKey, TamperedEvent
+from secret_ledger.attestation import Proof
+from secret_ledger.events import CONTROL_STREAM, EventType
+from secret_ledger.incremental import SAMPLE, keep_proof
+from secret_ledger.scan import Scan
 from waiting import until
-
-from ledger import InvalidValue, Keyring, MissingKey, SecretLedger, StaleKey, TamperedEvent
-from ledger.attestation import Proof
-from ledger.events import CONTROL_STREAM, EventType
-from ledger.incremental import SAMPLE, keep_proof
-from ledger.scan import Scan
 
 SLOW = {"verify": "incremental", "scrub_rate": 0.01}
 MANY = 6 * SAMPLE

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from attacker import attacking
 from ledgers import OLD, file_of, opened, refused
-
-from ledger import SecretLedger, SecretNotFound, TamperedEvent
-from ledger.findings import Level
+from secret_ledger import SecretLedger, SecretNotFound, TamperedEvent
+from secret_ledger.findings import Level
 
 
 async def _forget(url: str, index: str, condition: str) -> None:

@@ -12,14 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import get_args
 
 import pytest
+
 from doomed import Errand, Moment, do, run
 from fleet import FORKS
 from independent_fold import fold_log, read_rows
 from key_needs import outcome, rows_of
 from ledgers import NEW, OLD, emptied, opened
-from victim import Truth, ending, told
-
-from ledger import (
+from secret_ledger import (
     Key,
     KeyFingerprintMismatch,
     KeyInUse,
@@ -28,6 +27,7 @@ from ledger import (
     SecretLedger,
     StaleKey,
 )
+from victim import Truth, ending, told
 
 
 async def sent(

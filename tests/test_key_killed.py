@@ -14,13 +14,13 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
+
 from fleet import Process, check_history, start
 from independent_fold import read_rows
 from key_needs import outcome, rows_of
 from ledgers import opened
+from secret_ledger import Key, KeyFingerprintMismatch, KeyInUse, MissingKey, StaleKey
 from waiting import until
-
-from ledger import Key, KeyFingerprintMismatch, KeyInUse, MissingKey, StaleKey
 
 KEYS = [Key.from_bytes(bytes(range(n, n + 32)), f"k-{n}") for n in range(3)]
 KILLS = 3

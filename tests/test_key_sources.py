@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from key_material import (
     BASE64,
     HEX,
@@ -20,9 +21,8 @@ from key_material import (
     refused,
     write,
 )
-
-from ledger.errors import InsecureKeyFile, InvalidKey, LedgerError, NoStableKey
-from ledger.key_sources import (
+from secret_ledger.errors import InsecureKeyFile, InvalidKey, LedgerError, NoStableKey
+from secret_ledger.key_sources import (
     HOME,
     KEY,
     KEY_ID,
@@ -33,8 +33,8 @@ from ledger.key_sources import (
     keyring_from_env,
     pinned_ledger_id,
 )
-from ledger.keyring import Keyring
-from ledger.keys import Key
+from secret_ledger.keyring import Keyring
+from secret_ledger.keys import Key
 
 # --- the current key ---------------------------------------------------------------
 
@@ -62,7 +62,7 @@ async def test_the_provider_reads_the_settings_when_it_is_asked_and_off_the_even
         threads.append(threading.get_ident())
         return real(environ)
 
-    monkeypatch.setattr("ledger.key_sources.keyring_from_env", spy)
+    monkeypatch.setattr("secret_ledger.key_sources.keyring_from_env", spy)
     await provider.keyring()
     assert threads != [threading.get_ident()]
 

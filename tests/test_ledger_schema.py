@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+
 from cli_session import KEY, NEW_KEY, Cli
 from key_material import write
 from ledgers import NEW, OLD, opened, refused, rows
-from sqlalchemy import text
-
-from ledger import (
+from secret_ledger import (
     InvalidKey,
     InvalidName,
     Keyring,
@@ -19,8 +19,8 @@ from ledger import (
     open_unverified,
     upgrade_schema,
 )
-from ledger.key_sources import LEDGER_SCHEMA
-from ledger.store.database import connect
+from secret_ledger.key_sources import LEDGER_SCHEMA
+from secret_ledger.store.database import connect
 
 
 @pytest.fixture

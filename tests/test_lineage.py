@@ -7,14 +7,14 @@ from types import FrameType
 from typing import Any
 
 import pytest
+
 from attacker import Attacker, attacking, put_back, saved
 from ledgers import NEW, OLD, opened
 from log_builder import building
-
-from ledger import SecretLedger, TamperedEvent
-from ledger.lineage import REMEMBERED, Met
-from ledger.state import Head
-from ledger.store.connection import Connection
+from secret_ledger import SecretLedger, TamperedEvent
+from secret_ledger.lineage import REMEMBERED, Met
+from secret_ledger.state import Head
+from secret_ledger.store.connection import Connection
 
 LATE = 3600.0
 """Seconds: no heartbeat comes by itself."""

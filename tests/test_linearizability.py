@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
+
 from linearizability import Action, Call, State, act, unexplained
 
 

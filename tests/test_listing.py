@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
 from attacker import Attacker, attacking, events
 from cli_session import Cli
 from ledgers import NEW, OLD, opened
-
-from ledger import SecretInfo, SecretLedger, SecretNotFound, open_unverified
-from ledger.format import hash_of
+from secret_ledger import SecretInfo, SecretLedger, SecretNotFound, open_unverified
+from secret_ledger.format import hash_of
 
 MARKS = tuple[str, int, str]
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from attacker import Attacker, attacking, events
 from control_streams import GENESIS, MIGRATED, folded
 from ledgers import OLD, opened
-
-from ledger import (
+from secret_ledger import (
     LedgerError,
     SecretDestroyed,
     SecretLedger,
@@ -19,8 +19,8 @@ from ledger import (
     SecretVersion,
     TamperedEvent,
 )
-from ledger.answer import check_answer
-from ledger.events import Event
+from secret_ledger.answer import check_answer
+from secret_ledger.events import Event
 
 FAR = 10_000_000_000
 """Microseconds, nearly three hours: more than any test takes."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from attacker import attacking
 from doomed import Enough
 from histories import facts, fill
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
-
-from ledger import (
+from secret_ledger import (
     KeyInUse,
     KeyReused,
     MigrationInProgress,
@@ -21,7 +21,7 @@ from ledger import (
     SecretDestroyed,
     TamperedEvent,
 )
-from ledger.store.reads import BULK
+from secret_ledger.store.reads import BULK
 
 
 async def test_the_history_is_the_same_under_the_new_key_and_the_old_one_is_not_needed(

@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
 from attacker import attacking
 from between import interrupted
 from doomed import do
 from independent_fold import fold_log
 from ledgers import NEW, OLD, THIRD, file_of, opened
+from secret_ledger import KeyReused, LedgerError, MigrationInProgress, SecretLedger, TamperedEvent
+from secret_ledger.store import reads
 from victim import Truth, ending, told
-
-from ledger import KeyReused, LedgerError, MigrationInProgress, SecretLedger, TamperedEvent
-from ledger.store import reads
 
 EARLY = 4
 """A position of the first page."""

@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
+
 from canary import Watch
 from commits import Killed, killed_before_commit
 from histories import facts, fill
@@ -23,11 +25,9 @@ from moves import (
     states,
 )
 from postgresql_server import PASSWORD
-from sqlalchemy.engine import make_url
+from secret_ledger import LedgerMoved, LedgerUnavailable, MigrationInProgress, SecretLedger
+from secret_ledger_projections import Inline, default
 from test_projections import RotationAge
-
-from ledger import LedgerMoved, LedgerUnavailable, MigrationInProgress, SecretLedger
-from projections import Inline, default
 
 
 async def test_the_whole_history_is_the_same_in_the_other_database(route: Route) -> None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from commits import Killed, killed_before_commit
 from fleet import start
 from ledgers import OLD, file_of, opened, refused
@@ -24,9 +25,8 @@ from moves import (
     quiet,
     states,
 )
-
-from ledger import LedgerMoved, LedgerUnavailable, Progress, TamperedEvent, WrongLedger
-from ledger.store.reads import BULK
+from secret_ledger import LedgerMoved, LedgerUnavailable, Progress, TamperedEvent, WrongLedger
+from secret_ledger.store.reads import BULK
 
 
 async def test_killed_between_any_two_steps_the_same_command_goes_on(route: Route) -> None:

@@ -7,12 +7,12 @@ source closes; and nothing that could not be opened is ever committed there.
 from __future__ import annotations
 
 import pytest
+
 from attacker import Attacker, attacking
 from independent_fold import read_rows
 from ledgers import OLD, opened
 from moves import Route, command, half_made, handed_over, only, states
-
-from ledger import LedgerError
+from secret_ledger import LedgerError
 
 ON_OPENING = "new.event_type = 'generation.opened'"
 ON_USE = "new.state IN ('active', 'moved')"

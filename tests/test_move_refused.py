@@ -10,6 +10,8 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy.engine import make_url
+
 from attacker import attacking
 from ledgers import NEW, OLD, STRANGER, file_of, has_tables, opened, rows
 from log_builder import building
@@ -25,9 +27,7 @@ from moves import (
     states,
     tables,
 )
-from sqlalchemy.engine import make_url
-
-from ledger import (
+from secret_ledger import (
     InvalidKey,
     Keyring,
     LedgerError,
@@ -39,8 +39,8 @@ from ledger import (
     TamperedEvent,
     WrongLedger,
 )
-from ledger.store.database import connect
-from ledger.store.reads import BULK
+from secret_ledger.store.database import connect
+from secret_ledger.store.reads import BULK
 
 # --- proven ----------------------------------------------------------------------------------
 

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
 from database_roles import Roles, name_of, roles_of
 from ledgers import OLD, opened, refused
 from postgresql_server import PostgresServer, execute
-from sqlalchemy.ext.asyncio import create_async_engine
+from secret_ledger import Keyring, LedgerUnavailable, SecretLedger
 from waiting import until
-
-from ledger import Keyring, LedgerUnavailable, SecretLedger
 
 REFUSAL = "too many connections for role"
 

@@ -6,11 +6,11 @@ import os
 import socket
 
 import pytest
+
 from attacker import attacking, put_back, saved
 from ledgers import NEW, OLD, STRANGER, lines, opened, refused
 from log_builder import building
-
-from ledger import (
+from secret_ledger import (
     KeyFingerprintMismatch,
     Keyring,
     LedgerUnavailable,

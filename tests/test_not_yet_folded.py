@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from checkpoints import spelt
 from cli_session import KEY, NEW_KEY, Cli
 from ledgers import NEW, OLD, opened, refused
 from log_builder import building
 from moves import Route
-
-from ledger import Keyring, TamperedEvent, upgrade_schema
-from projections import SysSecret, check, lag
+from secret_ledger import Keyring, TamperedEvent, upgrade_schema
+from secret_ledger_projections import SysSecret, check, lag
 
 
 @pytest.fixture

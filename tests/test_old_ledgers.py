@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import pytest
+
 from conftest import OldLedger
 from ledgers import rows
 from old_ledgers import SCHEMA
-
-from ledger import SchemaOutdated, SecretDeleted, SecretDestroyed, SecretLedger, upgrade_schema
-from ledger.store.schema import SCHEMA_VERSION
+from secret_ledger import (
+    SchemaOutdated,
+    SecretDeleted,
+    SecretDestroyed,
+    SecretLedger,
+    upgrade_schema,
+)
+from secret_ledger.store.schema import SCHEMA_VERSION
 
 VALUES = {
     "app/anew": "app/anew under key two",

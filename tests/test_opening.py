@@ -6,11 +6,11 @@ import traceback
 from typing import Any, cast
 
 import pytest
-from ledgers import OLD, lines, opened, refused
 from sqlalchemy import text
 
-from ledger import InvalidKey, InvalidValue, SecretLedger, TamperedEvent
-from ledger.store.database import connect
+from ledgers import OLD, lines, opened, refused
+from secret_ledger import InvalidKey, InvalidValue, SecretLedger, TamperedEvent
+from secret_ledger.store.database import connect
 
 
 async def change_projection(url: str) -> None:

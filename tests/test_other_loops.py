@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
-from ledgers import OLD, opened
 
-from ledger import Keyring, LedgerUnavailable, SecretLedger, SecretNotFound
-from ledger.unverified import open_unverified
+from ledgers import OLD, opened
+from secret_ledger import Keyring, LedgerUnavailable, SecretLedger, SecretNotFound
+from secret_ledger.unverified import open_unverified
 
 WORK: list[Callable[[SecretLedger], Awaitable[object]]] = [
     lambda ledger: ledger.get("a"),

@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
+
 from connections import around
 from cutting_proxy import CuttingProxy
 from fleet import check_history
 from ledgers import NEW, OLD, opened
-
-from ledger import LedgerError, SecretLedger, emptying
-from ledger.store import reads
-from projections import SysSecret, catch_up, check, pages, rebuild
+from secret_ledger import LedgerError, SecretLedger, emptying
+from secret_ledger.store import reads
+from secret_ledger_projections import SysSecret, catch_up, check, pages, rebuild
 
 SECRETS = 12
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import asyncpg
 import pytest
+
 from connections import around
 from held_commit import HeldCommit
 from ledgers import OLD, file_of, opened
-
-from ledger import LedgerUnavailable, writer
-from projections import default
+from secret_ledger import LedgerUnavailable, writer
+from secret_ledger_projections import default
 
 CALLERS = 12
 

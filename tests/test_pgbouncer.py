@@ -16,8 +16,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
-import pgbouncer_server
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import pgbouncer_server
 from certificates import authority
 from daily_use import use
 from fleet import check_history, start
@@ -25,11 +27,9 @@ from independent_fold import Folded
 from ledgers import NEW, OLD, opened, refused, rows
 from pgbouncer_server import MISSING, PgBouncer
 from postgresql_server import PostgresServer, execute, process_runs, wait_until
-from sqlalchemy.ext.asyncio import create_async_engine
-
-from ledger import KeyFingerprintMismatch, Keyring, LedgerUnavailable, SecretLedger
-from ledger.events import EventType
-from ledger.store.connection import Connection
+from secret_ledger import KeyFingerprintMismatch, Keyring, LedgerUnavailable, SecretLedger
+from secret_ledger.events import EventType
+from secret_ledger.store.connection import Connection
 
 if pgbouncer_server.program() is None:
     pytest.skip(MISSING, allow_module_level=True)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from attacker import attacking
 from ledgers import NEW, OLD, opened
-
-from ledger import SecretLedger
-from ledger.store.connection import Connection, Statement
-from ledger.store.postgresql import PostgresqlDatabase
+from secret_ledger import SecretLedger
+from secret_ledger.store.connection import Connection, Statement
+from secret_ledger.store.postgresql import PostgresqlDatabase
 
 SECRETS = 1200
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+
 import postgresql_server
 from postgresql_server import PostgresServer
 

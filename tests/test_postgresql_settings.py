@@ -11,10 +11,10 @@ from typing import Any
 
 import asyncpg
 import pytest
-from ledgers import OLD, opened, refused
 from sqlalchemy import make_url
 
-from ledger import LedgerUnavailable, TamperedEvent
+from ledgers import OLD, opened, refused
+from secret_ledger import LedgerUnavailable, TamperedEvent
 
 
 @asynccontextmanager

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from daily_use import use
-from ledgers import OLD, opened, refused
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from ledger import LedgerUnavailable, SecretLedger
-from ledger.store.connection import Connection
-from ledger.store.postgresql_url import Dialling, read_url
+from daily_use import use
+from ledgers import OLD, opened, refused
+from secret_ledger import LedgerUnavailable, SecretLedger
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.postgresql_url import Dialling, read_url
 
 ADDRESS = "postgresql+asyncpg://u@db.example/app"
 TLS = "sslmode=verify-full&sslrootcert=/etc/ca.pem"

@@ -12,11 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attacker import attacking
-from checkpoints import spelt
-from commits import before_commit
-from connections import each_statement
-from held_commit import watching_waiters
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
@@ -37,7 +32,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.util import await_only
 
-from ledger import (
+from attacker import attacking
+from checkpoints import spelt
+from commits import before_commit
+from connections import each_statement
+from held_commit import watching_waiters
+from secret_ledger import (
     Event,
     EventType,
     InvalidValue,
@@ -50,12 +50,12 @@ from ledger import (
     SecretLedger,
     TamperedEvent,
 )
-from ledger.events import to_microseconds
-from ledger.metadata import encode_metadata
-from ledger.state import Head
-from ledger.store.database import Database, connect
-from ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS
-from projections import (
+from secret_ledger.events import to_microseconds
+from secret_ledger.metadata import encode_metadata
+from secret_ledger.state import Head
+from secret_ledger.store.database import Database, connect
+from secret_ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS
+from secret_ledger_projections import (
     Difference,
     Inline,
     Projection,
@@ -68,7 +68,7 @@ from projections import (
     pages,
     rebuild,
 )
-from projections.table import ProjectionTable
+from secret_ledger_projections.table import ProjectionTable
 
 KEYRING = Keyring.of(Key.generate())
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from attacker import attacking
 from doomed import do
 from histories import fill
 from independent_fold import read_rows
 from ledgers import NEW, OLD, opened
 from moves import states
-
-from ledger import KeyInUse, SecretLedger, emptying
+from secret_ledger import KeyInUse, SecretLedger, emptying
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from attacker import attacking
 from ledgers import OLD, opened, rows
-
-from ledger import (
+from secret_ledger import (
     InvalidName,
     InvalidValue,
     LedgerUnavailable,

@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+
 from hanging import hanging, waiting_for_locks
 from ledgers import NEW, OLD, opened
 from log_builder import building
+from secret_ledger import SecretLedger
+from secret_ledger.readiness import Probe, liveness, probes, readiness
 from waiting import until
-
-from ledger import SecretLedger
-from ledger.readiness import Probe, liveness, probes, readiness
 
 
 def body(probe: Probe) -> dict[str, Any]:

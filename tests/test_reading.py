@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
 from log_rows import Entry
-
-from ledger import (
+from secret_ledger import (
     InvalidValue,
     MissingKey,
     SecretDeleted,
@@ -21,7 +21,7 @@ from ledger import (
     TamperedEvent,
     VersionConflict,
 )
-from ledger.events import EventType
+from secret_ledger.events import EventType
 
 MICROSECOND = timedelta(microseconds=1)
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ledgers import NEW, OLD, opened, refused
 
-from ledger import Key, Keyring, StaleKey
+from ledgers import NEW, OLD, opened, refused
+from secret_ledger import Key, Keyring, StaleKey
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,12 +48,12 @@ def test_the_readme_has_the_examples_that_it_promises() -> None:
 
 
 def test_every_table_of_the_readme_that_names_errors_names_real_ones() -> None:
-    import ledger
+    import secret_ledger
 
     rows = re.findall(r"^\| `(\w+)` (\d+) \|", README, re.MULTILINE)
     assert rows
     for name, exit_code in rows:
-        assert getattr(ledger, name).exit_code == int(exit_code)
+        assert getattr(secret_ledger, name).exit_code == int(exit_code)
 
 
 def test_the_examples_run_one_after_the_other_and_again_on_the_pinned_ledger(
@@ -77,7 +77,7 @@ def test_the_examples_run_one_after_the_other_and_again_on_the_pinned_ledger(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    pin = run("-m", "ledger", "init").strip()
+    pin = run("-m", "secret_ledger", "init").strip()
     name, _, value = pin.partition("=")
     environ[name] = value
     for example in [*EXAMPLES, *EXAMPLES]:

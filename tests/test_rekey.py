@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+
 from attacker import attacking
 from between import interrupted
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
-
-from ledger import (
+from secret_ledger import (
     Incomplete,
     Key,
     MissingKey,
@@ -21,7 +21,7 @@ from ledger import (
     SecretLedger,
     StaleKey,
 )
-from ledger.events import EventType
+from secret_ledger.events import EventType
 
 
 async def heads(ledger: SecretLedger) -> dict[str, tuple[str, str]]:

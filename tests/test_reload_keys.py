@@ -7,11 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+
 from ledgers import NEW, OLD, STRANGER, opened
 from log_builder import building
-from waiting import until
-
-from ledger import (
+from secret_ledger import (
     EnvKeyProvider,
     InvalidKey,
     Key,
@@ -21,6 +20,7 @@ from ledger import (
     SecretLedger,
     StaleKey,
 )
+from waiting import until
 
 
 class Provided:

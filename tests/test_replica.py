@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import pytest
+
 from cli_session import Cli
 from ledgers import NEW, OLD, STRANGER, opened, refused, rows
-from standby import DATABASE, Pair, ask, replicated, wait_until
-
-from ledger import (
+from secret_ledger import (
     KeyFingerprintMismatch,
     Keyring,
     LedgerUnavailable,
@@ -20,11 +19,12 @@ from ledger import (
     SecretLedger,
     open_unverified,
 )
-from ledger.opening import upgrade_schema
-from ledger.store.connection import Connection
-from ledger.store.patience import patiently
-from ledger.store.reads import head_in_use
-from ledger.store.translate import is_transient
+from secret_ledger.opening import upgrade_schema
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.patience import patiently
+from secret_ledger.store.reads import head_in_use
+from secret_ledger.store.translate import is_transient
+from standby import DATABASE, Pair, ask, replicated, wait_until
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import asyncpg
 import pytest
+
 from cli_session import Cli
 from daily_use import read, use
 from database_roles import Roles, name_of, roles_of
 from ledgers import NEW, OLD, STRANGER, lines, opened, refused, rows
 from postgresql_server import execute
-
-from ledger import (
+from secret_ledger import (
     InvalidName,
     KeyFingerprintMismatch,
     Keyring,
@@ -21,7 +21,7 @@ from ledger import (
     init_ledger,
     upgrade_schema,
 )
-from ledger.store.grants import grants
+from secret_ledger.store.grants import grants
 
 
 @pytest.fixture

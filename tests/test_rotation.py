@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from attacker import attacking
 from ledgers import NEW, OLD, STRANGER, THIRD, opened, refused
 from log_builder import building
-
-from ledger import (
+from secret_ledger import (
     Key,
     KeyFingerprintMismatch,
     KeyReused,
@@ -20,9 +20,9 @@ from ledger import (
     StaleKey,
     open_unverified,
 )
-from ledger.events import CONTROL_STREAM, EventType
-from ledger.metadata import parse_metadata
-from ledger.store.reads import stream_page
+from secret_ledger.events import CONTROL_STREAM, EventType
+from secret_ledger.metadata import parse_metadata
+from secret_ledger.store.reads import stream_page
 
 
 async def test_a_rotation_activates_the_pending_key_and_says_what_it_left(

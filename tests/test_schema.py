@@ -4,10 +4,10 @@ start that is refused."""
 from __future__ import annotations
 
 import pytest
+
 from ledgers import OLD, STRANGER, opened, refused, rows
 from log_builder import LogBuilder, building
-
-from ledger import (
+from secret_ledger import (
     KeyFingerprintMismatch,
     Keyring,
     LedgerUnavailable,
@@ -18,9 +18,9 @@ from ledger import (
     WrongLedger,
     upgrade_schema,
 )
-from ledger.store.connection import Connection
-from ledger.store.database import Database, connect
-from ledger.store.schema import SCHEMA_VERSION, steps
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database, connect
+from secret_ledger.store.schema import SCHEMA_VERSION, steps
 
 REFUSED_CHANGES = [
     "UPDATE {s}secret_event SET metadata = '{}'",

@@ -7,19 +7,19 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
+
 from attacker import attacking
 from between import interrupted
 from ledgers import NEW, OLD, opened, rows
 from log_builder import building
 from log_rows import Entry
 from postgresql_server import PostgresServer
+from secret_ledger import SecretLedger
+from secret_ledger.events import Event, EventType
+from secret_ledger.readiness import readiness
+from secret_ledger.scan import Scan
 from test_incremental import attestations, attested_position
 from waiting import until
-
-from ledger import SecretLedger
-from ledger.events import Event, EventType
-from ledger.readiness import readiness
-from ledger.scan import Scan
 
 MANY = 1200
 """More than two pages."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+
 from doomed import do
 from independent_fold import read_rows
 from ledgers import NEW, OLD, opened
 from moves import Route, half_made, only, states
-
-from ledger import KeyExhausted, SecretLedger, gate
-from ledger.control import Control
-from ledger.metadata import parse_metadata
+from secret_ledger import KeyExhausted, SecretLedger, gate
+from secret_ledger.control import Control
+from secret_ledger.metadata import parse_metadata
 
 
 async def control_of(ledger: SecretLedger) -> Control:

@@ -19,11 +19,11 @@ import pytest
 import rich
 import rich.console
 import structlog
-from leaks import shown_by
 from rich.traceback import Traceback
 
-from ledger.errors import InvalidValue
-from ledger.secret import Secret, Values
+from leaks import shown_by
+from secret_ledger.errors import InvalidValue
+from secret_ledger.secret import Secret, Values
 
 CANARY = "canary-7f3a"
 

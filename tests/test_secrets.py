@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ledgers import OLD, opened
 
-from ledger import (
+from ledgers import OLD, opened
+from secret_ledger import (
     InvalidName,
     InvalidValue,
     LedgerError,

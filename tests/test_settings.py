@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from key_material import (
     HEX,
     assert_shows_no_key,
@@ -14,9 +15,8 @@ from key_material import (
     refused,
     write,
 )
-
-from ledger.errors import InvalidKey, LedgerError
-from ledger.key_sources import (
+from secret_ledger.errors import InvalidKey, LedgerError
+from secret_ledger.key_sources import (
     HOME,
     KEY,
     KEY_ID,
@@ -33,9 +33,9 @@ from ledger.key_sources import (
     pinned_ledger_id,
     setting,
 )
-from ledger.keyring import Keyring
-from ledger.secret import Secret
-from ledger.settings import LEDGER_TARGET_URL
+from secret_ledger.keyring import Keyring
+from secret_ledger.secret import Secret
+from secret_ledger.settings import LEDGER_TARGET_URL
 
 SETTINGS = [
     KEY, KEY_ID, PREVIOUS_KEYS, LEDGER_ID, LEDGER_URL, LEDGER_TARGET_URL, LEDGER_SCHEMA, MODE, HOME,

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from commits import before_commit
 from ledgers import OLD, file_of, opened, refused
-
-from ledger import LedgerUnavailable, TamperedEvent
+from secret_ledger import LedgerUnavailable, TamperedEvent
 
 
 @pytest.fixture

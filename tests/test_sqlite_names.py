@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cli_process import ROOT
 from cli_session import Cli
 from ledgers import OLD, file_of, opened, refused
-
-from ledger import Keyring, LedgerUnavailable, open_unverified
-from ledger.opening import upgrade_schema
+from secret_ledger import Keyring, LedgerUnavailable, open_unverified
+from secret_ledger.opening import upgrade_schema
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ async def test_a_file_behind_a_symbolic_link_has_one_name(tmp_path: Path, sqlite
 MOUNTED = """
 import asyncio, sys
 from ledgers import OLD, opened
-from ledger import LedgerUnavailable
+from secret_ledger import LedgerUnavailable
 
 async def main(url):
     try:
@@ -181,7 +181,7 @@ async def test_the_last_mount_on_the_way_to_the_file_decides(
         lines.append(f"64 63 254:0 /x {at} rw,relatime shared:1 - ext4 /dev/vda rw")
     table = tmp_path / "mountinfo"
     table.write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr("ledger.store.sqlite_place.MOUNTS", table)
+    monkeypatch.setattr("secret_ledger.store.sqlite_place.MOUNTS", table)
     (folder / "ledger.db").touch()
     url = f"sqlite+aiosqlite:///{folder}/ledger.db"
     if refuses:

@@ -9,10 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from commits import before_commit
 from ledgers import NEW, OLD, file_of, opened
-
-from ledger import LedgerUnavailable, SecretLedger
+from secret_ledger import LedgerUnavailable, SecretLedger
 
 OVERWRITTEN = "was overwritten while it was in use"
 

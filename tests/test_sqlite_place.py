@@ -9,12 +9,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from cli_session import KEY, Cli
 from ledgers import OLD, file_of, opened, refused
 from rights import without_rights
-
-from ledger import LedgerUnavailable, open_unverified
-from ledger.store.sqlite_race import wal_reset_race
+from secret_ledger import LedgerUnavailable, open_unverified
+from secret_ledger.store.sqlite_race import wal_reset_race
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli_session import Cli
-from ledgers import OLD, file_of, opened, refused
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from ledger import LedgerUnavailable, open_unverified
+from cli_session import Cli
+from ledgers import OLD, file_of, opened, refused
+from secret_ledger import LedgerUnavailable, open_unverified
 
 SAYS_MORE = {
     "a file where a host belongs": ("sqlite+aiosqlite://app.db", "host"),

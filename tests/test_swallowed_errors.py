@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from ledgers import OLD, opened, rows
 
-from ledger import LedgerUnavailable, SecretLedger
-from ledger.events import Event
-from ledger.state import Head
-from ledger.store.connection import Connection, Statement
-from ledger.store.database import Database
-from projections import default
+from ledgers import OLD, opened, rows
+from secret_ledger import LedgerUnavailable, SecretLedger
+from secret_ledger.events import Event
+from secret_ledger.state import Head
+from secret_ledger.store.connection import Connection, Statement
+from secret_ledger.store.database import Database
+from secret_ledger_projections import default
 
 FAILS = {
     "an error": "SELECT 1 FROM there_is_no_such_table",

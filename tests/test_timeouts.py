@@ -11,21 +11,21 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
 from connections import around
 from daily_use import use
 from database_roles import Roles, name_of, roles_of
 from ledgers import OLD, opened
 from postgresql_server import execute
-from sqlalchemy import event
-from sqlalchemy.pool import Pool
+from secret_ledger import Event, Keyring, LedgerUnavailable, SecretLedger, init_ledger
+from secret_ledger.state import Head
+from secret_ledger.store.connection import Connection, Rows
+from secret_ledger.store.database import Database
+from secret_ledger.store.reads import PAGE
+from secret_ledger_projections import SysSecret, check, default, rebuild
 from waiting import until
-
-from ledger import Event, Keyring, LedgerUnavailable, SecretLedger, init_ledger
-from ledger.state import Head
-from ledger.store.connection import Connection, Rows
-from ledger.store.database import Database
-from ledger.store.reads import PAGE
-from projections import SysSecret, check, default, rebuild
 
 REASONS = tuple(map(int, asyncpg.__version__.split(".")[:2])) >= (0, 32)
 """Whether asyncpg passes on why the server ended a connection."""

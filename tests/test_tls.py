@@ -9,12 +9,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+
 from certificates import Authority, authority
 from ledgers import OLD, opened, refused
 from postgresql_server import PASSWORD
+from secret_ledger import LedgerUnavailable
 from tls_front import TlsFront
-
-from ledger import LedgerUnavailable
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 import pytest
+from sqlalchemy.engine import make_url
+
 from attacker import attacking, put_back, saved
 from commits import before_commit
 from connections import each_statement
 from cutting_proxy import CuttingProxy
 from fleet import check_history, whole_log
 from ledgers import NEW, OLD, opened
-from sqlalchemy.engine import make_url
+from secret_ledger import LedgerError, LedgerUnavailable, SecretLedger, TamperedEvent
 from waiting import until
-
-from ledger import LedgerError, LedgerUnavailable, SecretLedger, TamperedEvent
 
 
 async def take_logins(url: str, *, allowed: bool) -> None:

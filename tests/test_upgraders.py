@@ -6,14 +6,13 @@ import asyncio
 
 from ledgers import OLD, opened, rows
 from log_builder import building
-
-from ledger import Keyring, upgrade_schema
-from ledger.creation import upgrade
-from ledger.events import EventType
-from ledger.store.connection import Connection
-from ledger.store.database import connect
-from ledger.store.schema import FORMAT, SCHEMA_VERSION, steps
-from projections import checkpoint
+from secret_ledger import Keyring, upgrade_schema
+from secret_ledger.creation import upgrade
+from secret_ledger.events import EventType
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import connect
+from secret_ledger.store.schema import FORMAT, SCHEMA_VERSION, steps
+from secret_ledger_projections import checkpoint
 
 
 async def test_of_two_upgraders_at_once_both_end_well_and_each_file_is_applied_once(

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+
 from between import interrupted
 from doomed import do
 from ledgers import opened
-
-from ledger import Key, Keyring, SecretLedger, TamperedEvent, opening
-from ledger.store.database import Database
-from ledger.store.database import connect as database_of
+from secret_ledger import Key, Keyring, SecretLedger, TamperedEvent, opening
+from secret_ledger.store.database import Database
+from secret_ledger.store.database import connect as database_of
 
 
 class Operator:

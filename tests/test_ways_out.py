@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from attacker import attacking, events
 from ledgers import NEW, OLD, opened
-
-from ledger import SecretDestroyed, SecretLedger, TamperedEvent
-from ledger.events import Event
+from secret_ledger import SecretDestroyed, SecretLedger, TamperedEvent
+from secret_ledger.events import Event
 
 OLDER, NEWEST, LAST = ("kept", 1), ("kept", 2), ("last", 2)
 """A version below the newest, a newest version, and the newest event of the log."""

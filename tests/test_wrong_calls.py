@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 import pytest
+
 from leaks import shown_by
 from ledgers import OLD, opened
-
-from ledger import (
+from secret_ledger import (
     InvalidKey,
     InvalidValue,
     Key,
@@ -21,7 +21,7 @@ from ledger import (
     SecretLedger,
     open_unverified,
 )
-from ledger.readiness import readiness
+from secret_ledger.readiness import readiness
 
 SECRET: Final = "hunter2-canary"
 WRONG: Final[dict[str, object]] = {

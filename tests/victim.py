@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from ledger import Key, Keyring, LedgerError, SecretLedger
+from secret_ledger import Key, Keyring, LedgerError, SecretLedger
 
 OLD = Key.from_bytes(bytes(range(1, 33)), "k-old")
 NEW = Key.from_bytes(bytes(range(101, 133)), "k-new")

@@ -35,8 +35,7 @@ from typing import Any, Final
 import history_client
 from commits import before_commit
 from doomed import do
-
-from ledger import Key, Keyring, LedgerError, SecretLedger, SecretVersion
+from secret_ledger import Key, Keyring, LedgerError, SecretLedger, SecretVersion
 
 REFUSALS = 10
 """Refused writes in a row after which a writer gives up."""

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from places import Place
+from secret_ledger import Key
 from seeds import Seed
 from turns import Run, Turn
-
-from ledger import Key
 
 __all__ = ["Job", "do", "on_a_copy", "over_the_floor"]
 

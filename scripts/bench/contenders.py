@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from floors import Floor, open_floor
 from peer import CACHED, STALE, Peer, open_peer
 from places import Place
+from secret_ledger import Key, Keyring, SecretLedger
 from seeds import fill
 from values import names, some_value
-
-from ledger import Key, Keyring, SecretLedger
 
 __all__ = ["Contenders", "contenders"]
 

@@ -19,15 +19,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
 from given import Given
 from puts import put_some
 from runs import repeating
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from secret_ledger import Key, Keyring, SecretLedger
+from secret_ledger.nodes import HEARTBEAT
 from turns import Run, Spread
 from values import names
-
-from ledger import Key, Keyring, SecretLedger
-from ledger.nodes import HEARTBEAT
 
 __all__ = ["COST_LIMIT", "NODES", "SOONER", "FleetCost", "measure"]
 

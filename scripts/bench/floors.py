@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 from sqlalchemy import make_url
+
 from values import name_of
 
 __all__ = ["BODY", "Floor", "driver_url", "open_floor", "open_sqlite"]

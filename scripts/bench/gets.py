@@ -11,9 +11,8 @@ from contenders import Contenders, contenders
 from given import Given
 from peer import CACHED, STALE, TUNED, Peer
 from runs import once, once_blocking, repeating, repeating_in_threads
+from secret_ledger import SecretLedger
 from turns import FLOOR, OURS, PEER, Outcome, Run, Scenario, compete
-
-from ledger import SecretLedger
 
 __all__ = ["measure"]
 

@@ -15,11 +15,10 @@ from typing import Final
 
 from given import Given
 from progress import clear, say
+from secret_ledger import Key, Keyring, SecretLedger
+from secret_ledger.findings import OpenLevel
 from seeds import fill
 from values import name_of, names, some_value
-
-from ledger import Key, Keyring, SecretLedger
-from ledger.findings import OpenLevel
 
 __all__ = ["Stage", "measure"]
 

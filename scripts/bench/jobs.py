@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
-from ledger import Key, Keyring, SecretLedger
-from ledger.findings import OpenLevel
-from projections import SysSecret, rebuild
+from secret_ledger import Key, Keyring, SecretLedger
+from secret_ledger.findings import OpenLevel
+from secret_ledger_projections import SysSecret, rebuild
 
 if TYPE_CHECKING:
     from sealed_floors import SealedFloor

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 import asyncpg
+
 from floors import driver_url
 from places import Place
 

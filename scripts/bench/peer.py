@@ -20,6 +20,7 @@ from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteFactory
 from eventsourcing.utils import get_topic
 from sqlalchemy import make_url
+
 from turns import PEER
 
 __all__ = [

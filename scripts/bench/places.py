@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from sqlalchemy import make_url
+
 from floors import driver_url
 from postgresql_server import DatabaseHost, ExternalServer, PostgresServer, execute
-from sqlalchemy import make_url
 
 __all__ = ["DATABASES", "DatabaseName", "Place", "places"]
 

@@ -19,11 +19,10 @@ from lines import Child, answer, asked, child
 from peer import TUNED, new_key, open_peer
 from places import Place
 from runs import repeating, repeating_in_threads
+from secret_ledger import Key, Keyring, SecretLedger
 from seeds import fill
 from turns import FLOOR, OURS, PEER, Run, Turn
 from values import some_value
-
-from ledger import Key, Keyring, SecretLedger
 
 __all__ = ["CALLERS", "PROCESSES", "workers"]
 

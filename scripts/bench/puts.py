@@ -10,10 +10,9 @@ from contenders import Contenders, contenders
 from given import Given
 from peer import STALE, TUNED
 from runs import repeating, repeating_in_threads
+from secret_ledger import SecretLedger
 from turns import FLOOR, OURS, PEER, Outcome, Scenario, compete
 from values import some_value
-
-from ledger import SecretLedger
 
 __all__ = ["measure", "put_some"]
 

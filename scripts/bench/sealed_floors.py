@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from floors import BODY, driver_url, open_sqlite
 from sqlalchemy import make_url
+
+from floors import BODY, driver_url, open_sqlite
 from values import name_of
 
 __all__ = ["SealedFloor", "filled", "open_sealed_floor"]

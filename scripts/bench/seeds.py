@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 from places import Place
 from progress import say
+from secret_ledger import Key, Keyring, SecretLedger
 from values import names, some_value
-
-from ledger import Key, Keyring, SecretLedger
 
 __all__ = ["Seed", "Seeds", "fill"]
 

@@ -6,26 +6,28 @@ It uses only what every revision has.
 from __future__ import annotations
 
 import asyncio
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lines import answer, asked
 from values import names, some_value
 
-import ledger
-from ledger import Key, Keyring, SecretLedger
+if TYPE_CHECKING:
+    from secret_ledger import Keyring, SecretLedger
 
 _BATCH: Final = 2_000
 
 
 async def _serve() -> None:
     given = await asked()
-    if not Path(ledger.__file__).is_relative_to(given["tree"]):
+    ledger = import_module(given["package"])
+    if not Path(str(ledger.__file__)).is_relative_to(given["tree"]):
         raise RuntimeError(f"the ledger of {given['tree']} was not imported")
-    url, keyring = given["url"], Keyring.of(Key.parse(given["key"]))
+    url, keyring = given["url"], ledger.Keyring.of(ledger.Key.parse(given["key"]))
     known, value = names(given["secrets"]), some_value()
-    async with SecretLedger.open(url, keyring) as opened:
+    async with ledger.SecretLedger.open(url, keyring) as opened:
         for first in range(0, len(known), _BATCH):
             await opened.put_many(dict.fromkeys(known[first : first + _BATCH], value))
         answer("ready")
@@ -39,7 +41,7 @@ async def _do(
     """Seconds that one operation took."""
     began, done, value = perf_counter(), 0, some_value()
     if ask["what"] == "boot":
-        async with SecretLedger.open(url, keyring, verify="latest", node="booting"):
+        async with type(opened).open(url, keyring, verify="latest", node="booting"):
             return perf_counter() - began
     while perf_counter() - began < ask["seconds"]:
         name = known[done * 7919 % len(known)]

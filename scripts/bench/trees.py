@@ -26,8 +26,7 @@ import table
 from lines import Child, child
 from places import DATABASES, Place, places
 from progress import clear, say
-
-from ledger import Key
+from secret_ledger import Key
 
 __all__ = ["main"]
 
@@ -94,17 +93,26 @@ def _interval(ratios: Sequence[float]) -> tuple[float, float]:
 @asynccontextmanager
 async def _working(place: Place, tree: Path) -> AsyncIterator[Child]:
     """A process that imports the ledger from a tree, with its secrets written."""
+    package, roots = _package_of(tree)
     given: dict[str, Any] = {
         "url": place.empty("tree"),
         "key": Key.generate().text().reveal_text(),
         "tree": str(tree),
+        "package": package,
         "secrets": _SECRETS,
     }
-    path = os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([*map(str, roots), os.environ.get("PYTHONPATH", "")])
     async with child(_WORKER, {**os.environ, "PYTHONPATH": path}) as process:
         say("writing secrets")
         await process.tell(given)
         yield process
+
+
+def _package_of(tree: Path) -> tuple[str, list[Path]]:
+    """What the ledger is imported as there, and from which folders."""
+    if (tree / "ledger" / "__init__.py").exists():
+        return "ledger", [tree]  # before it had a name of its own
+    return "secret_ledger", [tree / "ledger", tree / "projections"]
 
 
 def _options() -> argparse.Namespace:

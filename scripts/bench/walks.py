@@ -14,10 +14,9 @@ from given import Given
 from progress import say
 from runs import repeating
 from sealed_floors import SealedFloor, filled
+from secret_ledger import Key, Keyring, SecretLedger
 from turns import FLOOR, OURS, Outcome, Scenario, compete
 from values import some_value
-
-from ledger import Key, Keyring, SecretLedger
 
 __all__ = ["measure"]
 

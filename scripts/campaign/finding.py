@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from damage import Case, edit_of
 from grounds import Ground, asked, quiet
+from secret_ledger import LedgerError, SecretLedger
 from tampering import Constraint, Tampering
-
-from ledger import LedgerError, SecretLedger
 
 __all__ = ["Outcome", "find"]
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from commits import Killed, killed_before_commit
 from ledgers import NEW, OLD, THIRD, opened
+from secret_ledger import Key, SecretDeleted, SecretDestroyed, SecretLedger, SecretNotFound
 from tampering import Row, Tampering, tampering
-
-from ledger import Key, SecretDeleted, SecretDestroyed, SecretLedger, SecretNotFound
 
 __all__ = ["SITUATIONS", "Ground", "Truth", "asked", "prepare", "quiet"]
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from ledger import Key
-from ledger.store.schema import steps
+from secret_ledger import Key
+from secret_ledger.store.schema import steps
 
 __all__ = ["FOLDER", "HELD", "HELD_NAMES", "KEYS", "SCHEMA", "lay"]
 

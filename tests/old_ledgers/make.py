@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger import Key, KeyFingerprintMismatch, Keyring, SecretLedger
 from old_ledgers import FOLDER, HELD_NAMES, KEYS
+from secret_ledger import Key, KeyFingerprintMismatch, Keyring, SecretLedger
 
 _TABLES: Final = (
     "ledger_meta", "ledger_head", "ledger_key", "secret_event", "ledger_node", "secret_current",

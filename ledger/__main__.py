@@ -1,8 +1,0 @@
-"""`python -m ledger`: the command line, where no script is on PATH."""
-
-import sys
-
-from ledger.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())

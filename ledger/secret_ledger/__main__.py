@@ -1,0 +1,8 @@
+"""`python -m ledger`: the command line, where no script is on PATH."""
+
+import sys
+
+from secret_ledger.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""keys retire, keys lost: how a key ends."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from anyio import to_thread
+from cyclopts import App, Parameter
+
+from secret_ledger.cli.asking import confirm
+from secret_ledger.cli.opening import opened
+from secret_ledger.cli.options import DEFAULTS, Actor, Common, Yes, actor_of, register
+from secret_ledger.cli.output import Output, facts
+
+if TYPE_CHECKING:
+    from secret_ledger.retirement import KeyEnd
+
+__all__ = ["add_to"]
+
+KeyId = Annotated[str, Parameter(name="KEY_ID", help="As `keys status` shows it.")]
+
+
+def add_to(family: App) -> None:
+    """Register these verbs in the family of `keys`."""
+    register(family, retire, "secret-ledger keys retire k-2025")
+    register(family, lost, "secret-ledger keys lost k-2024 --reason 'the backup tape is gone'")
+
+
+async def retire(key_id: KeyId, /, *, actor: Actor = None, common: Common = DEFAULTS) -> None:
+    """Certify that nothing needs a superseded key any more, so that it can be dropped.
+
+    Exit 18 while anything does, with the places and the way on. Fields in a pipe: `retired`
+    or `was retired`, key id, fingerprint, events, secrets, nodes that hold it still.
+    """
+    output = Output(common.json)
+    async with opened(common, output) as ledger:
+        done = await ledger.retire(key_id, actor=actor_of(actor))
+    if output.as_json:
+        output.document(facts(done))
+        return
+    _line(output, "retired" if done.changed else "was retired", done)
+    if sys.stdout.isatty():
+        for node in done.nodes:
+            print(f"  still held by {node}: drop it from its settings")
+
+
+async def lost(
+    key_id: KeyId,
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why, for the record.")],
+    actor: Actor = None,
+    yes: Yes = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Give up a superseded key that is gone for good, after saying what goes with it.
+
+    Secrets whose latest version lies under it are destroyed, others lose only their versions
+    under it; then boot, `put`, rekey and migrate go on without it. Nothing undoes that. Fields
+    in a pipe: `lost` or `was lost`, key id, fingerprint, events, secrets, nodes that hold it.
+    """
+    output = Output(common.json)
+    async with opened(common, output) as ledger:
+        goes = await ledger.loss(key_id)
+        if goes.changed and not yes:
+            _tell(goes)
+            ask = partial(confirm, "keys lost", "The key id again: ", key_id)
+            await to_thread.run_sync(ask, abandon_on_cancel=True)
+        done = await ledger.lost(key_id, reason=reason, actor=actor_of(actor))
+    if output.as_json:
+        output.document(facts(done))
+    else:
+        _line(output, "lost" if done.changed else "was lost", done)
+
+
+def _tell(goes: KeyEnd) -> None:
+    events = sum(use.events for use in goes.uses)
+    print(
+        f"With {goes.key_id} go {goes.secrets:,} secrets whose latest version lies under it, and"
+        f" {events:,} events in all. Nothing undoes that.",
+        file=sys.stderr,
+    )
+    for node in goes.nodes:
+        print(f"But this live node says that it holds the key: {node}", file=sys.stderr)
+
+
+def _line(output: Output, word: str, end: KeyEnd) -> None:
+    events = sum(use.events for use in end.uses)
+    if sys.stdout.isatty():
+        print(f"{word}: {end.key_id}; {end.secrets:,} secrets, {events:,} events were under it")
+        return
+    output.line(
+        word, end.key_id, end.key_fingerprint.hex(), events, end.secrets, ", ".join(end.nodes)
+    )

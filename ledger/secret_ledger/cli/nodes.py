@@ -1,0 +1,181 @@
+"""Nodes: nodes, health."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from cyclopts import App, Parameter
+
+from secret_ledger.cli.opening import Look, look
+from secret_ledger.cli.options import DEFAULTS, Common, Moved, register
+from secret_ledger.cli.output import Columns, Output, each, facts, text_of, visible
+from secret_ledger.cli.rollout import Rollout, rollout
+from secret_ledger.cli.usage import UsageError
+from secret_ledger.errors import InsecureKeyFile, InvalidKey, LedgerError, NodeNotReady
+
+__all__ = ["add_to"]
+
+_NODE: Final = Columns(
+    all=(
+        "state", "node", "host", "pid", "release", "key_id", "key_fingerprint", "pending_id",
+        "pending_fingerprint", "position", "refusals", "reason", "started_at", "last_seen",
+        "differs", "heartbeat", "age", "proof",
+    ),
+    shown=(
+        "state", "node", "pid", "key_id", "key_fingerprint", "pending_id", "position", "age",
+        "refusals", "reason", "differs", "proof",
+    ),
+)  # fmt: skip
+_LABELS: Final = {"reasons": "reason", "warnings": "warning", "differing": "differs"}
+EVERY: Final = 2.0
+"""Seconds between two looks of --watch, unless it is told otherwise."""
+
+
+def add_to(app: App) -> None:
+    """Register these verbs."""
+    register(
+        app,
+        nodes,
+        "secret-ledger nodes --watch",
+        "secret-ledger nodes --watch 5 --json | jq --unbuffered -c .keys",
+    )
+    register(app, health, "secret-ledger health --json | jq .ready")
+
+
+async def nodes(
+    *,
+    watch: Annotated[
+        list[float] | None,
+        Parameter(
+            negative=(),
+            consume_multiple=True,
+            show_default=False,
+            help="Go on looking, every so many SECONDS (default 2), until Ctrl-C.",
+        ),
+    ] = None,
+    moved: Moved = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Who has the ledger open under which key, and which boots were refused.
+
+    Nodes write these lines themselves. With a key, `proof` says of each line: proven (a holder
+    of a key wrote it), stale, unproven, or unknown; a refused boot proves nothing. That a line
+    is missing proves nothing either. Needs no key. Fields in a pipe: state, node, host, pid,
+    release, key id, fingerprint, pending key id and fingerprint, position, refusals, reason,
+    start, last seen, differs, seconds between heartbeats, seconds since the last one, proof.
+
+    --watch follows a rollout: also, how many live nodes can read the active key and a pending
+    one. In a pipe, a snapshot whenever something has changed but positions and times: with
+    --json one document a line; else a line for each key (active or pending, key id,
+    fingerprint, live nodes that can read it, live nodes), one for each node, and an empty one.
+    """
+    output = Output(common.json)
+    every = _interval(watch)
+    async with look(common, output, read_moved=moved) as seen:
+        if every is not None:
+            await _watch(seen, output, every, read_moved=moved)
+        await output.rows(
+            "nodes",
+            _NODE,
+            each(await seen.ledger.nodes()),
+            ledger_id=seen.ledger.ledger_id,
+            verified=seen.verified,
+        )
+
+
+def _interval(watch: Sequence[float] | None) -> float | None:
+    if watch is None:
+        return None
+    every = watch[0] if watch else EVERY
+    if len(watch) > 1 or not 0 < every < math.inf:
+        raise UsageError(
+            "--watch takes a number of seconds, more than 0",
+            hint="secret-ledger nodes --watch 5",
+        )
+    return every
+
+
+async def _watch(seen: Look, output: Output, every: float, *, read_moved: bool) -> None:
+    from secret_ledger.cli.watching import Lines, ended_in_order, watch
+    from secret_ledger.gate import moved_error
+
+    async def ask() -> Rollout:
+        statuses = await seen.ledger.key_status()
+        if seen.ledger.moved_to is not None and not read_moved:
+            raise moved_error(seen.ledger.moved_to)
+        known = await seen.ledger.nodes()
+        return rollout(
+            seen.ledger.ledger_id, datetime.now(UTC), statuses, known, verified=seen.verified
+        )
+
+    if not output.as_json and sys.stdout.isatty():
+        from secret_ledger.cli.screen import screen
+
+        with ended_in_order(), screen() as view:
+            if view is not None:
+                await watch(ask, view, every)
+    await watch(ask, Lines(output, _NODE), every)
+
+
+async def health(
+    *,
+    level: Annotated[
+        Literal["latest", "incremental", "full"],
+        Parameter(help="What the node verifies when it opens the ledger."),
+    ] = "latest",
+    common: Common = DEFAULTS,
+) -> None:
+    """Whether a node with these settings could open the ledger and do its work, and why not.
+
+    It tells of the ledger, of the keys in these settings, and of the live nodes that announce
+    another active key; not of a process that runs already: that one answers at /readyz. Exit 0
+    if it is ready, with the code of what refuses it, else 41. Fields in a pipe: name and value,
+    a line each; `reason`, `warning` and `differs` may stand several times.
+    """
+    output = Output(common.json)
+    refusal: LedgerError | None = None
+    known: dict[str, Any] = {"ready": False, "state": "unready", "reasons": []}
+    try:
+        async with look(common, output, say=False, verify=level) as seen:
+            refusal = seen.refusal
+            known |= {"ledger_id": seen.ledger.ledger_id, "verified": seen.verified}
+            from secret_ledger.secret_ledger import SecretLedger
+
+            if isinstance(seen.ledger, SecretLedger):
+                known |= facts(await seen.ledger.health())
+                if known["unwritable"]:
+                    # This look only reads, and a service would write.
+                    known |= {"ready": False, "state": "unready"}
+                    known["reasons"] = [*known["unwritable"], *known["reasons"]]
+    except (InvalidKey, InsecureKeyFile):
+        raise
+    except LedgerError as error:
+        refusal = error
+        known |= {"verified": False}
+    if refusal is not None:
+        known["reasons"] = [f"{refusal.code}: {refusal.message}"]
+    _show(output, known)
+    if refusal is not None:
+        raise refusal
+    if not known["ready"]:
+        raise NodeNotReady(
+            f"not ready: {'; '.join(known['reasons'])}", hint="secret-ledger verify, and nodes"
+        )
+
+
+def _show(output: Output, known: dict[str, Any]) -> None:
+    if output.as_json:
+        output.document(known)
+        return
+    terminal = sys.stdout.isatty()
+    for name, value in known.items():
+        for one in value if isinstance(value, list) else [value]:
+            label = _LABELS.get(name, name)
+            if not terminal:
+                output.line(label, one)
+            elif one is not None:
+                print(f"{label.replace('_', ' ') + ':':<24}{visible(text_of(one))}")

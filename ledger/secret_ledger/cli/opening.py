@@ -1,0 +1,156 @@
+"""How a verb gets at the ledger: the settings, the gate, and the way round it for onlookers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from secret_ledger.cli.options import Common
+from secret_ledger.cli.output import Output
+from secret_ledger.cli.usage import UsageError
+from secret_ledger.errors import (
+    KeyFingerprintMismatch,
+    LedgerError,
+    MissingKey,
+    NoStableKey,
+    StaleKey,
+    TamperedEvent,
+)
+
+if TYPE_CHECKING:
+    from secret_ledger.findings import OpenLevel
+    from secret_ledger.keyring import Keyring
+    from secret_ledger.secret_ledger import SecretLedger
+    from secret_ledger.unverified import UnverifiedLedger
+
+__all__ = ["Look", "database_url", "keyring", "look", "opened"]
+
+REFUSALS: Final = (KeyFingerprintMismatch, StaleKey, MissingKey, TamperedEvent)
+"""What the gate says of keys and content. An operator may still look at what lies there,
+for that is what a crash-looping fleet is understood by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A ledger that is only looked at: behind the gate, or as it lies there."""
+
+    ledger: SecretLedger | UnverifiedLedger
+    refusal: LedgerError | None
+    """Why it is unverified; None if it is not."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether the gate has passed."""
+        return self.refusal is None
+
+
+def database_url(common: Common) -> str:
+    """`--url`, else the setting. Raises UsageError if there is neither, or if the ledger would
+    be gone when the command ends."""
+    from secret_ledger.key_sources import LEDGER_URL, setting
+    from secret_ledger.store.database import address_of
+    from secret_ledger.store.sqlite_url import is_in_memory
+
+    url = common.url if common.url is not None else setting(os.environ, LEDGER_URL)
+    if url:
+        address = address_of(url)
+        if address is not None and is_in_memory(address):
+            raise UsageError(
+                "a ledger in memory is gone when the command ends",
+                hint="name a file: sqlite+aiosqlite:///path/to/file.db",
+            )
+        return url
+    raise UsageError(
+        "no database is named",
+        hint=f"export {LEDGER_URL}=sqlite+aiosqlite:///path/to/file.db (or {LEDGER_URL}_FILE=…),"
+        " or give --url",
+    )
+
+
+def keyring() -> Keyring:
+    """The keys of the settings."""
+    from secret_ledger.keyring import Keyring
+
+    return Keyring.from_env()
+
+
+@asynccontextmanager
+async def opened(
+    common: Common,
+    output: Output,
+    *,
+    read_only: bool = False,
+    read_moved: bool = False,
+    create: bool = False,
+    keys: Keyring | None = None,
+    verify: OpenLevel = "control",
+) -> AsyncIterator[SecretLedger]:
+    """The ledger, behind the gate. Its warnings are said."""
+    from secret_ledger.secret_ledger import SecretLedger
+
+    url = database_url(common)
+    async with SecretLedger.open(
+        url,
+        keys or keyring(),
+        create=create,
+        verify=verify,
+        read_only=read_only,
+        read_moved=read_moved,
+        schema=common.schema,
+    ) as ledger:
+        for warning in ledger.warnings:
+            if warning != ledger.database.race:  # it is of the machine: init and health say it
+                output.warning(warning)
+        if ledger.created:
+            output.warning(
+                f"there was no ledger at {ledger.database.place}, so one was made; pin it:"
+                f" OS_SECRET_LEDGER_ID={ledger.ledger_id}"
+            )
+        yield ledger
+
+
+@asynccontextmanager
+async def look(
+    common: Common,
+    output: Output,
+    *,
+    say: bool = True,
+    verify: OpenLevel = "control",
+    read_moved: bool = False,
+) -> AsyncIterator[Look]:
+    """The ledger to look at: without a key, or refused, as it lies there, and marked so
+    (unless the verb says so itself).
+
+    Key settings that are wrong in themselves stay errors, and so does another ledger than
+    the pinned one.
+    """
+    database_url(common)
+    async with AsyncExitStack() as stack:
+        try:
+            ledger = await stack.enter_async_context(
+                opened(common, output, read_only=True, verify=verify, read_moved=read_moved)
+            )
+        except (NoStableKey, *REFUSALS) as error:
+            refusal = error
+        else:
+            yield Look(ledger, None)
+            return
+        if say:
+            output.unverified(refusal)
+        yield Look(await stack.enter_async_context(_unverified(common, read_moved)), refusal)
+
+
+@asynccontextmanager
+async def _unverified(common: Common, read_moved: bool) -> AsyncIterator[UnverifiedLedger]:
+    from secret_ledger.gate import check_pinned
+    from secret_ledger.key_sources import pinned_ledger_id
+    from secret_ledger.unverified import open_unverified
+
+    async with open_unverified(
+        database_url(common), schema=common.schema, read_moved=read_moved
+    ) as ledger:
+        check_pinned(bytes.fromhex(ledger.ledger_id), pinned_ledger_id(os.environ))
+        yield ledger

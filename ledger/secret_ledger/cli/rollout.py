@@ -1,0 +1,82 @@
+"""How far a key has got in a fleet: which live nodes can read it. Pure.
+
+The nodes say so themselves. A line that no key proves does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from secret_ledger.health import KeyStatus
+    from secret_ledger.nodes import NodeInfo
+
+__all__ = ["Reach", "Rollout", "named", "rollout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """One key, and who of the live nodes can read it."""
+
+    state: Literal["active", "pending"]
+    key_id: str
+    key_fingerprint: bytes
+    readers: int
+    live: int
+    missing: Sequence[str]
+    """The live nodes that can't."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A fleet at one moment."""
+
+    ledger_id: str
+    verified: bool
+    at: datetime
+    keys: Sequence[Reach]
+    """The active key, then each that some live node, or this process, is waiting to use."""
+    nodes: Sequence[NodeInfo]
+
+    def settled(self) -> object:
+        """What it is compared by: all but what passes by itself, times and positions."""
+        nodes = [replace(n, position=0, age=0.0, last_seen=n.started_at) for n in self.nodes]
+        return self.verified, tuple(self.keys), tuple(nodes)
+
+
+def rollout(
+    ledger_id: str,
+    at: datetime,
+    statuses: Sequence[KeyStatus],
+    nodes: Sequence[NodeInfo],
+    *,
+    verified: bool,
+) -> Rollout:
+    """The fleet, from what the ledger says of its keys and the nodes of themselves."""
+    live = [n for n in nodes if n.state == "live" and n.proof not in ("unproven", "stale")]
+    known = {status.key_fingerprint for status in statuses if status.state != "pending"}
+    keys = [_reach(s.state, s.key_id, s.key_fingerprint, live) for s in statuses
+            if s.state == "active"]  # fmt: skip
+    waiting = {s.key_fingerprint: s.key_id for s in statuses if s.state == "pending"}
+    for node in live:
+        # One that the ledger knows by now was pending when the node spoke last.
+        if node.pending_fingerprint is not None and node.pending_fingerprint not in known:
+            waiting.setdefault(node.pending_fingerprint, node.pending_id or "")
+    keys += [_reach("pending", key_id, print_, live) for print_, key_id in waiting.items()]
+    return Rollout(ledger_id, verified, at, keys, nodes)
+
+
+def _reach(
+    state: Literal["active", "pending"], key_id: str, fingerprint: bytes, live: Iterable[NodeInfo]
+) -> Reach:
+    live = list(live)
+    missing = [named(node) for node in live if not node.reads(fingerprint)]
+    return Reach(state, key_id, fingerprint, len(live) - len(missing), len(live), missing)
+
+
+def named(node: NodeInfo) -> str:
+    """A node, so that an operator finds it."""
+    return f"{node.node} (pid {node.pid} on {node.host})"

@@ -1,0 +1,320 @@
+"""Secrets: put, get, list, history, delete, restore, destroy."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import App, Parameter
+
+from secret_ledger.cli.asking import confirm
+from secret_ledger.cli.checks import Check, Marked, opening, with_problems
+from secret_ledger.cli.opening import database_url, keyring, look, opened
+from secret_ledger.cli.options import (
+    DEFAULTS,
+    Actor,
+    Common,
+    Expect,
+    Moved,
+    Name,
+    Yes,
+    actor_of,
+    moment,
+    register,
+)
+from secret_ledger.cli.output import Columns, Output, facts, visible
+from secret_ledger.cli.usage import UsageError
+
+if TYPE_CHECKING:
+    from secret_ledger.versions import SecretInfo
+
+__all__ = ["add_to"]
+
+_WRITTEN: Final = (
+    "name", "version", "state", "event_type", "recorded_at", "actor",
+    "key_id", "key_fingerprint", "position",
+)  # fmt: skip
+"""The fields of what a verb has written."""
+_SECRET: Final = Columns(
+    all=(*_WRITTEN, "sealed_at", "sealed_by", "check", "problem"),
+    shown=("name", "version", "state", "recorded_at", "actor", "key_id", "check"),
+)
+_VERSION: Final = Columns(
+    all=_SECRET.all,
+    shown=(
+        "version", "event_type", "recorded_at", "actor", "sealed_at", "sealed_by", "reason",
+        "key_id", "check",
+    ),
+    unless_as=(("sealed_at", "recorded_at"), ("sealed_by", "actor")),  # no re-encryption
+)  # fmt: skip
+
+
+def add_to(app: App) -> None:
+    """Register these verbs."""
+    register(
+        app,
+        put,
+        'printf %s "$PASSWORD" | secret-ledger put db/warehouse/password --expect 0',
+        'secret-ledger put tls/www --file www.key --metadata \'{"ticket": "OPS-7"}\'',
+    )
+    register(
+        app,
+        get,
+        "secret-ledger get db/warehouse/password > password.txt",
+        "secret-ledger get db/warehouse/password --at 2026-01-31T12:00:00Z",
+    )
+    register(app, list_, "secret-ledger list db/ | cut -f1", name="list")
+    register(app, history)
+    register(app, delete)
+    register(app, restore)
+    register(app, destroy, "secret-ledger destroy db/old/password --reason 'left the provider'")
+
+
+def put(
+    name: Name,
+    /,
+    *,
+    file: Annotated[Path | None, Parameter(help="Take the value from this file.")] = None,
+    allow_empty: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False, help="Accept a value without any content."),
+    ] = False,
+    expect: Expect = None,
+    actor: Actor = None,
+    metadata: Annotated[
+        str | None,
+        Parameter(help="A JSON object to note with it, at most 4 KiB. It is stored in clear."),
+    ] = None,
+    common: Common = DEFAULTS,
+) -> Coroutine[Any, Any, None]:
+    """Write a secret: its first version, or the next one.
+
+    The value comes from stdin, from --file, or is asked for on a terminal, never from an
+    argument. Its bytes are taken as they are, a last line break included. A value that is
+    empty, or holds line breaks alone, is refused without --allow-empty: the command before the
+    pipe may have failed. Where the database holds nothing at all, a ledger is made, unless
+    OS_SECRET_LEDGER_ID pins one.
+    """
+    from secret_ledger.cli.values import read_value
+    from secret_ledger.names import normalise_name
+
+    output = Output(common.json)
+    noted = _metadata(metadata)
+    name = normalise_name(name)
+    database_url(common)
+    keys = keyring()  # what is wrong with the settings is said before anything is typed
+    # No loop runs yet: Ctrl-C ends it at once.
+    value = read_value(name, file, output, allow_empty=allow_empty)
+
+    async def work() -> None:
+        async with opened(common, output, create=True, keys=keys) as ledger:
+            written = await ledger.put(
+                name, value, expect=expect, actor=actor_of(actor), metadata=noted
+            )
+        _wrote(output, "wrote", written)
+
+    return work()
+
+
+async def get(
+    name: Name,
+    /,
+    *,
+    version: Annotated[int | None, Parameter(help="This version instead of the latest.")] = None,
+    at: Annotated[
+        str | None,
+        Parameter(name="--at", help="The one in force then: 2026-01-31T12:00:00Z (ISO 8601)."),
+    ] = None,
+    unproven: Annotated[
+        bool,
+        Parameter(
+            help="With --version: by its own seal alone, if the newest event can't be opened.",
+            negative=(),
+        ),
+    ] = False,
+    moved: Moved = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Print a secret's value: its bytes as they are, with a line break on a terminal only.
+
+    With --json, `value` holds it if it is UTF-8 text, else `value_base64`. An earlier version is
+    proven by the chain from the newest event, which has to open. With --unproven it is read
+    without that: whether it has ended since, nobody can tell, and a line on stderr says so.
+    """
+    from secret_ledger.cli.values import write_value
+
+    output = Output(common.json)
+    if version is not None and at is not None:
+        raise UsageError("--version and --at exclude each other", hint="give one of them")
+    if unproven and version is None:
+        raise UsageError("--unproven goes with --version", hint="state the version")
+    when = None if at is None else moment(at)
+    async with opened(common, output, read_only=True, read_moved=moved) as ledger:
+        found = await ledger.get(name, version=version, at=when, unproven=unproven)
+    if not found.proven:
+        output.warning(
+            f"version {found.version} is unproven: the newest event of {found.name} can't be"
+            " opened, so nobody can tell whether this version has ended since"
+        )
+    if not output.as_json:
+        write_value(found.value)
+        return
+    raw = found.value.reveal()
+    try:
+        shown = {"value": raw.decode()}
+    except UnicodeDecodeError:
+        shown = {"value_base64": base64.b64encode(raw).decode()}
+    output.document({**_info(found), **({} if found.proven else {"proven": False}), **shown})
+
+
+async def list_(
+    prefix: Annotated[str, Parameter(name="PREFIX", help="What the names begin with.")] = "",
+    /,
+    *,
+    all_: Annotated[
+        bool, Parameter(name="--all", negative=(), show_default=False, help="Deleted ones too.")
+    ] = False,
+    check: Check = False,
+    moved: Moved = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """List secrets, without their values. Needs no key.
+
+    No row is opened, so each says unverified; --check opens them. Fields in a pipe: name,
+    version, state, event type, time, actor, key id, fingerprint, position; when and by whom this
+    version was sealed (which a re-encryption does again); check, problem.
+    """
+    output = Output(common.json)
+    async with look(common, output, read_moved=moved) as seen:
+        ledger = seen.ledger
+        rows = (
+            opening(seen).list(prefix, deleted=all_, check=True)
+            if check
+            else ledger.list(prefix, deleted=all_)
+        )
+        marked = Marked(rows)
+        await output.rows(
+            "secrets",
+            with_problems(_SECRET, check=check),
+            marked,
+            ledger_id=ledger.ledger_id,
+            verified=check,
+        )
+    marked.raise_if_any_failed()
+
+
+async def history(
+    name: Name, /, *, check: Check = False, moved: Moved = False, common: Common = DEFAULTS
+) -> None:
+    """List the versions of a secret, oldest first: what, when, who, under which key.
+
+    Needs no key. No row is opened, so each says unverified; --check opens them. After a
+    re-encryption, `recorded_at` and `actor` are those of the value, `sealed_at` and `sealed_by`
+    tell who re-encrypted it and when. Fields in a pipe: as for `list`.
+    """
+    output = Output(common.json)
+    async with look(common, output, read_moved=moved) as seen:
+        ledger = seen.ledger
+        rows = opening(seen).history(name, check=True) if check else ledger.history(name)
+        marked = Marked(rows)
+        await output.rows(
+            "versions",
+            with_problems(_VERSION, check=check),
+            marked,
+            ledger_id=ledger.ledger_id,
+            verified=check,
+        )
+    marked.raise_if_any_failed()
+
+
+async def delete(
+    name: Name, /, *, expect: Expect = None, actor: Actor = None, common: Common = DEFAULTS
+) -> None:
+    """Delete a secret. Its history is kept, and `restore` brings it back."""
+    output = Output(common.json)
+    async with opened(common, output) as ledger:
+        done = await ledger.delete(name, expect=expect, actor=actor_of(actor))
+    _wrote(output, "deleted", done)
+
+
+async def restore(
+    name: Name,
+    /,
+    *,
+    version: Annotated[
+        int | None, Parameter(help="Which value. Default: the last before the deletion.")
+    ] = None,
+    expect: Expect = None,
+    actor: Actor = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Bring a deleted secret back: an earlier value becomes its next version."""
+    output = Output(common.json)
+    async with opened(common, output) as ledger:
+        done = await ledger.restore(name, version, expect=expect, actor=actor_of(actor))
+    _wrote(output, "restored", done)
+
+
+def destroy(
+    name: Name,
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why, for the record.")],
+    actor: Actor = None,
+    yes: Yes = False,
+    common: Common = DEFAULTS,
+) -> Coroutine[Any, Any, None]:
+    """End a secret for good: no version of it so far is ever returned again.
+
+    Its sealed bytes stay in the log until a migration. Also the way out for a secret whose
+    row is damaged. A later `put` starts anew.
+    """
+    output = Output(common.json)
+    if not yes:
+        confirm("destroy", f"This ends {visible(name)} for good. Its name again: ", name)
+
+    async def work() -> None:
+        async with opened(common, output) as ledger:
+            done = await ledger.destroy(name, reason=reason, actor=actor_of(actor))
+        _wrote(output, "destroyed", done)
+
+    return work()
+
+
+def _wrote(output: Output, did: str, info: SecretInfo) -> None:
+    if output.as_json:
+        output.document(_info(info))
+    elif sys.stdout.isatty():
+        print(f"{did} {visible(info.name)}: version {info.version}, under {info.key_id}")
+    else:
+        known = _info(info)
+        output.line(*(known[column] for column in _WRITTEN))
+
+
+def _info(info: SecretInfo) -> dict[str, Any]:
+    """All that is known of a version but its value."""
+    from dataclasses import fields
+
+    from secret_ledger.versions import SecretInfo
+
+    known = {field.name: getattr(info, field.name) for field in fields(SecretInfo)}
+    shown = facts(SecretInfo(**known))
+    return {name: value for name, value in shown.items() if name not in ("check", "problem")}
+
+
+def _metadata(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    raise UsageError(
+        "--metadata takes a JSON object", hint="""such as --metadata '{"ticket": "OPS-7"}'"""
+    )

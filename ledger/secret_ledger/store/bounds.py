@@ -1,0 +1,171 @@
+"""What a column can hold, asked for before it is fetched.
+
+Whoever can write to the database can put 400 MB into a row. No such row opens, but a process
+that fetches it runs out of memory before it can say so. So every statement asks for lengths:
+what is longer than anything that was ever written comes back as NULL, which no seal covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
+
+from secret_ledger.errors import TamperedEvent
+from secret_ledger.format import sealed_size
+from secret_ledger.metadata import MAX_METADATA
+from secret_ledger.names import MAX_NAME_BYTES
+from secret_ledger.secret import MAX_VALUE
+
+__all__ = [
+    "MAX_GENERATIONS",
+    "MAX_KEYS",
+    "MAX_SEALED",
+    "MAX_STREAM_BYTES",
+    "SMALL",
+    "Bounds",
+    "behind",
+    "checked_number",
+]
+
+MAX_SEALED: Final = sealed_size(MAX_VALUE)
+SMALL: Final = 16 * 1024
+"""Sealed bytes up to here come with a page; larger ones are fetched row by row, so that
+no page is larger than memory allows, whatever the values."""
+SECRET_METADATA: Final = 3 * MAX_METADATA
+"""Bytes of the metadata of a secret's event: what a caller may give, the author of a
+re-encryption once more, and the ledger's own facts."""
+CONTROL_METADATA: Final = 1024 * 1024
+"""Bytes of the metadata of a control event: a certificate counts every key there ever was."""
+MAX_STREAM_BYTES: Final = 64 * 1024 * 1024
+"""Of a whole control stream, which is kept in memory."""
+MAX_GENERATIONS: Final = 10_000
+MAX_KEYS: Final = 10_000
+
+_WORD: Final = 64
+"""Bytes of an event's type, a key's label, a state."""
+_HASH: Final = 32
+_TOP: Final = "\U0010ffff" * 4
+
+Sealed = Literal["whole", "small", "none"]
+
+
+class Bounds:
+    """How one database is asked for what is in bounds."""
+
+    def __init__(self, text_size: str, bytes_size: str) -> None:
+        """Both count bytes, and `{}` stands for the column."""
+        self._text_size = text_size
+        self._bytes_size = bytes_size
+
+    def text(self, column: str, most: int, other: str = "NULL") -> str:
+        """The text in `column`; `other` if it has more than `most` bytes."""
+        return self._bounded(self._text_size, column, most, other)
+
+    def bytes(self, column: str, most: int, other: str = "NULL") -> str:
+        """The bytes in `column`; `other` if they are more than `most`."""
+        return self._bounded(self._bytes_size, column, most, other)
+
+    def begun(self, column: str, most: int) -> str:
+        """The text in `column`; of one with more than `most` bytes, the first characters."""
+        size = self._text_size.format(column)
+        cut = f"substr({column}, 1, {most + 1})"
+        return f"CASE WHEN {size} <= {most} THEN {column} ELSE {cut} END"
+
+    def name(self, column: str) -> str:
+        """A stream's name. One that is too long is cut, so that a page can go on behind it; it
+        stays too long to be a name."""
+        return self.begun(column, MAX_NAME_BYTES)
+
+    def _bounded(self, size: str, column: str, most: int, other: str) -> str:
+        if other == "NULL":
+            return f"CASE WHEN {size.format(column)} <= {most} THEN {column} END"
+        # A NULL stays one: its length is unknown, and so is no more than anything.
+        return f"CASE WHEN {size.format(column)} > {most} THEN {other} ELSE {column} END"
+
+    def event(
+        self, alias: str, sealed: Sealed = "whole", metadata: int = CONTROL_METADATA
+    ) -> dict[str, str]:
+        """The columns of an event by name, in order; without `sealed` if that is "none"."""
+        words = {"event_type": _WORD, "key_id": _WORD, "metadata": metadata}
+        hashes = {"key_fingerprint": _HASH, "prev_hash": _HASH, "event_hash": _HASH}
+        largest = {"whole": MAX_SEALED, "small": SMALL, "none": 0}[sealed]
+        columns: dict[str, str] = {}
+        for name in (
+            "generation", "position", "stream", "version", "event_type", "key_id",
+            "key_fingerprint", "recorded_at", "metadata", "prev_hash", "sealed", "event_hash",
+        ):  # fmt: skip
+            column = f"{alias}.{name}"
+            if name == "stream":
+                column = self.name(column)
+            elif name in words:
+                column = self.text(column, words[name])
+            elif name in hashes:
+                column = self.bytes(column, hashes[name])
+            elif name == "sealed":
+                column = self.bytes(column, largest)
+            columns[name] = column
+        if sealed == "none":
+            del columns["sealed"]
+        return columns
+
+    def row(self, alias: str) -> str:
+        """The columns of one event, for a statement that returns one row."""
+        return selected(self.event(alias))
+
+    def paged(self, alias: str) -> str:
+        """The columns of an event in a page. `sealed` is NULL if it is not small; `metadata` is
+        NULL if only a control event can have so much of it."""
+        return selected(self.event(alias, "small", SECRET_METADATA))
+
+    def folded(self, alias: str) -> str:
+        """The columns that a projection folds: all but `sealed`, which says nothing without a
+        key."""
+        return selected(self.event(alias, "none", SECRET_METADATA))
+
+    def head(self, alias: str) -> str:
+        """The columns of a head row."""
+        plain = [f"{alias}.{name}" for name in ("generation", "position", "recorded_at")]
+        return ", ".join([*plain, f"{alias}.key_epoch", self.text(f"{alias}.state", _WORD)])
+
+    def key(self, alias: str) -> str:
+        """A key's label and fingerprint."""
+        label = self.text(f"{alias}.key_id", _WORD)
+        return f"{label} AS key_id, {self.bytes(f'{alias}.key_fingerprint', _HASH)}"
+
+    def columns(
+        self, texts: Mapping[str, int], raw: Mapping[str, int], order: Iterable[str]
+    ) -> str:
+        """These columns, in order: texts and bytes with their bounds, numbers as they are."""
+        return ", ".join(
+            self.begun(name, texts[name])
+            if name in texts
+            else self.bytes(name, raw[name])
+            if name in raw
+            else name
+            for name in order
+        )
+
+
+def selected(columns: Mapping[str, str]) -> str:
+    """A select list in which each column has its own name."""
+    return ", ".join(f"{column} AS {name}" for name, column in columns.items())
+
+
+def behind(name: str) -> str:
+    """What the next page of names begins above, if the last one ended with `name`.
+
+    A name that was cut stands for all names that begin like it: none of them is a secret's.
+    """
+    # A table that lost its types gives other values than text, which are never cut.
+    if type(name) is not str or len(name) <= MAX_NAME_BYTES // 4:
+        return name
+    return name if len(name.encode(errors="replace")) <= MAX_NAME_BYTES else name + _TOP
+
+
+def checked_number(rows: int, most: int, what: str) -> None:
+    """Raises TamperedEvent if a table has more rows than a ledger can have written."""
+    if rows > most:
+        raise TamperedEvent(
+            f"there are more than {most:,} {what}: a ledger never writes so many",
+            hint="somebody else writes to the database; restore it from a backup",
+        )

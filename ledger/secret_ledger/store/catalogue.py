@@ -1,0 +1,116 @@
+"""Is the schema as it was made? What the database's own catalogue says of it, fact by fact.
+
+If a table of the log is a view, has a rule, row-level security or a column of another type, one
+statement may be answered otherwise than the next: that is damage. Triggers, constraints and
+unique indexes guard against accidents, and the other tables are never the truth: what is missing
+there is told, and the seals hold all the same.
+
+What was made is in `sql/`: on SQLite it follows from the numbered files, on PostgreSQL from
+`sql/postgresql/made.txt`, which a test holds to a new ledger's catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from secret_ledger.findings import Finding, VerifyReport
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
+
+__all__ = ["Deviations", "deviations"]
+
+ANSWERING: Final = frozenset(
+    ("table", "column", "rule", "row-level security", "inheritance", "stand-in")
+)
+"""Kinds that decide what a statement answers; all others only guard what is stored."""
+TRUTH: Final = frozenset(
+    ("ledger_meta", "ledger_head", "ledger_key", "ledger_move", "secret_event")
+)
+"""Tables whose rows are not folded from others, and decide something."""
+MENDED: Final = frozenset(("trigger", "function"))
+"""Kinds that `schema upgrade` puts back."""
+LONG: Final = 60
+"""Characters of what is shown; a body or a definition is longer."""
+MOST: Final = 20
+"""Deviations that are told one by one."""
+
+
+class Deviations(NamedTuple):
+    """What is not as it was made, each a sentence's part."""
+
+    answering: tuple[str, ...] = ()
+    guarding: tuple[str, ...] = ()
+    mendable: bool = False
+    """Whether `schema upgrade` puts back at least one of them."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is told of a ledger that works, with the way to mend it."""
+        if not self.guarding:
+            return ()
+        way = (
+            "the schema's owner puts the triggers back with: secret-ledger schema upgrade"
+            if self.mendable
+            else "compare it with a new ledger's, and put back what is missing"
+        )
+        return (f"the schema is not as it was made: {_listed(self.guarding)}; {way}",)
+
+    @property
+    def reason(self) -> str | None:
+        """Why no statement's answer can be relied on; None if each can."""
+        if not self.answering:
+            return None
+        return (
+            f"the schema is not as it was made: {_listed(self.answering)}; the database may"
+            " answer one statement otherwise than the next, whatever the key"
+        )
+
+    def added_to(self, report: VerifyReport) -> VerifyReport:
+        """A report of what is stored, with what is said of the schema."""
+        findings = (*report.findings, Finding("tampered", self.reason)) if self.reason else None
+        return replace(
+            report,
+            findings=report.findings if findings is None else findings,
+            warnings=(*report.warnings, *self.warnings),
+        )
+
+
+def deviations(connection: Connection, database: Database) -> Deviations:
+    """All that is not as it was made, found in one statement."""
+    made, found = database.made(), database.facts(connection)
+    differing = [
+        (_answers(kind, name), _told(kind, name, made.get((kind, name)), found.get((kind, name))))
+        for kind, name in sorted({*made, *found})
+        if made.get((kind, name)) != found.get((kind, name))
+    ]
+    return Deviations(
+        tuple(told for answers, told in differing if answers),
+        tuple(told for answers, told in differing if not answers),
+        any(
+            kind in MENDED and made.get((kind, name)) != found.get((kind, name))
+            for kind, name in made
+        ),
+    )
+
+
+def _answers(kind: str, name: str) -> bool:
+    return kind == "stand-in" or (kind in ANSWERING and name.partition(".")[0] in TRUTH)
+
+
+def _told(kind: str, name: str, made: str | None, found: str | None) -> str:
+    what = f"{kind} {name}"
+    if found is None:
+        return f"{what} is gone"
+    if made is None:
+        return f"{what} is not the ledger's own"
+    if len(made) > LONG:
+        return f"{what} has another text"
+    return f"{what} is {found or 'nothing'}, and was made {made}"
+
+
+def _listed(told: Iterable[str]) -> str:
+    each = list(told)
+    more = f" and {len(each) - MOST} more" if len(each) > MOST else ""
+    return ", ".join(each[:MOST]) + more

@@ -1,0 +1,23 @@
+"""The rights that a role needs on a ledger in PostgreSQL, as SQL for its owner to run."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from secret_ledger.store.identifiers import quoted, role_name, schema_name
+
+__all__ = ["grants"]
+
+
+def grants(role: str, *, schema: str | None = None, read_only: bool = False) -> str:
+    """The script that gives `role` what it needs, and takes from it what is more than that.
+
+    `read_only`: the rights of a reader, else those of a service at run time. Raises InvalidName.
+    """
+    kind = "reader.sql" if read_only else "runtime.sql"
+    folder = files("secret_ledger.store") / "sql" / "postgresql" / "roles"
+    script = (folder / kind).read_text(encoding="utf-8")
+    inside = quoted(schema_name(schema))
+    # The role last: its name is free text, and may look like one of these places.
+    script = script.replace("{schema}", inside).replace("{s}", f"{inside}.")
+    return script.replace("{role}", quoted(role_name(role)))

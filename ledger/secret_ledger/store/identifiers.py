@@ -1,0 +1,37 @@
+"""Names of PostgreSQL's own that are put into SQL: a schema's, a role's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from secret_ledger.errors import InvalidName
+
+__all__ = ["DEFAULT_SCHEMA", "quoted", "role_name", "schema_name"]
+
+DEFAULT_SCHEMA: Final = "secret_ledger"
+LONGEST: Final = 63
+"""Bytes of a name; PostgreSQL cuts off the rest."""
+
+
+def schema_name(given: str | None) -> str:
+    """The schema of a ledger, by default `secret_ledger`. Raises InvalidName."""
+    name: object = given or DEFAULT_SCHEMA
+    if not isinstance(name, str) or not name.isidentifier() or len(name.encode()) > LONGEST:
+        raise InvalidName(f"a schema's name is letters, digits and _, at most {LONGEST} bytes")
+    return name
+
+
+def role_name(given: str) -> str:
+    """The name of one role. Raises InvalidName."""
+    if not given or not given.isprintable() or len(given.encode()) > LONGEST:
+        raise InvalidName(f"a role's name is printable, at most {LONGEST} bytes")
+    if given == "public":  # also in quotation marks
+        raise InvalidName(
+            "public stands for every role there is", hint="name the one that needs the rights"
+        )
+    return given
+
+
+def quoted(name: str) -> str:
+    """A name as it stands in SQL, whatever it holds."""
+    return '"' + name.replace('"', '""') + '"'

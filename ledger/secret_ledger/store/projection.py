@@ -1,0 +1,101 @@
+"""What the write side knows of a projection: what it may be asked for beside an append."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol, TypeGuard, runtime_checkable
+
+from secret_ledger.events import Event
+from secret_ledger.state import Head
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database, Folded
+
+__all__ = [
+    "CheckedProjection",
+    "Forgetting",
+    "InlineProjection",
+    "Installable",
+    "Lagging",
+    "Unread",
+    "first_unread",
+]
+
+
+class InlineProjection(Protocol):
+    """A read-side table that is kept in the append's own transaction."""
+
+    name: str
+
+    def apply(
+        self, connection: Connection, database: Database, head: Head, events: Sequence[Event]
+    ) -> None:
+        """Fold `events`, which follow `head`'s position without a gap, into the table."""
+        ...
+
+    async def catch_up(self, database: Database) -> int:
+        """Fold what was written while nobody kept the table; how many events that was."""
+        ...
+
+
+class Unread(InlineProjection, Protocol):
+    """A projection that may be able to fold events without reading the rows that it has."""
+
+    def folded(self, database: Database, events: Sequence[Event]) -> Folded | None:
+        """What `events` make of its rows; None if `apply` has to find that out."""
+        ...
+
+
+def first_unread(projections: Sequence[InlineProjection]) -> Unread | None:
+    """The first projection, if it is such a one: its rows are written with the events."""
+
+    def is_unread(projection: InlineProjection) -> TypeGuard[Unread]:
+        return hasattr(projection, "folded")
+
+    return projections[0] if projections and is_unread(projections[0]) else None
+
+
+@runtime_checkable
+class Installable(Protocol):
+    """A projection that can say whether it has a table to be kept in."""
+
+    def is_installed(self, connection: Connection, database: Database) -> bool:
+        """Whether its table is there."""
+        ...
+
+
+@runtime_checkable
+class Forgetting(Protocol):
+    """A projection that can drop its rows of a generation."""
+
+    def forget(
+        self, connection: Connection, database: Database, generation: int, limit: int
+    ) -> int:
+        """Delete up to `limit` rows; how many there were. None are left after 0."""
+        ...
+
+
+@runtime_checkable
+class CheckedProjection(Protocol):
+    """A projection that can be held against its fold."""
+
+    name: str
+
+    def differences(self, database: Database, head: Head) -> AsyncIterator[str]:
+        """Each way in which the table is not what the log folds to. A table that is behind
+        `head` is compared as far as it is folded."""
+        ...
+
+    async def behind(self, database: Database, head: Head) -> int:
+        """Positions that the table is behind `head`; 0 where no secret was written there."""
+        ...
+
+
+@runtime_checkable
+class Lagging(Protocol):
+    """A projection that can say how far it is behind."""
+
+    name: str
+
+    def lag(self, connection: Connection, database: Database, head: Head) -> int:
+        """Positions between its checkpoint and the head row."""
+        ...

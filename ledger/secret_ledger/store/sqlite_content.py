@@ -1,0 +1,201 @@
+"""Whether a SQLite file was overwritten in its place: `cp backup.db app.db` while it is in use.
+
+SQLite does not notice it. It goes on with the pages in its memory and in the `-wal`, answers with
+them, and at its next checkpoint writes them over the copy. In WAL mode nobody but a checkpoint
+writes the file itself. So if the file has changed, what lies in the file alone is read, without
+its `-wal`: after a checkpoint that is a later state of the same ledger, after a copy it is not.
+
+It is read through SQLite (`immutable`, which keeps off the `-wal`), never by opening the file:
+to close such a handle would drop the locks that this process has on it (sqlite.org/howtocorrupt.
+html, 2.2). A look takes half a millisecond, and there is one for each checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from secret_ledger.errors import LedgerUnavailable
+
+__all__ = ["Content"]
+
+TRIES: Final = 4
+"""Looks until a finding is believed: a page can be read while it is half written."""
+PAUSE: Final = 0.005
+"""Seconds between two of them."""
+
+Signature = tuple[int, int, int]
+"""Size, time of the last write, time of the last change."""
+_POSITION: Final = "SELECT position FROM ledger_head WHERE state IN ('active', 'moved')"
+
+
+class _State(NamedTuple):
+    ledger_id: bytes
+    position: int
+    schema: int
+    """SQLite's own number of the schema, which grows with each change of it."""
+
+
+class _Unreadable(Exception):
+    """The file alone can't be read just now: it is half written."""
+
+
+class _Unclear(Exception):
+    """It holds a ledger, which says nothing that could be compared: a move's target, or damage."""
+
+
+class Content:
+    """What lies in the file of a database that is open. Used by any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path: Final = path
+        self._lock: Final = threading.Lock()
+        self._signature: Signature | None = None
+        self._known: _State | None = None
+        self._overwritten = False
+
+    def opened(self) -> None:
+        """Remember what lies there; a connection was made to it."""
+        with self._lock:
+            try:
+                self._signature, self._known = self._sign(), self._read_alone()
+            except (OSError, _Unreadable, _Unclear):
+                self._known = None
+
+    def is_unchanged(self, found: os.stat_result) -> bool:
+        """Whether the file was not written since the last look."""
+        return _signature_of(found) == self._signature and not self._overwritten
+
+    def is_overwritten(self, connection: sqlite3.Connection) -> bool:
+        """Whether it was, or is just being so, when the database is to be closed."""
+        try:
+            self.check(connection)
+        except (OSError, sqlite3.Error, LedgerUnavailable):
+            return True
+        return False
+
+    def check(self, connection: sqlite3.Connection, **details: object) -> None:
+        """Look at the file if it was written. `connection`: to the database, and idle.
+
+        Raises LedgerUnavailable, with `details`, if it was overwritten, or is just being so.
+        """
+        with self._lock:
+            unreadable = False
+            for attempt in range(TRIES):
+                if self._overwritten:
+                    break
+                if attempt:
+                    time.sleep(PAUSE)
+                signature = self._sign()
+                if signature == self._signature:
+                    return
+                try:
+                    unreadable = False
+                    if self._is_later(connection):
+                        self._signature = signature
+                        return
+                except _Unreadable:
+                    unreadable = True
+            if unreadable:
+                raise LedgerUnavailable(
+                    f"sqlite:{self._path}: the file can't be read by itself: it is being written by"
+                    " a program other than SQLite",
+                    hint=_HINT,
+                    transient=True,
+                    **details,
+                )
+            self._overwritten = True
+        raise LedgerUnavailable(
+            f"sqlite:{self._path} was overwritten while it was in use, by a backup perhaps: it no"
+            " longer holds what this process has read and written",
+            hint=_HINT,
+            **details,
+        )
+
+    def _sign(self) -> Signature:
+        return _signature_of(os.stat(self._path))  # noqa: PTH116  # as `OpenFiles` does
+
+    def _is_later(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file is as a checkpoint can have left it. Raises _Unreadable."""
+        known = self._known
+        try:
+            alone = self._read_alone()
+            if alone is None:  # before the first checkpoint of a new ledger
+                return known is None
+            if known is not None and (
+                alone.position < known.position or alone.schema < known.schema
+            ):
+                return False
+            other = known is not None and alone.ledger_id != known.ledger_id
+            whole = self._whole(connection, other=other)
+        except _Unclear:
+            return True
+        if (
+            whole is None
+            or whole.ledger_id != alone.ledger_id
+            or alone.position > whole.position
+            or alone.schema > whole.schema
+        ):
+            return False
+        self._known = alone
+        return True
+
+    @staticmethod
+    def _whole(connection: sqlite3.Connection, *, other: bool) -> _State | None:
+        """The state with the -wal; None if the file holds an `other` ledger that does not go
+        with it."""
+        try:
+            return _state(connection)
+        except sqlite3.DatabaseError:
+            if not other:
+                raise
+        return None
+
+    def _read_alone(self) -> _State | None:
+        raw = None
+        try:
+            name = f"file:{quote(str(self._path))}?mode=ro&immutable=1"
+            raw = sqlite3.connect(name, uri=True, isolation_level=None)
+            return _state(raw)
+        except (sqlite3.Error, UnicodeDecodeError):
+            pass
+        finally:
+            if raw is not None:
+                raw.close()
+        raise _Unreadable
+
+
+def _signature_of(found: os.stat_result) -> Signature:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _state(connection: sqlite3.Connection) -> _State | None:
+    """What a database says of itself; None if it holds no ledger. Raises _Unclear."""
+
+    def rows(sql: str) -> list[Any]:
+        return connection.execute(sql).fetchall()
+
+    ours = rows(
+        "SELECT count(*) FROM sqlite_master"
+        " WHERE type = 'table' AND name IN ('ledger_meta', 'ledger_head')"
+    )
+    if ours == [(0,)]:
+        return None
+    if ours != [(2,)]:
+        raise _Unclear
+    ids, positions = rows("SELECT ledger_id FROM ledger_meta"), rows(_POSITION)
+    ((schema,),) = rows("PRAGMA schema_version")
+    if len(ids) != 1 or len(positions) != 1 or not isinstance(positions[0][0], int):
+        raise _Unclear
+    return _State(ids[0][0], positions[0][0], schema)
+
+
+_HINT: Final = (
+    "stop every process that uses it, then restore the backup as docs/how-to/restore-sqlite.md"
+    " says: an old -wal and -shm must not stay beside it"
+)
