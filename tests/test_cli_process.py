@@ -54,9 +54,9 @@ def test_a_value_typed_at_a_terminal_is_not_shown_and_has_no_line_break(
 
 def test_a_command_that_fails_before_the_pipe_overwrites_nothing(environ: dict[str, str]) -> None:
     run(environ, "put", "a", value=b"one")
-    shell = f"false | {sys.executable} -m ledger put a"
+    shell = f"false | {sys.executable} -m secret_ledger put a"
     assert subprocess.run(["bash", "-c", shell], env=environ, check=False).returncode == 2
-    shell = f"{sys.executable} -m ledger put a 0> /dev/null"
+    shell = f"{sys.executable} -m secret_ledger put a 0> /dev/null"
     done = subprocess.run(["bash", "-c", shell], env=environ, capture_output=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         2, b"error: stdin can't be read: Bad file descriptor",
@@ -157,7 +157,7 @@ def test_a_pipe_that_closes_early_ends_it_quietly(environ: dict[str, str]) -> No
     )
     subprocess.run([sys.executable, "-c", script], env=environ, check=True)
     for words in ("list", "list --json", "list n/ --all"):
-        shell = f"{sys.executable} -m ledger {words} | head -1; echo ${{PIPESTATUS[0]}}"
+        shell = f"{sys.executable} -m secret_ledger {words} | head -1; echo ${{PIPESTATUS[0]}}"
         done = subprocess.run(
             ["bash", "-c", shell], env=environ, capture_output=True, text=True, check=False
         )
@@ -168,7 +168,7 @@ def test_a_pipe_that_closes_early_ends_it_quietly(environ: dict[str, str]) -> No
 def test_a_closed_stdin_or_stdout_is_no_traceback(environ: dict[str, str]) -> None:
     run(environ, "init")
     for shell, code in (("put a <&-", 2), ("list >&-", 0), ("list 2>&-", 0), ("init >&-", 1)):
-        command = f"{sys.executable} -m ledger {shell}"
+        command = f"{sys.executable} -m secret_ledger {shell}"
         done = subprocess.run(
             ["bash", "-c", command], env=environ, capture_output=True, check=False
         )
@@ -187,7 +187,7 @@ def test_output_that_is_lost_is_an_error_that_says_so_and_what_was_done_stays(
         ("--help > /dev/full", "No space left on device"),
     ):
         *before, words = shell.rpartition("| ")
-        command = "".join([*before, f"{sys.executable} -m ledger {words}"])
+        command = "".join([*before, f"{sys.executable} -m secret_ledger {words}"])
         done = subprocess.run(
             ["bash", "-c", command], env=environ, capture_output=True, text=True, check=False
         )
@@ -201,7 +201,7 @@ def test_output_that_is_lost_is_an_error_that_says_so_and_what_was_done_stays(
 def test_an_error_keeps_its_code_where_stdout_is_full(environ: dict[str, str]) -> None:
     run(environ, "init")
     environ["OS_SECRET_KEY"] = "ff" * 31 + "00"
-    command = f"{sys.executable} -m ledger health > /dev/full"
+    command = f"{sys.executable} -m secret_ledger health > /dev/full"
     done = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, check=False)
     assert done.returncode == 11
     assert b"note: stdout can't be written" in done.stderr
@@ -209,7 +209,7 @@ def test_an_error_keeps_its_code_where_stdout_is_full(environ: dict[str, str]) -
 
 
 def test_a_remark_that_cannot_be_written_stops_no_work(environ: dict[str, str]) -> None:
-    command = f"printf one | {sys.executable} -m ledger put a 2> /dev/full"
+    command = f"printf one | {sys.executable} -m secret_ledger put a 2> /dev/full"
     made = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, check=False)
     assert made.returncode == 0  # though it had a warning to give: the ledger was made
     assert run(environ, "get", "a").stdout == b"one"
@@ -229,7 +229,7 @@ def test_a_working_directory_that_is_gone_is_said(environ: dict[str, str], tmp_p
     ):
         folder = tmp_path / "gone"
         folder.mkdir()
-        command = f"cd {folder} && rmdir {folder} && exec {sys.executable} -m ledger {words}"
+        command = f"cd {folder} && rmdir {folder} && exec {sys.executable} -m secret_ledger {words}"
         done = subprocess.run(
             ["bash", "-c", command],
             env={**environ, "OS_SECRET_LEDGER_URL": url},
@@ -284,7 +284,7 @@ def test_keygen_into_a_file_that_others_can_read_says_so(
         ("022", "keygen", 1), ("022", "keygen --json", 1), ("027", "keygen", 1),
         ("077", "keygen", 0), ("022", f"keygen --file {tmp_path}/own", 0),
     ):  # fmt: skip
-        shell = f"umask {mask}; {sys.executable} -m ledger {words} > {tmp_path}/key"
+        shell = f"umask {mask}; {sys.executable} -m secret_ledger {words} > {tmp_path}/key"
         done = subprocess.run(
             ["bash", "-c", shell], env=environ, capture_output=True, text=True, check=False
         )

@@ -61,9 +61,9 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files() -> set[str]:
     """Every file of the packages in this checkout."""
     return {
-        str(file.relative_to(ROOT))
-        for package in ("ledger/secret_ledger", "projections/secret_ledger_projections")
-        for file in (ROOT / package).rglob("*")
+        str(file.relative_to(ROOT / root))
+        for root in ("ledger", "projections")
+        for file in (ROOT / root).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
 

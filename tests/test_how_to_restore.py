@@ -51,7 +51,9 @@ asyncio.run(serve())
 
 def follow(folder: Path, commands: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Type them, as a shell that ends at the first that fails."""
-    shell = f'secret-ledger() {{ "{sys.executable}" -m ledger "$@"; }}\n' + "\n".join(commands)
+    shell = f'secret-ledger() {{ "{sys.executable}" -m secret_ledger "$@"; }}\n' + "\n".join(
+        commands
+    )
     return subprocess.run(
         ["bash", "-ec", shell], cwd=folder, env=environment(LOCAL),
         capture_output=True, text=True, timeout=120, check=False,

@@ -326,7 +326,7 @@ def test_the_key_is_whole_and_on_the_disk_before_it_has_its_name(
 
 RACER = """
 import sys
-from secret_ledger.keys import Keyring
+from secret_ledger import Keyring
 environ = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 print("ready", flush=True)
 sys.stdin.readline()
