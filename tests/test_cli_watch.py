@@ -234,7 +234,8 @@ async def test_it_ends_when_nobody_reads_it_any_more_though_nothing_changes(
     environ: dict[str, str], database_url: str
 ) -> None:
     async with opened(database_url, KEY):
-        shell = f"{sys.executable} -m secret_ledger nodes --watch 0.05 | head -1; echo ${{PIPESTATUS[0]}}"
+        watch = f"{sys.executable} -m secret_ledger nodes --watch 0.05"
+        shell = f"{watch} | head -1; echo ${{PIPESTATUS[0]}}"
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", shell, env=environ, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
