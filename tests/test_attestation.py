@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import struct
-from typing import Any
+from typing import Any, cast
 
+import attestation_vectors
 import pytest
-
 from control_streams import GENESIS, LEDGER, A, B, C, Stream, about, added, rotated
+
 from secret_ledger.attestation import Attestation, Proof, attest, judge
 from secret_ledger.control import Control, fold_control
 from secret_ledger.events import EventType
+from secret_ledger.findings import Level
 from secret_ledger.keys import Key, LedgerKey
 
+VECTORS = json.loads(attestation_vectors.FILE.read_text("utf-8"))
 HELD = {key.fingerprint: key for key in (A, B)}
 ROTATED = rotated(GENESIS, A, B, 2, position=10)
 """A is active up to position 10, B from position 11 on."""
@@ -59,6 +63,40 @@ def test_it_is_authenticated_over_the_documented_bytes() -> None:
         + lp(b"".join(sorted((A.fingerprint, B.fingerprint))))
     )  # fmt: skip
     assert attested().mac == hmac.new(key, message, hashlib.sha256).digest()
+
+
+def row_of(vector: dict[str, Any]) -> Attestation:
+    hashes = ("event_hash", "control_hash", "head_keys", "key_fingerprint", "mac")
+    row = dict(vector["row"])
+    return Attestation(**row | {column: bytes.fromhex(row[column]) for column in hashes})
+
+
+def attested_anew(row: Attestation) -> Attestation:
+    root = bytes.fromhex(VECTORS["roots"][row.key_id])
+    keys = tuple(row.head_keys[n : n + 32] for n in range(0, len(row.head_keys), 32))
+    key = Key.from_bytes(root, row.key_id).for_ledger(bytes.fromhex(VECTORS["ledger_id"]))
+    proof = Proof(
+        row.generation, row.position, cast("Level", row.level), row.heads, row.event_hash,
+        row.control_hash, keys, row.verified_at,
+    )  # fmt: skip
+    ledger_id = bytes.fromhex(VECTORS["ledger_id"])
+    return attest(proof, ledger_id, key, key_id=row.key_id, release=row.release)
+
+
+def test_the_vector_is_what_its_maker_makes() -> None:
+    assert attestation_vectors.made() == VECTORS
+
+
+@pytest.mark.parametrize("vector", VECTORS["attestations"], ids=lambda v: v["row"]["position"])
+def test_each_known_answer_is_reproduced_byte_for_byte(vector: dict[str, Any]) -> None:
+    row = row_of(vector)
+    assert attested_anew(row) == row
+
+
+@pytest.mark.parametrize("vector", VECTORS["refused"], ids=lambda v: v["title"])
+def test_no_row_of_the_refused_has_the_mac_of_what_it_says(vector: dict[str, Any]) -> None:
+    row = row_of(vector)
+    assert attested_anew(row).mac != row.mac
 
 
 EDITS: list[dict[str, Any]] = [
