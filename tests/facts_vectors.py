@@ -1,6 +1,6 @@
 """Known answers for the facts that events seal for readers, made without the library.
 
-From FORMAT.md alone: a ledger with two keys, a lost one, destroyed secrets, and a second
+From docs/format.md alone: a ledger with two keys, a lost one, destroyed secrets, and a second
 generation. `python tests/facts_vectors.py` writes `vectors/facts_v2.json` anew; a test holds
 that the file is what this makes, and that the library reads it as the file says.
 """

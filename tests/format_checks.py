@@ -1,4 +1,4 @@
-"""What boot and full verification check, by FORMAT.md's rules.
+"""What boot and full verification check, by docs/format.md's rules.
 
 See `format_model`. No import of the project.
 """

@@ -1,4 +1,4 @@
-"""FORMAT.md's rules, written anew: abstract seals and hashes, and what each answer rests on.
+"""docs/format.md's rules, written anew: abstract seals and hashes, and what each answer rests on.
 
 Nothing in `format_*` imports the project. A seal is a number that only `Vault.seal` gives out, so
 nobody without a key can make one; a hash is a number that stands for what was hashed, so anybody
@@ -12,8 +12,8 @@ can::
     format_attacks    what somebody without a key can do
     format_verdict    is an answer true, a refusal, or a stated limit?
 
-Where this model found FORMAT.md's rules too weak, it holds the rule that closes the hole:
-`sum-of-versions`, `census-of-an-end`, `lost-verifies` and `already-proven`.
+This model has shown that four of them are needed: `sum-of-versions`, `census-of-an-end`,
+`lost-verifies` and `already-proven`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 CONTROL: Final = "$"
 NO_HASH: Final = 0
 MOST_DAMAGED: Final = 2
-"""Damaged last events that a `destroy` may go over: FORMAT.md says 1,000."""
+"""Damaged last events that a `destroy` may go over: docs/format.md says 1,000."""
 
 
 class Facts(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a read rests on, by FORMAT.md's rules: a row is a claim until a seal or a chain proves it.
+"""What a read rests on, by docs/format.md: a row is a claim until a seal or a chain proves it.
 
 See `format_model`. No import of the project.
 """

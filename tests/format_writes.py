@@ -1,4 +1,4 @@
-"""What writers do by FORMAT.md's rules: what they prove first, and what they seal.
+"""What writers do by docs/format.md's rules: what they prove first, and what they seal.
 
 Each operation changes the ledger's database and nothing else, or raises Refused before it does.
 See `format_model`. No import of the project.

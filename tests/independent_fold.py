@@ -1,4 +1,4 @@
-"""What a log says, read without the library: from the rows, with FORMAT.md in hand.
+"""What a log says, read without the library: from the rows, with docs/format.md in hand.
 
 Nothing of `ledger` does any of the work here (a `Key` only hands out its text): a fault in the
 format's code, or in the writer's, can't hide itself. It reads one generation, default the one

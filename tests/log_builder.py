@@ -1,7 +1,7 @@
 """Logs that the library does not write yet, made with the format's own functions.
 
 A builder writes straight into a database: rotations, re-encryptions, keys retired and lost,
-generations migrated, a ledger moved or half moved. What it writes is what FORMAT.md and
+generations migrated, a ledger moved or half moved. What it writes is what docs/format.md and
 DESIGN.md say, head row and `ledger_key` included; so it is also how a test changes a ledger
 behind a running process's back, and how it writes what must be refused.
 """

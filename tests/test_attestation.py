@@ -8,10 +8,10 @@ import json
 import struct
 from typing import Any, cast
 
-import attestation_vectors
 import pytest
-from control_streams import GENESIS, LEDGER, A, B, C, Stream, about, added, rotated
 
+import attestation_vectors
+from control_streams import GENESIS, LEDGER, A, B, C, Stream, about, added, rotated
 from secret_ledger.attestation import Attestation, Proof, attest, judge
 from secret_ledger.control import Control, fold_control
 from secret_ledger.events import EventType

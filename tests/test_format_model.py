@@ -1,4 +1,4 @@
-"""FORMAT.md's rules hold against everybody who has every row that ever existed, and no key.
+"""docs/format.md's rules hold against everybody who has every row that ever existed, and no key.
 
 `format_model` says the rules anew. `SECRET_LEDGER_TEST_EXAMPLES=500` searches as many more
 histories, at random; do that after a change to what is sealed or to what an answer rests on.

@@ -7,8 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from ledgers import opened
-
-from ledger import EventType, Key
+from secret_ledger import EventType, Key
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "format.md").read_text("utf-8")
 
