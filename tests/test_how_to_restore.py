@@ -12,19 +12,16 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import documented
 import pytest
-
-from cli_process import ROOT, environment
+from cli_process import environment
 from cli_session import KEY
 from ledgers import opened
+
 from secret_ledger import LedgerUnavailable
 
-PAGE = (ROOT / "docs" / "how-to" / "restore-sqlite.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.removeprefix("$ ")
-    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
-    for line in block.splitlines()
-]
+PAGE = "docs/how-to/restore-sqlite.md"
+COMMANDS = documented.commands(PAGE)
 LOCAL = "sqlite+aiosqlite:///app.db"
 
 SERVICE = """
@@ -142,6 +139,6 @@ async def test_after_a_copy_over_a_file_in_use_the_same_steps_restore_it(tmp_pat
 
 
 def test_the_steps_are_in_the_order_that_their_headings_say() -> None:
-    numbers = [int(n) for n in re.findall(r"^## (\d)\.", PAGE, re.MULTILINE)]
+    numbers = [int(n) for n in re.findall(r"^## (\d)\.", documented.text_of(PAGE), re.MULTILINE)]
     assert numbers == [1, 2, 3, 4, 5]
     assert COMMANDS[-1] == "secret-ledger health"
