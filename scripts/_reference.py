@@ -14,6 +14,7 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -162,19 +163,19 @@ def _settings() -> Iterator[str]:
 
 
 def _readers(constant: str) -> list[str]:
-    """The files that read a setting: those that name its constant inside a call."""
+    """The files that read a setting: those that name its constant in a call that reads one."""
+    return [f"`{file}`" for file, names in _reads().items() if constant in names]
+
+
+@cache
+def _reads() -> dict[str, set[str]]:
     package = Path(ledger.__file__).parent
-    found = []
+    found = {}
     for file in sorted(package.rglob("*.py")):
-        tree = ast.parse(file.read_text("utf-8"))
-        own = file == Path(settings.__file__)
-        imports = (n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom))
-        known = own or constant in {alias.name for each in imports for alias in each.names}
-        calls = (n for n in ast.walk(tree) if isinstance(n, ast.Call))
+        calls = (n for n in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(n, ast.Call))
         reads = (c for c in calls if getattr(c.func, "id", "") in {"setting", "secret_setting"})
-        named = {getattr(a, "id", "") for call in reads for a in call.args}
-        if known and constant in named:
-            found.append(f"`{file.relative_to(package.parent)}`")
+        names = {getattr(a, "id", "") for call in reads for a in call.args}
+        found[str(file.relative_to(package.parent))] = names
     return found
 
 

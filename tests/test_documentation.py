@@ -51,7 +51,7 @@ def test_a_page_that_is_not_run_here_is_followed_by_a_test_of_its_own(page: str)
     assert (ROOT / "tests" / FOLLOWED_ELSEWHERE[page]).exists()
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", ".github/SECURITY.md"])
 def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: str) -> None:
     for link in documented.links(page):
         path, _, anchor = link.partition("#")
