@@ -21,12 +21,12 @@ from typing import Any, Final
 
 from cyclopts import App
 
-import ledger
-import projections
-from ledger import alembic, errors, readiness, settings
-from ledger.cli import app as root
-from ledger.cli import key_audit, keys, migrating, nodes, secrets, verifying, watching
-from ledger.cli import projections as projections_verbs
+import secret_ledger
+import secret_ledger_projections
+from secret_ledger import alembic, errors, readiness, settings
+from secret_ledger.cli import app as root
+from secret_ledger.cli import key_audit, keys, migrating, nodes, secrets, verifying, watching
+from secret_ledger.cli import projections as projections_verbs
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -169,7 +169,7 @@ def _readers(constant: str) -> list[str]:
 
 @cache
 def _reads() -> dict[str, set[str]]:
-    package = Path(ledger.__file__).parent
+    package = Path(secret_ledger.__file__).parent
     found = {}
     for file in sorted(package.rglob("*.py")):
         calls = (n for n in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(n, ast.Call))
@@ -320,17 +320,18 @@ def _options(verb: App, *, everywhere: bool) -> str:
 
 def _python() -> Iterator[str]:
     yield (
-        "The public names of `ledger` and `projections`, with their signatures and docstrings."
+        "The public names of `secret_ledger` and `secret_ledger_projections`, with their signatures"
+        " and docstrings."
         " Everything is for asyncio. Every error is in [errors](errors.md), and every name that"
         " is not on this page is private."
     )
-    named = [name for name in ledger.__all__ if name not in errors.__all__]
+    named = [name for name in secret_ledger.__all__ if name not in errors.__all__]
     yield "## SecretLedger"
-    yield from _class(ledger.SecretLedger, "open")
+    yield from _class(secret_ledger.SecretLedger, "open")
     for name in sorted(set(named) - {"SecretLedger", "DEFAULT"}):
         yield f"## {name}"
-        yield from _thing(getattr(ledger, name))
-    for module in (readiness, alembic, projections):
+        yield from _thing(getattr(secret_ledger, name))
+    for module in (readiness, alembic, secret_ledger_projections):
         yield f"## Module {module.__name__}"
         for name in sorted(module.__all__):
             yield f"### {module.__name__}.{name}"
@@ -458,7 +459,7 @@ def _default(value: object) -> str:
         return "os.environ"
     if (
         value is None
-        or isinstance(value, bool | int | float | str | type(ledger.DEFAULT))
+        or isinstance(value, bool | int | float | str | type(secret_ledger.DEFAULT))
         or value == ()
     ):
         return repr(value)

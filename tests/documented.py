@@ -29,7 +29,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from postgresql_server import PostgresServer
-
 from secret_ledger import Key
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import documented
 import pytest
-from documented import PAGES, ROOT
 
+import documented
 import secret_ledger
+from documented import PAGES, ROOT
 
 FOLLOWED_ELSEWHERE = {
     "docs/how-to/restore-sqlite.md": "test_how_to_restore.py",  # after a crash, damage, a mistake

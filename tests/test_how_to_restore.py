@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-import documented
 import pytest
+
+import documented
 from cli_process import environment
 from cli_session import KEY
 from ledgers import opened
-
 from secret_ledger import LedgerUnavailable
 
 PAGE = "docs/how-to/restore-sqlite.md"

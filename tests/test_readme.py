@@ -8,7 +8,6 @@ from pathlib import Path
 
 import documented
 from ledgers import NEW, OLD, opened
-
 from secret_ledger import Keyring
 
 (FLEET,) = (
