@@ -9,8 +9,10 @@ Rules for who writes a page:
   is only `…` for any number of lines. If no output is shown, none is compared.
 - A command has to end with 0, unless the output shown has a line that begins with `error: `, or
   `$ echo $?` follows.
-- A page begins where the quickstart ends: OS_SECRET_KEY holds a key, OS_SECRET_LEDGER_URL names
-  app.db in the folder, and nothing is made yet. `export` changes that for the rest of the page.
+- README.md and the quickstart begin with nothing. Any other page begins behind step 4 of the
+  quickstart: OS_SECRET_KEY holds a key, OS_SECRET_LEDGER_URL names app.db in the folder,
+  OS_SECRET_LEDGER_ID pins it, and `datasource/warehouse/password` has one version in it. `export`
+  changes a setting for the rest of the page.
 - If the first line of a `python` block is `# name.py`, the block is also written to that file. It
   is run only if no command of the page names the file.
 - A URL that begins with `postgresql` leads to the tests' server. Its user and database are made.
@@ -18,6 +20,7 @@ Rules for who writes a page:
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -29,11 +32,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from postgresql_server import PostgresServer
-from secret_ledger import Key
+from secret_ledger import Key, Keyring, SecretLedger
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")))
 
+FROM_NOTHING = frozenset({"README.md", "docs/quickstart.md"})
 RUN = frozenset({"python", "console"})
 NOT_RUN = frozenset({"text", "sql", "yaml", "json", "toml", "ini", "dockerfile"})
 
@@ -131,17 +135,28 @@ def _typed(block: Block) -> list[Step]:
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
-    """Where the quickstart ends, without anything that this machine has set."""
+    """A shell's variables, without any setting of this machine."""
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("OS_SECRET_", "PG"))}
     return {
         **kept,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder),
         "COLUMNS": "100",
-        "OS_SECRET_KEY": Key.generate().text().reveal_text(),
-        "OS_SECRET_LEDGER_URL": "sqlite+aiosqlite:///app.db",
         **settings,
     }
+
+
+async def _begun(folder: Path) -> dict[str, str]:
+    """The settings and the ledger that a page begins with."""
+    key = Key.generate()
+    url = f"sqlite+aiosqlite:///{folder}/app.db"
+    async with SecretLedger.open(url, Keyring.of(key)) as ledger:
+        await ledger.put("datasource/warehouse/password", "s3cr3t")
+        return {
+            "OS_SECRET_KEY": key.text().reveal_text(),
+            "OS_SECRET_LEDGER_URL": "sqlite+aiosqlite:///app.db",
+            "OS_SECRET_LEDGER_ID": ledger.ledger_id,
+        }
 
 
 def needs_postgresql(page: str) -> bool:
@@ -150,7 +165,7 @@ def needs_postgresql(page: str) -> bool:
 
 def run(page: str, folder: Path, server: PostgresServer | None = None) -> None:
     """Run every step of a page. Raises AssertionError at the first that goes otherwise."""
-    environ = environment(folder)
+    environ = environment(folder, **({} if page in FROM_NOTHING else asyncio.run(_begun(folder))))
     steps = _steps(page, folder)
     if server is None:
         _run(steps, folder, environ)
