@@ -17,7 +17,7 @@ FOLLOWED_ELSEWHERE = {
 }
 """Pages whose examples need a state that no page can make; the test that follows each."""
 
-MOST_LINES: dict[str, int] = {}
+MOST_LINES = {"CONTRIBUTING.md": 150}
 """How many lines a page may have."""
 
 WITH_EXAMPLES = [
