@@ -9,10 +9,9 @@ Rules for who writes a page:
   is only `…` for any number of lines. If no output is shown, none is compared.
 - A command has to end with 0, unless the output shown has a line that begins with `error: `, or
   `$ echo $?` follows.
-- README.md and the quickstart begin with nothing. Any other page begins behind step 4 of the
-  quickstart: OS_SECRET_KEY holds a key, OS_SECRET_LEDGER_URL names app.db in the folder,
-  OS_SECRET_LEDGER_ID pins it, and `datasource/warehouse/password` has one version in it. `export`
-  changes a setting for the rest of the page.
+- README.md and the quickstart begin with nothing. Any other page begins with two settings:
+  OS_SECRET_KEY holds a key, and OS_SECRET_LEDGER_URL names app.db in the folder. There is no ledger
+  yet. `export` changes a setting for the rest of the page.
 - If the first line of a `python` block is `# name.py`, the block is also written to that file. It
   is run only if no command of the page names the file.
 - A URL that begins with `postgresql` leads to the tests' server. Its user and database are made.
@@ -20,7 +19,6 @@ Rules for who writes a page:
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shlex
@@ -32,7 +30,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from postgresql_server import PostgresServer
-from secret_ledger import Key, Keyring, SecretLedger
+from secret_ledger import Key
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")))
@@ -146,17 +144,12 @@ def environment(folder: Path, **settings: str) -> dict[str, str]:
     }
 
 
-async def _begun(folder: Path) -> dict[str, str]:
-    """The settings and the ledger that a page begins with."""
-    key = Key.generate()
-    url = f"sqlite+aiosqlite:///{folder}/app.db"
-    async with SecretLedger.open(url, Keyring.of(key)) as ledger:
-        await ledger.put("datasource/warehouse/password", "s3cr3t")
-        return {
-            "OS_SECRET_KEY": key.text().reveal_text(),
-            "OS_SECRET_LEDGER_URL": "sqlite+aiosqlite:///app.db",
-            "OS_SECRET_LEDGER_ID": ledger.ledger_id,
-        }
+def _settings() -> dict[str, str]:
+    """The settings that a page begins with."""
+    return {
+        "OS_SECRET_KEY": Key.generate().text().reveal_text(),
+        "OS_SECRET_LEDGER_URL": "sqlite+aiosqlite:///app.db",
+    }
 
 
 def needs_postgresql(page: str) -> bool:
@@ -165,7 +158,7 @@ def needs_postgresql(page: str) -> bool:
 
 def run(page: str, folder: Path, server: PostgresServer | None = None) -> None:
     """Run every step of a page. Raises AssertionError at the first that goes otherwise."""
-    environ = environment(folder, **({} if page in FROM_NOTHING else asyncio.run(_begun(folder))))
+    environ = environment(folder, **({} if page in FROM_NOTHING else _settings()))
     steps = _steps(page, folder)
     if server is None:
         _run(steps, folder, environ)
