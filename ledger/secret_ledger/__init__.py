@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from secret_ledger.keys import Key
     from secret_ledger.migration import MigrationReport
     from secret_ledger.nodes import NodeInfo
-    from secret_ledger.opening import DEFAULT, init_ledger, open_ledger, upgrade_schema
+    from secret_ledger.opening import DEFAULT, init_ledger, upgrade_schema
     from secret_ledger.rekeying import RekeyReport
     from secret_ledger.retirement import KeyEnd
     from secret_ledger.rotation import Rotation
     from secret_ledger.secret import Secret
-    from secret_ledger.secret_ledger import SecretLedger
+    from secret_ledger.secret_ledger import SecretLedger, open_ledger
     from secret_ledger.unverified import UnverifiedLedger, open_unverified
     from secret_ledger.versions import SecretInfo, SecretVersion
     from secret_ledger.view import ViewStatus
@@ -115,7 +115,7 @@ _HOMES = {
     "VerifyReport": "findings",
     "ViewStatus": "view",
     "init_ledger": "opening",
-    "open_ledger": "opening",
+    "open_ledger": "secret_ledger",
     "open_unverified": "unverified",
     "upgrade_schema": "opening",
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
 from sqlalchemy.engine import URL
 
-from secret_ledger.boot import BootOptions, boot
+from secret_ledger.boot import Booted, BootOptions, boot
 from secret_ledger.creation import upgrade
 from secret_ledger.errors import (
     InvalidKey,
@@ -22,10 +23,11 @@ from secret_ledger.errors import (
 from secret_ledger.findings import OpenLevel, Tally, check_open_level
 from secret_ledger.following import snapshot
 from secret_ledger.gate import check_pinned, check_state, has_moved, judge
+from secret_ledger.key_record import KeyRecord
 from secret_ledger.key_sources import ledger_schema, parse_ledger_id, pinned_ledger_id
 from secret_ledger.keyring import KeyProvider, Keyring, key_source, keyring_of
-from secret_ledger.nodes import HEARTBEAT, Identity
-from secret_ledger.scrub import SCRUB_RATE, check_rate
+from secret_ledger.nodes import Identity, NodeInfo
+from secret_ledger.scrub import check_rate
 from secret_ledger.state import Head
 from secret_ledger.store.closing import close
 from secret_ledger.store.database import Database, address_of, connect, is_engine
@@ -35,14 +37,23 @@ from secret_ledger.store.reads import head_in_use
 from secret_ledger.upgrading import seal_facts
 from secret_ledger.values import seconds
 from secret_ledger.verify import check_projections
-from secret_ledger.view import VIEW_BYTES, Bounds, SealedView, WhenStale
+from secret_ledger.view import Bounds, SealedView, WhenStale
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from secret_ledger.secret_ledger import SecretLedger
-
-__all__ = ["DEFAULT", "init_ledger", "machine_warnings", "open_ledger", "upgrade_schema"]
+__all__ = [
+    "DEFAULT",
+    "Options",
+    "Parts",
+    "Projections",
+    "catch_up",
+    "init_ledger",
+    "machine_warnings",
+    "opened",
+    "upgrade_schema",
+    "without_text",
+]
 
 
 @final
@@ -59,77 +70,66 @@ SHORTEST: Final = 0.001
 Projections = Sequence[InlineProjection] | Default
 
 
+Audit = Callable[[Database, bytes, Sequence[NodeInfo]], Awaitable[Sequence[KeyRecord]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an open ledger is made of."""
+
+    database: Database
+    booted: Booted
+    identity: Identity
+    projections: Sequence[InlineProjection]
+    audit: Audit
+    provider: KeyProvider | None
+    level: OpenLevel
+    read_only: bool
+    patience: float
+    watch_keys: float | None
+    scrub_rate: float
+    view: SealedView | None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `SecretLedger.open` is told beside where and with which keys."""
+
+    create: bool
+    verify: OpenLevel
+    read_only: bool
+    read_moved: bool
+    ledger_id: str | bytes | None
+    schema: str | None
+    node: str | None
+    projections: Projections
+    watch_keys: float | None
+    heartbeat: float
+    patience: float
+    scrub_rate: float
+    max_staleness: float | None
+    when_stale: WhenStale
+    view_bytes: int
+
+
 @asynccontextmanager
-async def open_ledger(
-    url: str | URL | AsyncEngine,
-    keyring: Keyring | KeyProvider,
-    *,
-    create: bool = True,
-    verify: OpenLevel = "latest",
-    read_only: bool = False,
-    read_moved: bool = False,
-    ledger_id: str | bytes | None = None,
-    schema: str | None = None,
-    node: str | None = None,
-    projections: Projections = DEFAULT,
-    watch_keys: float | None = None,
-    heartbeat: float = HEARTBEAT,
-    patience: float = 10.0,
-    scrub_rate: float = SCRUB_RATE,
-    max_staleness: float | None = None,
-    when_stale: WhenStale = "database",
-    view_bytes: int = VIEW_BYTES,
-) -> AsyncIterator[SecretLedger]:
-    """Open a ledger; the boot gate runs here, before anything is written.
+async def opened(
+    where: URL | AsyncEngine | None, source: Keyring | KeyProvider | InvalidKey, options: Options
+) -> AsyncIterator[Parts]:
+    """Pass the boot gate, and have the projections caught up; the database is closed at the end.
 
-    url: `sqlite+aiosqlite:///…`, `postgresql+asyncpg://…`, or a host's own AsyncEngine, which
-        is not disposed of (a SQLite engine lends its URL, not its pool).
-    keyring: the keys, or a provider of them.
-    create: make a ledger where the database holds nothing at all.
-    verify: "control", "latest" (every secret's head opens) or "full" (every event, and the
-        projections). "incremental": what is new since a verification that was attested, and a
-        sample of the rest, which is gone over once the ledger is open, with the outcome in
-        `health`; "latest" where nothing is attested yet.
-    read_only: announce and write nothing.
-    read_moved: with `read_only`, also open a ledger that has moved to another database. It reads
-        what was left here, as it was at the hand-over. Otherwise that is LedgerMoved.
-    ledger_id: the ledger that this must be; no other is opened, and none is made. The
-        setting OS_SECRET_LEDGER_ID does the same.
-    schema: PostgreSQL's schema, default OS_SECRET_LEDGER_SCHEMA, else `secret_ledger`.
-    node: the name to announce, default the host's.
-    projections: kept in the append's own transaction, default `sys_secret`.
-    watch_keys: ask the provider for the keys again every so many seconds, and go on with
-        what it gives if the gate lets it pass; see `SecretLedger.reload_keys`.
-    heartbeat: seconds between two renewals of this node's line; it is live for three of them.
-    patience: seconds that a write rides out a database that can't be reached, or is locked.
-    scrub_rate: rows a second that are gone over after an incremental boot.
-    max_staleness: keep the secrets that are read in memory, still sealed, and answer `get` of
-        their latest version from there, where that is proven to have been the latest one at
-        most so many seconds before the call. This process's own writes are always seen. 0 is
-        always fresh: SQLite tells without a statement whether anybody has written, PostgreSQL
-        is asked by a statement, which the reads that are waiting share. None: every read goes
-        to the database.
-    when_stale: what a read of such a secret does while that can't be proven, because the
-        database is out of reach or slow: it reads from the "database" all the same, or is to
-        "refuse", with LedgerUnavailable. It is never answered with something older.
-    view_bytes: how much memory that may take; what was not read for longest goes first.
-
-    Raises any refusal of the boot gate; see `errors`.
+    Raises any refusal of the boot gate.
     """
-    # The class carries this very function as its `open`.
-    from secret_ledger.secret_ledger import SecretLedger
-
-    source = key_source(keyring)
-    where = _without_text(url)
-    del keyring, url
     running_loop()
-    check_open_level(verify)
+    check_open_level(options.verify)
+    projections = options.projections
     if not isinstance(projections, Default):
         projections = _projections(projections)
         _check_distinct(projections)
-    check_rate(scrub_rate)
-    heartbeat = seconds(heartbeat, "heartbeat", least=SHORTEST)
-    patience = seconds(patience, "patience")
+    check_rate(options.scrub_rate)
+    heartbeat = seconds(options.heartbeat, "heartbeat", least=SHORTEST)
+    patience = seconds(options.patience, "patience")
+    watch_keys = options.watch_keys
     if watch_keys is not None:
         watch_keys = seconds(watch_keys, "watch_keys", least=SHORTEST)
     keys = await keyring_of(source)
@@ -138,50 +138,55 @@ async def open_ledger(
         raise InvalidKey(
             "a fixed Keyring can't be watched", hint="open the ledger with EnvKeyProvider()"
         )
-    bounds = None if max_staleness is None else Bounds(max_staleness, when_stale, view_bytes)
-    pinned = _pinned(ledger_id)
-    schema = ledger_schema(schema, os.environ)
+    bounds = None
+    if options.max_staleness is not None:
+        bounds = Bounds(options.max_staleness, options.when_stale, options.view_bytes)
+    pinned = _pinned(options.ledger_id)
+    schema = ledger_schema(options.schema, os.environ)
     import secret_ledger_projections as read_side
 
     kept = read_side.default() if isinstance(projections, Default) else projections
+    read_only = options.read_only
     database = connect(where, schema=schema, read_only=read_only, patience=patience)
     try:
-        identity = Identity.of(node, heartbeat)
-        options = BootOptions(create, verify, read_only, pinned, read_moved=read_moved)
+        identity = Identity.of(options.node, heartbeat)
+        gate = BootOptions(
+            options.create, options.verify, read_only, pinned, read_moved=options.read_moved
+        )
         try:
-            booted = await boot(database, keys, identity, options)
+            booted = await boot(database, keys, identity, gate)
         except LedgerError as refusal:
             refusal.add_note(f"refused on node {identity.node} (pid {identity.pid})")
             raise
         view = None
         if bounds is not None:
             view = SealedView(booted.follower, bounds, await database.watch())
-        ledger = SecretLedger(
+        yield Parts(
             database,
             booted,
             identity,
             kept,
-            audit=read_side.key_history,
-            provider=provider,
-            level=verify,
-            read_only=read_only,
-            patience=patience,
-            watch_keys=watch_keys,
-            scrub_rate=scrub_rate,
-            view=view,
+            read_side.key_history,
+            provider,
+            options.verify,
+            read_only,
+            patience,
+            watch_keys,
+            options.scrub_rate,
+            view,
         )
-        try:
-            if not read_only:
-                for projection in kept:
-                    await projection.catch_up(database)
-            if verify == "full":
-                await _check_kept(database, kept)
-            ledger._start()
-            yield ledger
-        finally:
-            await ledger._close()
     finally:
         await close(database)
+
+
+async def catch_up(parts: Parts) -> None:
+    """Fold what was written while nobody kept the projections, and hold them against the log if
+    the whole of it was verified. Raises TamperedEvent."""
+    if not parts.read_only:
+        for projection in parts.projections:
+            await projection.catch_up(parts.database)
+    if parts.level == "full":
+        await _check_kept(parts.database, parts.projections)
 
 
 def _check_distinct(kept: Sequence[InlineProjection]) -> None:
@@ -224,7 +229,7 @@ async def _in_use(database: Database) -> Head:
     return head
 
 
-def _without_text(url: str | URL | AsyncEngine) -> URL | AsyncEngine | None:
+def without_text(url: str | URL | AsyncEngine) -> URL | AsyncEngine | None:
     """The URL parsed, so that no frame of ours holds its password in a traceback with locals."""
     return url if is_engine(url) else address_of(url)
 
@@ -271,7 +276,7 @@ async def init_ledger(
     its gate is passed and nothing is changed. Raises what `open` raises.
     """
     source = key_source(keyring)
-    where = _without_text(url)
+    where = without_text(url)
     del keyring, url
     running_loop()
     keys = await keyring_of(source)
@@ -316,7 +321,7 @@ async def upgrade_schema(
     verified whole before. Raises what the gate refuses with, NotALedger, TamperedEvent.
     """
     source = key_source(keyring)
-    where = _without_text(url)
+    where = without_text(url)
     del keyring, url
     running_loop()
     keys = await keyring_of(source)

@@ -5,23 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
-    Callable,
     Coroutine,
     Iterable,
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy.engine import URL
 
+from secret_ledger import opening
 from secret_ledger.authority import bind
-from secret_ledger.boot import Booted, check_not_ephemeral
+from secret_ledger.boot import check_not_ephemeral
 from secret_ledger.census import Census, census
 from secret_ledger.decide import Delete, Destroy, Intent, Put, Restore
 from secret_ledger.errors import (
@@ -48,21 +47,20 @@ from secret_ledger.migration import MigrationReport, migrate, rehearse
 from secret_ledger.moving import Destination, abandon_move, move
 from secret_ledger.names import normalise_name
 from secret_ledger.node_proof import Judge
-from secret_ledger.nodes import Identity, NodeInfo, list_nodes
-from secret_ledger.opening import init_ledger, open_ledger
+from secret_ledger.nodes import HEARTBEAT, NodeInfo, list_nodes
 from secret_ledger.presence import Presence
 from secret_ledger.reading import get_secret
 from secret_ledger.rekeying import RekeyReport, rekey
 from secret_ledger.retirement import KeyEnd, lose, loss, retire
 from secret_ledger.rotation import Rotation, Takeover, check_rotation, rotate
-from secret_ledger.scrub import Scrub
+from secret_ledger.scrub import SCRUB_RATE, Scrub
 from secret_ledger.secret import MAX_VALUE
 from secret_ledger.store.catalogue import deviations
 from secret_ledger.store.closing import to_its_end
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 from secret_ledger.store.patience import Read, patiently, through_outages
-from secret_ledger.store.projection import CheckedProjection, InlineProjection
+from secret_ledger.store.projection import CheckedProjection
 from secret_ledger.store.reads import ahead_of_clock, head_in_use
 from secret_ledger.values import (
     MAX_CALL,
@@ -80,7 +78,7 @@ from secret_ledger.values import (
 from secret_ledger.verified import FirstProof, Verified
 from secret_ledger.verify import verify_ledger
 from secret_ledger.versions import SecretInfo, SecretVersion
-from secret_ledger.view import SealedView, ViewStatus
+from secret_ledger.view import VIEW_BYTES, ViewStatus, WhenStale
 from secret_ledger.writer import Writer
 
 if TYPE_CHECKING:
@@ -89,54 +87,125 @@ if TYPE_CHECKING:
 __all__ = ["MAX_CALL", "MAX_VALUE", "SecretLedger"]
 
 
-Audit = Callable[[Database, bytes, Sequence[NodeInfo]], Awaitable[Sequence[KeyRecord]]]
-
-
 class SecretLedger:
     """An open ledger. Made by `SecretLedger.open`, which runs the boot gate."""
 
-    open = staticmethod(open_ledger)
-    init = staticmethod(init_ledger)
-
-    def __init__(
-        self,
-        database: Database,
-        booted: Booted,
-        identity: Identity,
-        projections: Sequence[InlineProjection],
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        url: str | URL | AsyncEngine,
+        keyring: Keyring | KeyProvider,
         *,
-        audit: Audit,
-        provider: KeyProvider | None,
-        level: OpenLevel,
-        read_only: bool,
-        patience: float,
-        watch_keys: float | None,
-        scrub_rate: float,
-        view: SealedView | None,
-    ) -> None:
-        self._database = database
+        create: bool = True,
+        verify: OpenLevel = "latest",
+        read_only: bool = False,
+        read_moved: bool = False,
+        ledger_id: str | bytes | None = None,
+        schema: str | None = None,
+        node: str | None = None,
+        projections: opening.Projections = opening.DEFAULT,
+        watch_keys: float | None = None,
+        heartbeat: float = HEARTBEAT,
+        patience: float = 10.0,
+        scrub_rate: float = SCRUB_RATE,
+        max_staleness: float | None = None,
+        when_stale: WhenStale = "database",
+        view_bytes: int = VIEW_BYTES,
+    ) -> AsyncIterator[Self]:
+        """Open a ledger; the boot gate runs here, before anything is written.
+
+        url: `sqlite+aiosqlite:///…`, `postgresql+asyncpg://…`, or a host's own AsyncEngine, which
+            is not disposed of (a SQLite engine lends its URL, not its pool).
+        keyring: the keys, or a provider of them.
+        create: make a ledger where the database holds nothing at all.
+        verify: "control", "latest" (every secret's head opens) or "full" (every event, and the
+            projections). "incremental": what is new since a verification that was attested, and a
+            sample of the rest, which is gone over once the ledger is open, with the outcome in
+            `health`; "latest" where nothing is attested yet.
+        read_only: announce and write nothing.
+        read_moved: with `read_only`, also open a ledger that has moved to another database. It
+            reads what was left here, as it was at the hand-over. Otherwise that is LedgerMoved.
+        ledger_id: the ledger that this must be; no other is opened, and none is made. The
+            setting OS_SECRET_LEDGER_ID does the same.
+        schema: PostgreSQL's schema, default OS_SECRET_LEDGER_SCHEMA, else `secret_ledger`.
+        node: the name to announce, default the host's.
+        projections: kept in the append's own transaction, default `sys_secret`.
+        watch_keys: ask the provider for the keys again every so many seconds, and go on with
+            what it gives if the gate lets it pass; see `SecretLedger.reload_keys`.
+        heartbeat: seconds between two renewals of this node's line; it is live for three of them.
+        patience: seconds that a write rides out a database that can't be reached, or is locked.
+        scrub_rate: rows a second that are gone over after an incremental boot.
+        max_staleness: keep the secrets that are read in memory, still sealed, and answer `get` of
+            their latest version from there, where that is proven to have been the latest one at
+            most so many seconds before the call. This process's own writes are always seen. 0 is
+            always fresh: SQLite tells without a statement whether anybody has written, PostgreSQL
+            is asked by a statement, which the reads that are waiting share. None: every read goes
+            to the database.
+        when_stale: what a read of such a secret does while that can't be proven, because the
+            database is out of reach or slow: it reads from the "database" all the same, or is to
+            "refuse", with LedgerUnavailable. It is never answered with something older.
+        view_bytes: how much memory that may take; what was not read for longest goes first.
+
+        Raises any refusal of the boot gate; see `errors`.
+        """
+        source, where = key_source(keyring), opening.without_text(url)
+        del keyring, url  # a traceback with locals would show them
+        options = opening.Options(
+            create,
+            verify,
+            read_only,
+            read_moved,
+            ledger_id,
+            schema,
+            node,
+            projections,
+            watch_keys,
+            heartbeat,
+            patience,
+            scrub_rate,
+            max_staleness,
+            when_stale,
+            view_bytes,
+        )
+        async with opening.opened(where, source, options) as parts:
+            ledger = cls(parts)
+            try:
+                await opening.catch_up(parts)
+                ledger._start()
+                yield ledger
+            finally:
+                await ledger._close()
+
+    init = staticmethod(opening.init_ledger)
+
+    def __init__(self, parts: opening.Parts, /) -> None:
+        booted, identity = parts.booted, parts.identity
+        self._database = parts.database
         self._meta = booted.meta
         self._follower: Follower = booted.follower
         self._identity = identity
-        self._projections = projections
-        self._audit = audit
-        self._provider = provider
-        self._level = level
-        self._read_only = read_only
-        self._patience = patience
-        self._view = view
-        self._writer = Writer(self._follower, projections, patience=patience)
+        self._projections = projections = parts.projections
+        self._audit = parts.audit
+        self._provider = parts.provider
+        self._level = parts.level
+        self._read_only = parts.read_only
+        self._patience = parts.patience
+        self._view = parts.view
+        self._writer = Writer(self._follower, projections, patience=parts.patience)
         self._verified = Verified(booted.report)
         self._first_proof = FirstProof(self.verify, done=booted.report.level != "control")
         self._observer = Observer(self._follower, projections, identity)
         self._settings_warnings = booted.settings
         self._presence = None
-        if not read_only:
+        if not parts.read_only:
             self._presence = Presence(self._follower, identity, booted.differing)
-        self._key_watch = None if watch_keys is None else KeyWatch(self.reload_keys, watch_keys)
+        self._key_watch = (
+            None if parts.watch_keys is None else KeyWatch(self.reload_keys, parts.watch_keys)
+        )
         self._scrub = None
         if booted.report.level == "incremental":
-            self._scrub = Scrub(self._go_over, scrub_rate)
+            self._scrub = Scrub(self._go_over, parts.scrub_rate)
         self.warnings: Sequence[str] = booted.warnings
         """What the boot gate let pass and an operator should hear of."""
         self.created: bool = booted.created
@@ -777,3 +846,6 @@ def _version(written: Sequence[SecretInfo]) -> SecretVersion:
     (one,) = written
     assert isinstance(one, SecretVersion)  # noqa: S101  # a Put's fact carries its value
     return one
+
+
+open_ledger = SecretLedger.open
