@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from secret_ledger.store.connection import Connection, Statement
-from secret_ledger.store.postgresql import PostgresqlConnection
-from secret_ledger.store.sqlite import SqliteConnection
+from secret_ledger.store.postgresql.database import PostgresqlConnection
+from secret_ledger.store.sqlite.database import SqliteConnection
 
 KINDS: Final = (SqliteConnection, PostgresqlConnection)
 

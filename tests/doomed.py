@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 from typing import Any, Final, Literal
 
-from secret_ledger import Key, Keyring, SecretLedger, emptying
+from secret_ledger import Key, Keyring, SecretLedger
+from secret_ledger.generations import emptying
 from secret_ledger.store import reads
 from secret_ledger.store.connection import Connection
-from secret_ledger.store.postgresql import PostgresqlDatabase
-from secret_ledger.store.sqlite import SqliteDatabase
+from secret_ledger.store.postgresql.database import PostgresqlDatabase
+from secret_ledger.store.sqlite.database import SqliteDatabase
 
 PAGE_BYTES: Final = 600
 """Some six small events."""

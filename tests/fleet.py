@@ -29,9 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
-        "secret_ledger.secret_ledger",
-        "secret_ledger.store.postgresql",
-        "secret_ledger.store.sqlite",
+        "secret_ledger.ledger",
+        "secret_ledger.store.postgresql.database",
+        "secret_ledger.store.sqlite.database",
         "projections",
         "sqlalchemy.dialects.postgresql.asyncpg",
         "sqlalchemy.dialects.sqlite",

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from secret_ledger import SecretLedger
-from secret_ledger.store.sqlite import READERS
+from secret_ledger.store.sqlite.database import READERS
 
 
 @asynccontextmanager

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from leaks import shown_by
+from secret_ledger.config.environment import HOME, MODE
+from secret_ledger.config.keyring import Keyring
 from secret_ledger.errors import LedgerError
-from secret_ledger.key_sources import HOME, MODE
-from secret_ledger.keyring import Keyring
-from secret_ledger.keys import Key
+from secret_ledger.model.keys import Key
 
 ROOTS = [bytes([n]) + bytes(range(0xC0, 0xDF)) for n in range(4)]
 HEX = [root.hex() for root in ROOTS]

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from ledgers import OLD
 from secret_ledger.alembic import include_object
-from secret_ledger.keyring import Keyring
+from secret_ledger.config.keyring import Keyring
 from secret_ledger.opening import init_ledger
 from secret_ledger.store.database import connect
 from secret_ledger.store.schema import OUR_TABLES

@@ -12,11 +12,11 @@ import pytest
 
 import attestation_vectors
 from control_streams import GENESIS, LEDGER, A, B, C, Stream, about, added, rotated
-from secret_ledger.attestation import Attestation, Proof, attest, judge
-from secret_ledger.control import Control, fold_control
-from secret_ledger.events import EventType
-from secret_ledger.findings import Level
-from secret_ledger.keys import Key, LedgerKey
+from secret_ledger.model.control import Control, fold_control
+from secret_ledger.model.events import EventType
+from secret_ledger.model.keys import Key, LedgerKey
+from secret_ledger.rules.attestation import Attestation, Proof, attest, judge
+from secret_ledger.rules.findings import Level
 
 VECTORS = json.loads(attestation_vectors.FILE.read_text("utf-8"))
 HELD = {key.fingerprint: key for key in (A, B)}

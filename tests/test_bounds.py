@@ -23,10 +23,10 @@ from secret_ledger import (
     TamperedEvent,
     open_unverified,
 )
-from secret_ledger.findings import Level
-from secret_ledger.format import frame, sealed_size
-from secret_ledger.nodes import MAX_SHOWN
-from secret_ledger.secret import MAX_VALUE
+from secret_ledger.model.format import frame, sealed_size
+from secret_ledger.model.secret import MAX_VALUE
+from secret_ledger.nodes.registry import MAX_SHOWN
+from secret_ledger.rules.findings import Level
 from secret_ledger.store.bounds import MAX_GENERATIONS, MAX_KEYS, MAX_SEALED, behind
 from secret_ledger.store.statements import HEAD_COLUMNS
 from secret_ledger_projections import SysSecret, rebuild

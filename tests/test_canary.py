@@ -41,11 +41,11 @@ from secret_ledger import (
     VersionConflict,
     open_unverified,
 )
-from secret_ledger.decide import Destroy, Put
-from secret_ledger.format import _U32, context_of, event_hash, open_event
-from secret_ledger.keys import LedgerKey
+from secret_ledger.model.format import _U32, context_of, event_hash, open_event
+from secret_ledger.model.keys import LedgerKey
+from secret_ledger.model.rows import Head
 from secret_ledger.readiness import liveness, readiness
-from secret_ledger.state import Head
+from secret_ledger.rules.decide import Destroy, Put
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 

@@ -18,7 +18,7 @@ from postgresql_server import execute
 from secret_ledger import Keyring, TamperedEvent, upgrade_schema
 from secret_ledger.store import catalogue
 from secret_ledger.store.database import connect
-from secret_ledger.store.postgresql_catalogue import as_text
+from secret_ledger.store.postgresql.catalogue import as_text
 
 ANSWERING_SQLITE = {
     "a column of another type": (

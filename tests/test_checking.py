@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from secret_ledger.checking import CheckedPage
-from secret_ledger.events import NO_HASH, Event, EventType
-from secret_ledger.secret import Values
-from secret_ledger.state import CheckedRow
+from secret_ledger.model.events import NO_HASH, Event, EventType
+from secret_ledger.model.rows import CheckedRow
+from secret_ledger.model.secret import Values
+from secret_ledger.rules.row_checks import CheckedPage
 
 POSITIONS = range(11, 16)
 

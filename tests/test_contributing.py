@@ -10,40 +10,62 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ADDING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 LEDGER, PROJECTIONS = re.findall(r"```text\n(.*?)```", TEXT, re.DOTALL)
-BOXES = [set(re.findall(r"\w+", box)) for box in re.split(r"^ ─+\n", LEDGER, flags=re.MULTILINE)]
-EVERYWHERE = {"log"}
+TOP = "*.py"
+PACKAGE = ROOT / "ledger" / "secret_ledger"
 
 
-def modules(folder: str) -> set[str]:
-    return {file.stem for file in (ROOT / folder).glob("*.py") if not file.stem.startswith("__")}
+def boxes() -> dict[str, set[str]]:
+    """The words behind each folder of the picture, in its order."""
+    found: dict[str, set[str]] = {}
+    for line in LEDGER.splitlines():
+        if folder := re.match(r" ([\w/]+/|\*\.py)", line):
+            words = found.setdefault(folder[1].rstrip("/"), set())
+            line = line[folder.end() :]
+        words.update(re.findall(r"\w+", line))
+    return found
 
 
-def layers() -> list[set[str]]:
-    """Of the import contract, from the top: each layer's modules of `secret_ledger`."""
+def modules(folder: Path) -> set[str]:
+    return {file.stem for file in folder.glob("*.py") if not file.stem.startswith("__")}
+
+
+def layers() -> list[str]:
+    """Of the import contract, from the top: each layer's folders and modules."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     (contract,) = [
         each for each in settings["tool"]["importlinter"]["contracts"] if each["type"] == "layers"
     ]
-    return [
-        {name.strip().removeprefix("secret_ledger.") for name in layer.split(":")}
-        for layer in contract["layers"]
-    ]
+    names = " : ".join(contract["layers"]).split(" : ")
+    return [name.removeprefix("secret_ledger.") for name in names]
 
 
-def test_every_module_of_the_ledger_has_its_layer_among_the_import_contracts() -> None:
-    assert set().union(*layers()) == modules("ledger/secret_ledger") - EVERYWHERE | {"cli", "store"}
+def folders() -> set[str]:
+    return {file.parent.name for file in PACKAGE.glob("[a-z]*/__init__.py")}
 
 
-def test_the_picture_has_a_box_for_each_layer_that_names_each_module_of_it() -> None:
-    assert len(BOXES) == len(layers())
-    for box, layer in zip(BOXES, layers(), strict=True):
-        assert layer <= box
+def test_every_folder_and_every_module_at_the_top_has_its_layer_among_the_import_contracts() -> (
+    None
+):
+    assert sorted(layers()) == sorted(folders() | modules(PACKAGE))
 
 
-def test_the_picture_names_the_modules_of_the_command_line_the_store_and_the_projections() -> None:
-    assert modules("ledger/secret_ledger/cli") <= BOXES[0]
-    assert modules("ledger/secret_ledger/store") <= BOXES[-2]
-    assert modules("projections/secret_ledger_projections") <= set(re.findall(r"\w+", PROJECTIONS))
+def test_the_picture_has_the_folders_in_order_of_their_layers() -> None:
+    drawn = [name for name in boxes() if name in folders()]
+    assert drawn == [name for name in layers() if name in folders()]
+
+
+def test_the_picture_names_each_module_of_each_folder() -> None:
+    for folder, words in boxes().items():
+        assert modules(PACKAGE if folder == TOP else PACKAGE / folder) <= words, folder
+    inside = {
+        str(file.parent.relative_to(PACKAGE)) for file in PACKAGE.glob("[a-z]*/**/__init__.py")
+    }
+    assert inside | {TOP} == set(boxes())
+
+
+def test_the_picture_names_the_modules_of_the_projections() -> None:
+    package = ROOT / "projections" / "secret_ledger_projections"
+    assert modules(package) <= set(re.findall(r"\w+", PROJECTIONS))
 
 
 def test_every_file_that_is_named_exists() -> None:

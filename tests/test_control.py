@@ -25,11 +25,11 @@ from control_streams import (
     rehashed,
     rotated,
 )
-from secret_ledger.authority import check_control_authority, check_control_seals
-from secret_ledger.control import check_known, fold_control, key_metadata, upgrade_metadata
 from secret_ledger.errors import SchemaTooNew, TamperedEvent
-from secret_ledger.events import EventType
-from secret_ledger.format import purge
+from secret_ledger.model.control import check_known, fold_control, key_metadata, upgrade_metadata
+from secret_ledger.model.events import EventType
+from secret_ledger.model.format import purge
+from secret_ledger.rules.authority import check_control_authority, check_control_seals
 
 T = EventType
 

@@ -15,7 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leaks import shown_by
-from secret_ledger.derivation import (
+from secret_ledger.errors import InvalidKey
+from secret_ledger.model.derivation import (
     NAMESPACE,
     default_key_id,
     derive,
@@ -24,8 +25,7 @@ from secret_ledger.derivation import (
     parse_key_text,
     root_problem,
 )
-from secret_ledger.errors import InvalidKey
-from secret_ledger.secret import Secret
+from secret_ledger.model.secret import Secret
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "vectors" / "event_v1.json").read_text(encoding="utf-8")

@@ -10,9 +10,10 @@ import asyncpg
 import pytest
 
 from ledgers import OLD, file_of, opened, refused
-from secret_ledger import LedgerUnavailable, SecretLedger, TamperedEvent, writer
-from secret_ledger.store import sqlite
-from secret_ledger.store.sqlite import READERS
+from secret_ledger import LedgerUnavailable, SecretLedger, TamperedEvent
+from secret_ledger.store.sqlite import database as sqlite
+from secret_ledger.store.sqlite.database import READERS
+from secret_ledger.write import writer
 
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 COLUMNS = (

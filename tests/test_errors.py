@@ -10,8 +10,8 @@ import pytest
 
 from ledgers import OLD
 from secret_ledger import KeyFingerprintMismatch, LedgerError, NoStableKey, SecretLedger
-from secret_ledger.keyring import Keyring
-from secret_ledger.keys import Key
+from secret_ledger.config.keyring import Keyring
+from secret_ledger.model.keys import Key
 
 
 def shown(error: BaseException) -> str:

@@ -21,9 +21,9 @@ from secret_ledger import (
     TamperedEvent,
     upgrade_schema,
 )
-from secret_ledger.control import fold_control
-from secret_ledger.events import CONTROL_STREAM, EventType
-from secret_ledger.metadata import parse_metadata
+from secret_ledger.model.control import fold_control
+from secret_ledger.model.events import CONTROL_STREAM, EventType
+from secret_ledger.model.metadata import parse_metadata
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import connect
 from secret_ledger.store.schema import FORMAT, SCHEMA_VERSION

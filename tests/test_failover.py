@@ -16,9 +16,9 @@ from ledgers import OLD, opened, refused
 from postgresql_server import DatabaseHost
 from secret_ledger import LedgerUnavailable, SecretLedger, TamperedEvent
 from secret_ledger.store.connection import Connection
-from secret_ledger.store.hosts import SILENCE
-from secret_ledger.store.postgresql import PostgresqlConnection
-from secret_ledger.store.translate import is_transient
+from secret_ledger.store.driver_errors import is_transient
+from secret_ledger.store.postgresql.database import PostgresqlConnection
+from secret_ledger.store.postgresql.hosts import SILENCE
 from standby import DATABASE, Pair, ask, replicated
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from ledgers import NEW, OLD, opened
 from secret_ledger import MissingKey, TamperedEvent
-from secret_ledger.findings import MAX_FINDINGS, Finding, Progress, Tally
+from secret_ledger.rules.findings import MAX_FINDINGS, Finding, Progress, Tally
 
 
 def test_findings_that_are_left_out_are_counted_by_what_they_are() -> None:

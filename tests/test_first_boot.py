@@ -18,7 +18,7 @@ from secret_ledger import (
     WrongLedger,
     init_ledger,
 )
-from secret_ledger.keyring import Keyring
+from secret_ledger.config.keyring import Keyring
 from secret_ledger.store.database import connect
 
 

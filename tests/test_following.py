@@ -18,8 +18,8 @@ from secret_ledger import (
     TamperedEvent,
     WrongLedger,
 )
-from secret_ledger.findings import Level
-from secret_ledger.verify import verify_ledger
+from secret_ledger.rules.findings import Level
+from secret_ledger.verify.verify import verify_ledger
 
 LEVELS: tuple[Level, ...] = ("latest", "full")
 EVERYTHING = ("secret_event", "ledger_key", "ledger_head")

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaks import shown_by
-from secret_ledger.derivation import derive, fingerprint
 from secret_ledger.errors import TamperedEvent
-from secret_ledger.events import NO_HASH, Event
-from secret_ledger.format import (
+from secret_ledger.model.derivation import derive, fingerprint
+from secret_ledger.model.events import NO_HASH, Event
+from secret_ledger.model.format import (
     context_of,
     event_hash,
     frame,
@@ -31,7 +31,7 @@ from secret_ledger.format import (
     tampered,
     unframe,
 )
-from secret_ledger.secret import Secret
+from secret_ledger.model.secret import Secret
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "vectors" / "event_v1.json").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from secret_ledger import (
     TamperedEvent,
     WrongLedger,
 )
-from secret_ledger.format import hash_of
+from secret_ledger.model.format import hash_of
 
 Levels = pytest.mark.parametrize("level", ["control", "latest", "full"])
 

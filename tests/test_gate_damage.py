@@ -9,7 +9,7 @@ from ledgers import NEW, OLD, STRANGER, refused
 from log_builder import building
 from log_rows import Entry
 from secret_ledger import Key, TamperedEvent
-from secret_ledger.events import EventType
+from secret_ledger.model.events import EventType
 
 
 @pytest.mark.parametrize("key", [OLD, STRANGER], ids=["right key", "wrong key"])

@@ -29,15 +29,15 @@ from secret_ledger import (
     TamperedEvent,
     WrongLedger,
 )
-from secret_ledger.boot import BootOptions, boot
-from secret_ledger.control import key_metadata
-from secret_ledger.creation import genesis
-from secret_ledger.events import CONTROL_STREAM, NO_HASH, Event, EventType
-from secret_ledger.findings import Level
-from secret_ledger.format import context_of, event_hash, hash_of, purge, seal
-from secret_ledger.keys import LedgerKey
-from secret_ledger.nodes import Identity
-from secret_ledger.state import Head
+from secret_ledger.boot.boot import BootOptions, boot
+from secret_ledger.boot.creation import genesis
+from secret_ledger.model.control import key_metadata
+from secret_ledger.model.events import CONTROL_STREAM, NO_HASH, Event, EventType
+from secret_ledger.model.format import context_of, event_hash, hash_of, purge, seal
+from secret_ledger.model.keys import LedgerKey
+from secret_ledger.model.rows import Head
+from secret_ledger.nodes.registry import Identity
+from secret_ledger.rules.findings import Level
 from secret_ledger_projections import SysSecret, rebuild
 from victim import BOTH, NEW, OLD, Ending, Truth, build, ending, opened
 

@@ -52,7 +52,7 @@ def test_opening_imports_the_driver_of_its_own_database_alone(database_url: str)
     assert not imported & (COMMAND_LINE | {"structlog", "aiosqlite"})
     others = {
         "sqlite": {"asyncpg", "greenlet", "sqlalchemy.dialects.postgresql", "sqlalchemy.orm"},
-        "postgresql": {"secret_ledger.store.sqlite", "sqlalchemy.dialects.sqlite"},
+        "postgresql": {"secret_ledger.store.sqlite.database", "sqlalchemy.dialects.sqlite"},
     }
     # Up to SQLAlchemy 2.0, importing it imports greenlet, where that is installed.
     its_own = modules("import json, sys, sqlalchemy; print(json.dumps(sorted(sys.modules)))")

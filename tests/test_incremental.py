@@ -13,10 +13,10 @@ from ledgers import NEW, OLD, THIRD, opened, refused, rows
 from log_builder import building
 from log_rows import Entry
 from secret_ledger import InvalidValue, Keyring, MissingKey, SecretLedger, StaleKey, TamperedEvent
-from secret_ledger.attestation import Proof
-from secret_ledger.events import CONTROL_STREAM, EventType
-from secret_ledger.incremental import SAMPLE, keep_proof
-from secret_ledger.scan import Scan
+from secret_ledger.model.events import CONTROL_STREAM, EventType
+from secret_ledger.rules.attestation import Proof
+from secret_ledger.verify.incremental import SAMPLE, keep_proof
+from secret_ledger.verify.scan import Scan
 from waiting import until
 
 SLOW = {"verify": "incremental", "scrub_rate": 0.01}

@@ -23,9 +23,7 @@ from key_material import (
     write,
 )
 from leaks import shown_by
-from secret_ledger.errors import InsecureKeyFile, InvalidKey, NoStableKey
-from secret_ledger.key_files import DEV_MARK, MAX_FILE_BYTES
-from secret_ledger.key_sources import (
+from secret_ledger.config.environment import (
     HOME,
     KEY,
     KEY_ID,
@@ -36,9 +34,11 @@ from secret_ledger.key_sources import (
     LocalKeyProvider,
     setting,
 )
-from secret_ledger.keyring import Keyring
-from secret_ledger.keys import Key
-from secret_ledger.settings import LEDGER_TARGET_URL
+from secret_ledger.config.key_files import DEV_MARK, MAX_FILE_BYTES
+from secret_ledger.config.keyring import Keyring
+from secret_ledger.config.settings import LEDGER_TARGET_URL
+from secret_ledger.errors import InsecureKeyFile, InvalidKey, NoStableKey
+from secret_ledger.model.keys import Key
 
 PRIVATE = [KEY, PREVIOUS_KEYS, LEDGER_URL, LEDGER_TARGET_URL]
 
@@ -71,7 +71,9 @@ def test_an_open_key_file_is_accepted_on_a_read_only_mount(
     environ = {f"{KEY}_FILE": write(tmp_path / "key", HEX[0], 0o644)}
     for flag, accepted in ((os.ST_RDONLY | os.ST_NOSUID, True), (os.ST_NOSUID, False)):
         status = types.SimpleNamespace(f_flag=flag)
-        monkeypatch.setattr("secret_ledger.key_files.os.fstatvfs", lambda fd, status=status: status)
+        monkeypatch.setattr(
+            "secret_ledger.config.key_files.os.fstatvfs", lambda fd, status=status: status
+        )
         if accepted:
             assert Keyring.from_env(environ).keys == (KEYS[0],)
         else:
@@ -295,7 +297,7 @@ def test_a_failure_while_minting_leaves_no_key_and_no_remains(
             def fail(*args: object, **kwargs: object) -> None:
                 raise OSError(28, "No space left on device", HEX[0])
 
-            patch.setattr(f"secret_ledger.key_files.os.{call}", fail)
+            patch.setattr(f"secret_ledger.config.key_files.os.{call}", fail)
             refused(development(tmp_path), InsecureKeyFile, "No space left")
         assert list(tmp_path.iterdir()) == []
 
@@ -318,8 +320,8 @@ def test_the_key_is_whole_and_on_the_disk_before_it_has_its_name(
         steps.append("link")
         real_link(source, target)
 
-    monkeypatch.setattr("secret_ledger.key_files.os.fsync", fsync)
-    monkeypatch.setattr("secret_ledger.key_files.os.link", link)
+    monkeypatch.setattr("secret_ledger.config.key_files.os.fsync", fsync)
+    monkeypatch.setattr("secret_ledger.config.key_files.os.link", link)
     Keyring.from_env(development(tmp_path))
     assert steps == ["fsync file", "link", "fsync directory"]
 
@@ -369,7 +371,7 @@ def test_a_process_that_loses_the_race_takes_the_key_that_won(
         write(tmp_path / "dev-key", winner)
         raise FileExistsError(17, "File exists")
 
-    monkeypatch.setattr("secret_ledger.key_files.os.link", lose)
+    monkeypatch.setattr("secret_ledger.config.key_files.os.link", lose)
     assert Keyring.from_env(development(tmp_path)).keys == (KEYS[0],)
     assert (tmp_path / "dev-key").read_text() == winner
 

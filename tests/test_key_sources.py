@@ -21,8 +21,7 @@ from key_material import (
     refused,
     write,
 )
-from secret_ledger.errors import InsecureKeyFile, InvalidKey, LedgerError, NoStableKey
-from secret_ledger.key_sources import (
+from secret_ledger.config.environment import (
     HOME,
     KEY,
     KEY_ID,
@@ -33,8 +32,9 @@ from secret_ledger.key_sources import (
     keyring_from_env,
     pinned_ledger_id,
 )
-from secret_ledger.keyring import Keyring
-from secret_ledger.keys import Key
+from secret_ledger.config.keyring import Keyring
+from secret_ledger.errors import InsecureKeyFile, InvalidKey, LedgerError, NoStableKey
+from secret_ledger.model.keys import Key
 
 # --- the current key ---------------------------------------------------------------
 
@@ -62,7 +62,7 @@ async def test_the_provider_reads_the_settings_when_it_is_asked_and_off_the_even
         threads.append(threading.get_ident())
         return real(environ)
 
-    monkeypatch.setattr("secret_ledger.key_sources.keyring_from_env", spy)
+    monkeypatch.setattr("secret_ledger.config.environment.keyring_from_env", spy)
     await provider.keyring()
     assert threads != [threading.get_ident()]
 

@@ -19,7 +19,7 @@ from secret_ledger import (
     open_unverified,
     upgrade_schema,
 )
-from secret_ledger.key_sources import LEDGER_SCHEMA
+from secret_ledger.config.environment import LEDGER_SCHEMA
 from secret_ledger.store.database import connect
 
 

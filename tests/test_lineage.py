@@ -12,8 +12,8 @@ from attacker import Attacker, attacking, put_back, saved
 from ledgers import NEW, OLD, opened
 from log_builder import building
 from secret_ledger import SecretLedger, TamperedEvent
-from secret_ledger.lineage import REMEMBERED, Met
-from secret_ledger.state import Head
+from secret_ledger.model.rows import Head
+from secret_ledger.session.lineage import REMEMBERED, Met
 from secret_ledger.store.connection import Connection
 
 LATE = 3600.0

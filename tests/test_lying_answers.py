@@ -19,8 +19,8 @@ from secret_ledger import (
     SecretVersion,
     TamperedEvent,
 )
-from secret_ledger.answer import check_answer
-from secret_ledger.events import Event
+from secret_ledger.model.events import Event
+from secret_ledger.rules.read_checks import check_answer
 
 FAR = 10_000_000_000
 """Microseconds, nearly three hours: more than any test takes."""

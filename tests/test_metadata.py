@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secret_ledger.errors import InvalidValue, LedgerError, ValueTooLarge
-from secret_ledger.metadata import MAX_METADATA, Metadata, encode_metadata, parse_metadata
+from secret_ledger.model.metadata import MAX_METADATA, Metadata, encode_metadata, parse_metadata
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "vectors" / "event_v1.json").read_text(encoding="utf-8")

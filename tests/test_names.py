@@ -12,7 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secret_ledger.errors import InvalidName
-from secret_ledger.names import CONTROL_STREAM, MAX_NAME_BYTES, normalise_name, normalise_prefix
+from secret_ledger.model.names import (
+    CONTROL_STREAM,
+    MAX_NAME_BYTES,
+    normalise_name,
+    normalise_prefix,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +56,7 @@ def test_the_bound_of_512_bytes_holds_after_normalisation() -> None:
 def test_an_enormous_name_is_refused_before_it_is_normalised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("secret_ledger.names.unicodedata", None)
+    monkeypatch.setattr("secret_ledger.model.names.unicodedata", None)
     with pytest.raises(InvalidName, match="512 bytes") as caught:
         normalise_name("a" * 10_000_000)
     assert len(str(caught.value)) < 200

@@ -28,7 +28,7 @@ from ledgers import NEW, OLD, opened, refused, rows
 from pgbouncer_server import MISSING, PgBouncer
 from postgresql_server import PostgresServer, execute, process_runs, wait_until
 from secret_ledger import KeyFingerprintMismatch, Keyring, LedgerUnavailable, SecretLedger
-from secret_ledger.events import EventType
+from secret_ledger.model.events import EventType
 from secret_ledger.store.connection import Connection
 
 if pgbouncer_server.program() is None:

@@ -11,7 +11,7 @@ from attacker import attacking
 from ledgers import NEW, OLD, opened
 from secret_ledger import SecretLedger
 from secret_ledger.store.connection import Connection, Statement
-from secret_ledger.store.postgresql import PostgresqlDatabase
+from secret_ledger.store.postgresql.database import PostgresqlDatabase
 
 SECRETS = 1200
 

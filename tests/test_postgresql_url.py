@@ -12,7 +12,7 @@ from daily_use import use
 from ledgers import OLD, opened, refused
 from secret_ledger import LedgerUnavailable, SecretLedger
 from secret_ledger.store.connection import Connection
-from secret_ledger.store.postgresql_url import Dialling, read_url
+from secret_ledger.store.postgresql.url import Dialling, read_url
 
 ADDRESS = "postgresql+asyncpg://u@db.example/app"
 TLS = "sslmode=verify-full&sslrootcert=/etc/ca.pem"

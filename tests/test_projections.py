@@ -50,9 +50,9 @@ from secret_ledger import (
     SecretLedger,
     TamperedEvent,
 )
-from secret_ledger.events import to_microseconds
-from secret_ledger.metadata import encode_metadata
-from secret_ledger.state import Head
+from secret_ledger.model.events import to_microseconds
+from secret_ledger.model.metadata import encode_metadata
+from secret_ledger.model.rows import Head
 from secret_ledger.store.database import Database, connect
 from secret_ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS
 from secret_ledger_projections import (

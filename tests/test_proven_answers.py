@@ -24,9 +24,9 @@ from secret_ledger import (
     SecretNotFound,
     TamperedEvent,
 )
-from secret_ledger.events import Event
-from secret_ledger.format import hash_of, purge
-from secret_ledger.migration import Migrator
+from secret_ledger.generations.migration import Migrator
+from secret_ledger.model.events import Event
+from secret_ledger.model.format import hash_of, purge
 
 
 async def said(call: Awaitable[Any]) -> object:
@@ -291,7 +291,7 @@ async def test_full_verification_holds_what_an_event_says_of_its_past_against_th
         await ledger.destroy("a", reason="over")
         facts = {} if stated is None else {"floor": stated}
         with monkeypatch.context() as patch:
-            patch.setattr("secret_ledger.decide.floor_facts", lambda *_: facts)
+            patch.setattr("secret_ledger.rules.decide.floor_facts", lambda *_: facts)
             await ledger.put("a", "four")
         report = await ledger.verify("full")
         (finding,) = report.findings

@@ -12,7 +12,8 @@ from histories import fill
 from independent_fold import read_rows
 from ledgers import NEW, OLD, opened
 from moves import states
-from secret_ledger import KeyInUse, SecretLedger, emptying
+from secret_ledger import KeyInUse, SecretLedger
+from secret_ledger.generations import emptying
 
 
 @pytest.fixture

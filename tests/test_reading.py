@@ -21,7 +21,7 @@ from secret_ledger import (
     TamperedEvent,
     VersionConflict,
 )
-from secret_ledger.events import EventType
+from secret_ledger.model.events import EventType
 
 MICROSECOND = timedelta(microseconds=1)
 

@@ -21,7 +21,7 @@ from secret_ledger import (
     SecretLedger,
     StaleKey,
 )
-from secret_ledger.events import EventType
+from secret_ledger.model.events import EventType
 
 
 async def heads(ledger: SecretLedger) -> dict[str, tuple[str, str]]:

@@ -21,9 +21,9 @@ from secret_ledger import (
 )
 from secret_ledger.opening import upgrade_schema
 from secret_ledger.store.connection import Connection
-from secret_ledger.store.patience import patiently
+from secret_ledger.store.driver_errors import is_transient
 from secret_ledger.store.reads import head_in_use
-from secret_ledger.store.translate import is_transient
+from secret_ledger.store.retry import patiently
 from standby import DATABASE, Pair, ask, replicated, wait_until
 
 

@@ -20,8 +20,8 @@ from secret_ledger import (
     StaleKey,
     open_unverified,
 )
-from secret_ledger.events import CONTROL_STREAM, EventType
-from secret_ledger.metadata import parse_metadata
+from secret_ledger.model.events import CONTROL_STREAM, EventType
+from secret_ledger.model.metadata import parse_metadata
 from secret_ledger.store.reads import stream_page
 
 

@@ -15,9 +15,9 @@ from log_builder import building
 from log_rows import Entry
 from postgresql_server import PostgresServer
 from secret_ledger import SecretLedger
-from secret_ledger.events import Event, EventType
+from secret_ledger.model.events import Event, EventType
 from secret_ledger.readiness import readiness
-from secret_ledger.scan import Scan
+from secret_ledger.verify.scan import Scan
 from test_incremental import attestations, attested_position
 from waiting import until
 

@@ -8,9 +8,10 @@ from doomed import do
 from independent_fold import read_rows
 from ledgers import NEW, OLD, opened
 from moves import Route, half_made, only, states
-from secret_ledger import KeyExhausted, SecretLedger, gate
-from secret_ledger.control import Control
-from secret_ledger.metadata import parse_metadata
+from secret_ledger import KeyExhausted, SecretLedger
+from secret_ledger.model.control import Control
+from secret_ledger.model.metadata import parse_metadata
+from secret_ledger.rules import gate
 
 
 async def control_of(ledger: SecretLedger) -> Control:

@@ -8,7 +8,7 @@ import pytest
 from daily_use import use
 from ledgers import NEW, OLD, opened
 from search_path import CAUGHT, plant
-from secret_ledger.store.postgresql_names import qualified
+from secret_ledger.store.postgresql.names import qualified
 
 
 async def test_nothing_on_the_search_path_is_called_by_any_statement(postgres_url: str) -> None:

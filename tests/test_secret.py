@@ -23,7 +23,7 @@ from rich.traceback import Traceback
 
 from leaks import shown_by
 from secret_ledger.errors import InvalidValue
-from secret_ledger.secret import Secret, Values
+from secret_ledger.model.secret import Secret, Values
 
 CANARY = "canary-7f3a"
 

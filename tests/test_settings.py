@@ -15,8 +15,7 @@ from key_material import (
     refused,
     write,
 )
-from secret_ledger.errors import InvalidKey, LedgerError
-from secret_ledger.key_sources import (
+from secret_ledger.config.environment import (
     HOME,
     KEY,
     KEY_ID,
@@ -33,9 +32,10 @@ from secret_ledger.key_sources import (
     pinned_ledger_id,
     setting,
 )
-from secret_ledger.keyring import Keyring
-from secret_ledger.secret import Secret
-from secret_ledger.settings import LEDGER_TARGET_URL
+from secret_ledger.config.keyring import Keyring
+from secret_ledger.config.settings import LEDGER_TARGET_URL
+from secret_ledger.errors import InvalidKey, LedgerError
+from secret_ledger.model.secret import Secret
 
 SETTINGS = [
     KEY, KEY_ID, PREVIOUS_KEYS, LEDGER_ID, LEDGER_URL, LEDGER_TARGET_URL, LEDGER_SCHEMA, MODE, HOME,

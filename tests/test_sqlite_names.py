@@ -181,7 +181,7 @@ async def test_the_last_mount_on_the_way_to_the_file_decides(
         lines.append(f"64 63 254:0 /x {at} rw,relatime shared:1 - ext4 /dev/vda rw")
     table = tmp_path / "mountinfo"
     table.write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr("secret_ledger.store.sqlite_place.MOUNTS", table)
+    monkeypatch.setattr("secret_ledger.store.sqlite.place.MOUNTS", table)
     (folder / "ledger.db").touch()
     url = f"sqlite+aiosqlite:///{folder}/ledger.db"
     if refuses:

@@ -14,7 +14,7 @@ from cli_session import KEY, Cli
 from ledgers import OLD, file_of, opened, refused
 from rights import without_rights
 from secret_ledger import LedgerUnavailable, open_unverified
-from secret_ledger.store.sqlite_race import wal_reset_race
+from secret_ledger.store.sqlite.race import wal_reset_race
 
 
 @pytest.fixture

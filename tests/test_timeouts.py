@@ -20,7 +20,7 @@ from database_roles import Roles, name_of, roles_of
 from ledgers import OLD, opened
 from postgresql_server import execute
 from secret_ledger import Event, Keyring, LedgerUnavailable, SecretLedger, init_ledger
-from secret_ledger.state import Head
+from secret_ledger.model.rows import Head
 from secret_ledger.store.connection import Connection, Rows
 from secret_ledger.store.database import Database
 from secret_ledger.store.reads import PAGE

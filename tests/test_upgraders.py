@@ -7,8 +7,8 @@ import asyncio
 from ledgers import OLD, opened, rows
 from log_builder import building
 from secret_ledger import Keyring, upgrade_schema
-from secret_ledger.creation import upgrade
-from secret_ledger.events import EventType
+from secret_ledger.boot.creation import upgrade
+from secret_ledger.model.events import EventType
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import connect
 from secret_ledger.store.schema import FORMAT, SCHEMA_VERSION, steps

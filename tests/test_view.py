@@ -43,7 +43,7 @@ STALENESS = pytest.mark.parametrize("staleness", [0, LONG], ids=["fresh", "stale
 @pytest.fixture(autouse=True)
 def _seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked of the database before it has to be, so that what is can be counted."""
-    monkeypatch.setattr("secret_ledger.view.OFTEN", LONG)
+    monkeypatch.setattr("secret_ledger.read.view.OFTEN", LONG)
 
 
 async def text(ledger: SecretLedger, name: str = "a") -> str:
@@ -137,7 +137,7 @@ async def test_readers_that_wait_for_the_proof_share_it(postgres_url: str) -> No
 async def test_readers_that_come_while_it_is_asked_for_share_the_next_one(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secret_ledger.view.SLOW", LONG)
+    monkeypatch.setattr("secret_ledger.read.view.SLOW", LONG)
     async with (
         opened(database_url, OLD, max_staleness=0) as ledger,
         opened(database_url, OLD) as other,
@@ -291,7 +291,7 @@ async def test_a_loop_of_reads_that_never_pauses_does_not_keep_the_proof_from_be
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr("secret_ledger.view.BREATH", 10**9)
+    monkeypatch.setattr("secret_ledger.read.view.BREATH", 10**9)
     async with (
         opened(database_url, OLD, max_staleness=LONG) as ledger,
         opened(database_url, OLD) as other,
@@ -326,7 +326,7 @@ async def test_a_loop_of_reads_gives_other_tasks_their_turn(database_url: str) -
 async def test_a_log_that_ran_far_ahead_makes_everything_be_read_again(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secret_ledger.view.EVENTS", 5)
+    monkeypatch.setattr("secret_ledger.read.view.EVENTS", 5)
     async with (
         building(database_url, OLD) as log,
         opened(database_url, NEW, OLD, max_staleness=0) as ledger,
@@ -830,7 +830,7 @@ async def test_beyond_the_bound_a_server_that_is_gone_is_said_to_be(
 async def test_a_database_that_hangs_is_waited_for_or_refused_as_was_chosen(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secret_ledger.view.SLOW", 0.05)
+    monkeypatch.setattr("secret_ledger.read.view.SLOW", 0.05)
     async with (
         opened(database_url, OLD, max_staleness=0) as waits,
         opened(database_url, OLD, max_staleness=0, when_stale="refuse") as refuses,

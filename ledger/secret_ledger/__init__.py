@@ -20,26 +20,26 @@ from secret_ledger.errors import *  # noqa: F403  # the whole tree; its own __al
 from secret_ledger.errors import __all__ as _errors
 
 if TYPE_CHECKING:
-    from secret_ledger.census import Census, KeyCount, KeyUse
-    from secret_ledger.events import Event, EventType
-    from secret_ledger.findings import Finding, Progress, VerifyReport
-    from secret_ledger.generations import GenerationInfo, PurgeReport
-    from secret_ledger.health import Health, KeyStatus
-    from secret_ledger.key_record import KeyMoment, KeyRecord
-    from secret_ledger.key_sources import EnvKeyProvider, LocalKeyProvider
-    from secret_ledger.keyring import KeyProvider, Keyring
-    from secret_ledger.keys import Key
-    from secret_ledger.migration import MigrationReport
-    from secret_ledger.nodes import NodeInfo
+    from secret_ledger.config.environment import EnvKeyProvider, LocalKeyProvider
+    from secret_ledger.config.keyring import KeyProvider, Keyring
+    from secret_ledger.generations.migration import MigrationReport
+    from secret_ledger.generations.purge import GenerationInfo, PurgeReport
+    from secret_ledger.ledger import SecretLedger, open_ledger
+    from secret_ledger.model.events import Event, EventType
+    from secret_ledger.model.keys import Key
+    from secret_ledger.model.secret import Secret
+    from secret_ledger.model.versions import SecretInfo, SecretVersion
+    from secret_ledger.nodes.health import Health, KeyStatus
+    from secret_ledger.nodes.registry import NodeInfo
     from secret_ledger.opening import DEFAULT, init_ledger, upgrade_schema
-    from secret_ledger.rekeying import RekeyReport
-    from secret_ledger.retirement import KeyEnd
-    from secret_ledger.rotation import Rotation
-    from secret_ledger.secret import Secret
-    from secret_ledger.secret_ledger import SecretLedger, open_ledger
+    from secret_ledger.read.census import Census, KeyCount, KeyUse
+    from secret_ledger.read.view import ViewStatus
+    from secret_ledger.rotation.rekeying import RekeyReport
+    from secret_ledger.rotation.retirement import KeyEnd
+    from secret_ledger.rotation.rotation import Rotation
+    from secret_ledger.rules.findings import Finding, Progress, VerifyReport
+    from secret_ledger.rules.key_record import KeyMoment, KeyRecord
     from secret_ledger.unverified import UnverifiedLedger, open_unverified
-    from secret_ledger.versions import SecretInfo, SecretVersion
-    from secret_ledger.view import ViewStatus
 
 __all__ = [  # noqa: PLE0604  # the error tree lists itself
     *_errors,
@@ -83,39 +83,39 @@ __all__ = [  # noqa: PLE0604  # the error tree lists itself
 # Imported when first asked for (PEP 562): SQLAlchemy takes most of a second, which neither
 # `secret-ledger --help` nor a module that only catches our errors should wait for.
 _HOMES = {
-    "Census": "census",
+    "Census": "read.census",
     "DEFAULT": "opening",
-    "EnvKeyProvider": "key_sources",
-    "Event": "events",
-    "EventType": "events",
-    "Finding": "findings",
-    "GenerationInfo": "generations",
-    "Health": "health",
-    "Key": "keys",
-    "KeyCount": "census",
-    "KeyEnd": "retirement",
-    "KeyMoment": "key_record",
-    "KeyProvider": "keyring",
-    "KeyRecord": "key_record",
-    "KeyStatus": "health",
-    "KeyUse": "census",
-    "Keyring": "keyring",
-    "LocalKeyProvider": "key_sources",
-    "MigrationReport": "migration",
-    "NodeInfo": "nodes",
-    "Progress": "findings",
-    "PurgeReport": "generations",
-    "RekeyReport": "rekeying",
-    "Rotation": "rotation",
-    "Secret": "secret",
-    "SecretInfo": "versions",
-    "SecretLedger": "secret_ledger",
-    "SecretVersion": "versions",
+    "EnvKeyProvider": "config.environment",
+    "Event": "model.events",
+    "EventType": "model.events",
+    "Finding": "rules.findings",
+    "GenerationInfo": "generations.purge",
+    "Health": "nodes.health",
+    "Key": "model.keys",
+    "KeyCount": "read.census",
+    "KeyEnd": "rotation.retirement",
+    "KeyMoment": "rules.key_record",
+    "KeyProvider": "config.keyring",
+    "KeyRecord": "rules.key_record",
+    "KeyStatus": "nodes.health",
+    "KeyUse": "read.census",
+    "Keyring": "config.keyring",
+    "LocalKeyProvider": "config.environment",
+    "MigrationReport": "generations.migration",
+    "NodeInfo": "nodes.registry",
+    "Progress": "rules.findings",
+    "PurgeReport": "generations.purge",
+    "RekeyReport": "rotation.rekeying",
+    "Rotation": "rotation.rotation",
+    "Secret": "model.secret",
+    "SecretInfo": "model.versions",
+    "SecretLedger": "ledger",
+    "SecretVersion": "model.versions",
     "UnverifiedLedger": "unverified",
-    "VerifyReport": "findings",
-    "ViewStatus": "view",
+    "VerifyReport": "rules.findings",
+    "ViewStatus": "read.view",
     "init_ledger": "opening",
-    "open_ledger": "secret_ledger",
+    "open_ledger": "ledger",
     "open_unverified": "unverified",
     "upgrade_schema": "opening",
 }

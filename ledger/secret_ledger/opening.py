@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from sqlalchemy.engine import URL
 
-from secret_ledger.boot import Booted, BootOptions, boot
-from secret_ledger.creation import upgrade
+from secret_ledger.boot.boot import Booted, BootOptions, boot
+from secret_ledger.boot.creation import upgrade
+from secret_ledger.boot.upgrading import seal_facts
+from secret_ledger.config.environment import ledger_schema, parse_ledger_id, pinned_ledger_id
+from secret_ledger.config.keyring import KeyProvider, Keyring, key_source, keyring_of
 from secret_ledger.errors import (
     InvalidKey,
     InvalidValue,
@@ -20,24 +23,21 @@ from secret_ledger.errors import (
     NotALedger,
     WrongLedger,
 )
-from secret_ledger.findings import OpenLevel, Tally, check_open_level
-from secret_ledger.following import snapshot
-from secret_ledger.gate import check_pinned, check_state, has_moved, judge
-from secret_ledger.key_record import KeyRecord
-from secret_ledger.key_sources import ledger_schema, parse_ledger_id, pinned_ledger_id
-from secret_ledger.keyring import KeyProvider, Keyring, key_source, keyring_of
-from secret_ledger.nodes import Identity, NodeInfo
-from secret_ledger.scrub import check_rate
-from secret_ledger.state import Head
+from secret_ledger.inputs import seconds
+from secret_ledger.model.rows import Head
+from secret_ledger.nodes.registry import Identity, NodeInfo
+from secret_ledger.read.view import Bounds, SealedView, WhenStale
+from secret_ledger.rules.findings import OpenLevel, Tally, check_open_level
+from secret_ledger.rules.gate import check_pinned, check_state, has_moved, judge
+from secret_ledger.rules.key_record import KeyRecord
+from secret_ledger.session.following import snapshot
 from secret_ledger.store.closing import close
 from secret_ledger.store.database import Database, address_of, connect, is_engine
-from secret_ledger.store.home import running_loop
+from secret_ledger.store.loop_guard import running_loop
 from secret_ledger.store.projection import CheckedProjection, InlineProjection
 from secret_ledger.store.reads import head_in_use
-from secret_ledger.upgrading import seal_facts
-from secret_ledger.values import seconds
-from secret_ledger.verify import check_projections
-from secret_ledger.view import Bounds, SealedView, WhenStale
+from secret_ledger.verify.scrub import check_rate
+from secret_ledger.verify.verify import check_projections
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine

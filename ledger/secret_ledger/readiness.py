@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from secret_ledger.values import seconds
+from secret_ledger.inputs import seconds
 
 if TYPE_CHECKING:
-    from secret_ledger.health import Health
-    from secret_ledger.secret_ledger import SecretLedger
+    from secret_ledger.ledger import SecretLedger
+    from secret_ledger.nodes.health import Health
 
 __all__ = ["Probe", "liveness", "probes", "readiness"]
 

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import URL
 
+from secret_ledger.config.environment import ledger_schema
 from secret_ledger.errors import MigrationInProgress, NotALedger, TamperedEvent
-from secret_ledger.following import snapshot
-from secret_ledger.gate import Standing, check_not_moved, check_state, has_moved, moved_place
-from secret_ledger.generations import GenerationInfo, list_generations
-from secret_ledger.health import KeyStatus, key_status
-from secret_ledger.key_sources import ledger_schema
-from secret_ledger.listing import list_history, list_secrets
-from secret_ledger.names import normalise_name
-from secret_ledger.nodes import NodeInfo, list_nodes
-from secret_ledger.state import State
+from secret_ledger.generations.purge import GenerationInfo, list_generations
+from secret_ledger.model.names import normalise_name
+from secret_ledger.model.rows import State
+from secret_ledger.model.versions import SecretInfo
+from secret_ledger.nodes.health import KeyStatus, key_status
+from secret_ledger.nodes.registry import NodeInfo, list_nodes
+from secret_ledger.read.listing import list_history, list_secrets
+from secret_ledger.rules.gate import Standing, check_not_moved, check_state, has_moved, moved_place
+from secret_ledger.session.following import snapshot
 from secret_ledger.store.closing import close
 from secret_ledger.store.database import Database, address_of, connect, is_engine
-from secret_ledger.store.home import running_loop
-from secret_ledger.versions import SecretInfo
+from secret_ledger.store.loop_guard import running_loop
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine

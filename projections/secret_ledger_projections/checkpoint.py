@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from secret_ledger.errors import NotALedger, TamperedEvent
-from secret_ledger.state import Head
+from secret_ledger.model.rows import Head
 from secret_ledger.store.bounds import MAX_GENERATIONS, checked_number
 from secret_ledger.store.connection import Connection, Statement
 from secret_ledger.store.database import Database

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from secret_ledger.events import CONTROL_STREAM
-from secret_ledger.state import Head
+from secret_ledger.model.events import CONTROL_STREAM
+from secret_ledger.model.rows import Head
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
-from secret_ledger.store.patience import through_outages
-from secret_ledger.store.translate import fail_in_projection
+from secret_ledger.store.driver_errors import fail_in_projection
+from secret_ledger.store.retry import through_outages
 from secret_ledger_projections import checkpoint, pages
 from secret_ledger_projections.protocol import Projection
 from secret_ledger_projections.table import ProjectionTable, RowValues, same

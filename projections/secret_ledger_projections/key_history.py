@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from secret_ledger import NodeInfo
-from secret_ledger.census import heads_by_key
-from secret_ledger.control import Control, ControlKey, fold_control
 from secret_ledger.errors import NotALedger
-from secret_ledger.events import Event, from_microseconds
-from secret_ledger.key_record import KeyMoment, KeyRecord, key_state
-from secret_ledger.metadata import parse_metadata
-from secret_ledger.state import Head
+from secret_ledger.model.control import Control, ControlKey, fold_control
+from secret_ledger.model.events import Event, from_microseconds
+from secret_ledger.model.metadata import parse_metadata
+from secret_ledger.model.rows import Head
+from secret_ledger.nodes.registry import NodeInfo
+from secret_ledger.read.census import heads_by_key
+from secret_ledger.rules.key_record import KeyMoment, KeyRecord, key_state
 from secret_ledger.store.bounds import MAX_KEYS, checked_number
 from secret_ledger.store.connection import Connection, Statement
 from secret_ledger.store.database import Database

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 from secret_ledger.errors import TamperedEvent
-from secret_ledger.events import Event
+from secret_ledger.model.events import Event
 from secret_ledger.store.bounds import behind
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database

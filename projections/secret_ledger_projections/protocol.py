@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Table
 
-from secret_ledger.events import Event
+from secret_ledger.model.events import Event
 
 __all__ = ["Projection"]
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from secret_ledger.findings import Progress
+from secret_ledger.rules.findings import Progress
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
-from secret_ledger.store.patience import through_outages
-from secret_ledger.store.translate import fail_in_projection
+from secret_ledger.store.driver_errors import fail_in_projection
+from secret_ledger.store.retry import through_outages
 from secret_ledger_projections import checkpoint, pages
 from secret_ledger_projections.comparison import Compared, Moved, compare
 from secret_ledger_projections.protocol import Projection

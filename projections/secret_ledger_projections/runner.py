@@ -14,13 +14,13 @@ from sqlalchemy import Table
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from secret_ledger.errors import LedgerUnavailable
-from secret_ledger.events import Event
-from secret_ledger.findings import Progress
-from secret_ledger.state import Head
+from secret_ledger.model.events import Event
+from secret_ledger.model.rows import Head
+from secret_ledger.rules.findings import Progress
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database, Folded
-from secret_ledger.store.patience import through_outages
-from secret_ledger.store.translate import fail_in_projection
+from secret_ledger.store.driver_errors import fail_in_projection
+from secret_ledger.store.retry import through_outages
 from secret_ledger_projections import checkpoint, pages
 from secret_ledger_projections.comparison import differences_at, has_secrets
 from secret_ledger_projections.protocol import Projection

@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text
 
-from secret_ledger.events import Event, EventType
-from secret_ledger.metadata import parse_metadata
-from secret_ledger.versions import state_of
+from secret_ledger.model.events import Event, EventType
+from secret_ledger.model.metadata import parse_metadata
+from secret_ledger.model.versions import state_of
 
 __all__ = ["SysSecret"]
 
-# As `ledger/store/sql/*/0003_projections.sql` makes it; the view `sys_secret` shows of it
+# As `store/*/sql/0003_projections.sql` makes it; the view `sys_secret` shows of it
 # what is of the generation in use.
 _CURRENT: Final = Table(
     "secret_current",

@@ -27,12 +27,12 @@ from sqlalchemy import (
 )
 
 from secret_ledger.errors import InvalidValue
-from secret_ledger.events import CONTROL_STREAM, Event
+from secret_ledger.model.events import CONTROL_STREAM, Event
 from secret_ledger.store.bounds import behind
 from secret_ledger.store.connection import Connection, Unreadable, compiled
 from secret_ledger.store.database import Database, Folded
+from secret_ledger.store.driver_errors import fail_in_projection
 from secret_ledger.store.schema import OUR_TABLES
-from secret_ledger.store.translate import fail_in_projection
 from secret_ledger_projections import pages
 from secret_ledger_projections.protocol import Projection
 from secret_ledger_projections.sys_secret import SysSecret

@@ -25,7 +25,7 @@ from given import Given
 from puts import put_some
 from runs import repeating
 from secret_ledger import Key, Keyring, SecretLedger
-from secret_ledger.nodes import HEARTBEAT
+from secret_ledger.nodes.registry import HEARTBEAT
 from turns import Run, Spread
 from values import names
 

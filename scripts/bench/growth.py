@@ -16,7 +16,7 @@ from typing import Final
 from given import Given
 from progress import clear, say
 from secret_ledger import Key, Keyring, SecretLedger
-from secret_ledger.findings import OpenLevel
+from secret_ledger.rules.findings import OpenLevel
 from seeds import fill
 from values import name_of, names, some_value
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 
 from secret_ledger import Key, Keyring, SecretLedger
-from secret_ledger.findings import OpenLevel
+from secret_ledger.rules.findings import OpenLevel
 from secret_ledger_projections import SysSecret, rebuild
 
 if TYPE_CHECKING:

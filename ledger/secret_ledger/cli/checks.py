@@ -14,8 +14,8 @@ from secret_ledger.errors import MissingKey, TamperedEvent
 
 if TYPE_CHECKING:
     from secret_ledger.cli.opening import Look
-    from secret_ledger.secret_ledger import SecretLedger
-    from secret_ledger.versions import SecretInfo
+    from secret_ledger.ledger import SecretLedger
+    from secret_ledger.model.versions import SecretInfo
 
 __all__ = ["Check", "Marked", "opening", "raise_if_any_failed", "with_problems"]
 
@@ -32,7 +32,7 @@ Check = Annotated[
 
 def opening(seen: Look) -> SecretLedger:
     """The ledger whose rows can be opened. Raises why it can't be."""
-    from secret_ledger.secret_ledger import SecretLedger
+    from secret_ledger.ledger import SecretLedger
 
     if isinstance(seen.ledger, SecretLedger):
         return seen.ledger

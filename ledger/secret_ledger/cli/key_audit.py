@@ -19,8 +19,8 @@ from secret_ledger.cli.usage import UsageError
 from secret_ledger.errors import UnknownKey
 
 if TYPE_CHECKING:
-    from secret_ledger.census import Census
-    from secret_ledger.key_record import KeyMoment, KeyRecord
+    from secret_ledger.read.census import Census
+    from secret_ledger.rules.key_record import KeyMoment, KeyRecord
 
 __all__ = ["add_to"]
 

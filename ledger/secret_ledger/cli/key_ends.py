@@ -15,7 +15,7 @@ from secret_ledger.cli.options import DEFAULTS, Actor, Common, Yes, actor_of, re
 from secret_ledger.cli.output import Output, facts
 
 if TYPE_CHECKING:
-    from secret_ledger.retirement import KeyEnd
+    from secret_ledger.rotation.retirement import KeyEnd
 
 __all__ = ["add_to"]
 

@@ -69,8 +69,8 @@ async def keygen(
     With --file the key goes into a file that its owner alone can read, and stdout has none of
     it. A file that is there already is never overwritten.
     """
-    from secret_ledger.key_files import write_key_file
-    from secret_ledger.keys import Key
+    from secret_ledger.config.key_files import write_key_file
+    from secret_ledger.model.keys import Key
 
     output = Output(common.json)
     key = Key.generate(id_)
@@ -94,7 +94,7 @@ async def keygen(
 
 def _warn_of_readers(output: Output) -> None:
     """Say it where the shell has sent the key into a file that others can read."""
-    from secret_ledger.key_files import open_to_others
+    from secret_ledger.config.key_files import open_to_others
 
     with suppress(OSError, ValueError):  # stdout is closed, or no file of the system
         mode = os.fstat(sys.stdout.fileno()).st_mode
@@ -125,7 +125,7 @@ async def status(
     held, epoch, position of its introduction and of its activation, time of that, events and
     age in seconds (known of the active key).
     """
-    from secret_ledger.health import rotation_due
+    from secret_ledger.nodes.health import rotation_due
 
     output = Output(common.json)
     async with look(common, output, read_moved=moved) as seen:

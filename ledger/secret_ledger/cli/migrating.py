@@ -28,8 +28,8 @@ from secret_ledger.cli.verifying import progress
 from secret_ledger.errors import LedgerMoved
 
 if TYPE_CHECKING:
-    from secret_ledger.generations import PurgeReport
-    from secret_ledger.migration import MigrationReport
+    from secret_ledger.generations.migration import MigrationReport
+    from secret_ledger.generations.purge import PurgeReport
 
 __all__ = ["add_to"]
 
@@ -142,7 +142,7 @@ async def migrate(
 
 
 def _target(to: str | None) -> str | None:
-    from secret_ledger.settings import LEDGER_TARGET_URL, setting
+    from secret_ledger.config.settings import LEDGER_TARGET_URL, setting
 
     if to is None:
         return setting(os.environ, LEDGER_TARGET_URL)

@@ -101,7 +101,7 @@ def _interval(watch: Sequence[float] | None) -> float | None:
 
 async def _watch(seen: Look, output: Output, every: float, *, read_moved: bool) -> None:
     from secret_ledger.cli.watching import Lines, ended_in_order, watch
-    from secret_ledger.gate import moved_error
+    from secret_ledger.rules.gate import moved_error
 
     async def ask() -> Rollout:
         statuses = await seen.ledger.key_status()
@@ -143,7 +143,7 @@ async def health(
         async with look(common, output, say=False, verify=level) as seen:
             refusal = seen.refusal
             known |= {"ledger_id": seen.ledger.ledger_id, "verified": seen.verified}
-            from secret_ledger.secret_ledger import SecretLedger
+            from secret_ledger.ledger import SecretLedger
 
             if isinstance(seen.ledger, SecretLedger):
                 known |= facts(await seen.ledger.health())

@@ -21,9 +21,9 @@ from secret_ledger.errors import (
 )
 
 if TYPE_CHECKING:
-    from secret_ledger.findings import OpenLevel
-    from secret_ledger.keyring import Keyring
-    from secret_ledger.secret_ledger import SecretLedger
+    from secret_ledger.config.keyring import Keyring
+    from secret_ledger.ledger import SecretLedger
+    from secret_ledger.rules.findings import OpenLevel
     from secret_ledger.unverified import UnverifiedLedger
 
 __all__ = ["Look", "database_url", "keyring", "look", "opened"]
@@ -50,9 +50,9 @@ class Look:
 def database_url(common: Common) -> str:
     """`--url`, else the setting. Raises UsageError if there is neither, or if the ledger would
     be gone when the command ends."""
-    from secret_ledger.key_sources import LEDGER_URL, setting
+    from secret_ledger.config.environment import LEDGER_URL, setting
     from secret_ledger.store.database import address_of
-    from secret_ledger.store.sqlite_url import is_in_memory
+    from secret_ledger.store.sqlite.url import is_in_memory
 
     url = common.url if common.url is not None else setting(os.environ, LEDGER_URL)
     if url:
@@ -72,7 +72,7 @@ def database_url(common: Common) -> str:
 
 def keyring() -> Keyring:
     """The keys of the settings."""
-    from secret_ledger.keyring import Keyring
+    from secret_ledger.config.keyring import Keyring
 
     return Keyring.from_env()
 
@@ -89,7 +89,7 @@ async def opened(
     verify: OpenLevel = "control",
 ) -> AsyncIterator[SecretLedger]:
     """The ledger, behind the gate. Its warnings are said."""
-    from secret_ledger.secret_ledger import SecretLedger
+    from secret_ledger.ledger import SecretLedger
 
     url = database_url(common)
     async with SecretLedger.open(
@@ -145,8 +145,8 @@ async def look(
 
 @asynccontextmanager
 async def _unverified(common: Common, read_moved: bool) -> AsyncIterator[UnverifiedLedger]:
-    from secret_ledger.gate import check_pinned
-    from secret_ledger.key_sources import pinned_ledger_id
+    from secret_ledger.config.environment import pinned_ledger_id
+    from secret_ledger.rules.gate import check_pinned
     from secret_ledger.unverified import open_unverified
 
     async with open_unverified(

@@ -18,7 +18,7 @@ from secret_ledger.cli.verifying import progress
 from secret_ledger.errors import TamperedEvent
 
 if TYPE_CHECKING:
-    from secret_ledger.secret_ledger import SecretLedger
+    from secret_ledger.ledger import SecretLedger
     from secret_ledger_projections import Projection
 
 __all__ = ["add_to"]

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from secret_ledger.health import KeyStatus
-    from secret_ledger.nodes import NodeInfo
+    from secret_ledger.nodes.health import KeyStatus
+    from secret_ledger.nodes.registry import NodeInfo
 
 __all__ = ["Reach", "Rollout", "named", "rollout"]
 

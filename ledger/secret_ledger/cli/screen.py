@@ -21,7 +21,7 @@ from secret_ledger.cli.output import SHORT, visible
 from secret_ledger.cli.rollout import Reach, Rollout
 
 if TYPE_CHECKING:
-    from secret_ledger.nodes import NodeInfo
+    from secret_ledger.nodes.registry import NodeInfo
 
 __all__ = ["Screen", "drawn", "screen"]
 

@@ -30,7 +30,7 @@ from secret_ledger.cli.output import Columns, Output, facts, visible
 from secret_ledger.cli.usage import UsageError
 
 if TYPE_CHECKING:
-    from secret_ledger.versions import SecretInfo
+    from secret_ledger.model.versions import SecretInfo
 
 __all__ = ["add_to"]
 
@@ -100,7 +100,7 @@ def put(
     OS_SECRET_LEDGER_ID pins one.
     """
     from secret_ledger.cli.values import read_value
-    from secret_ledger.names import normalise_name
+    from secret_ledger.model.names import normalise_name
 
     output = Output(common.json)
     noted = _metadata(metadata)
@@ -299,7 +299,7 @@ def _info(info: SecretInfo) -> dict[str, Any]:
     """All that is known of a version but its value."""
     from dataclasses import fields
 
-    from secret_ledger.versions import SecretInfo
+    from secret_ledger.model.versions import SecretInfo
 
     known = {field.name: getattr(info, field.name) for field in fields(SecretInfo)}
     shown = facts(SecretInfo(**known))

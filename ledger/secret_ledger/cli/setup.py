@@ -108,7 +108,7 @@ async def grants(
     Nothing is connected to. The owner of the schema runs it, after `init` and again after every
     `schema upgrade`; the role must exist.
     """
-    from secret_ledger.key_sources import ledger_schema
+    from secret_ledger.config.environment import ledger_schema
     from secret_ledger.store.grants import grants as script
 
     output = Output(common.json)

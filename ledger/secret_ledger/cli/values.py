@@ -13,7 +13,7 @@ from typing import BinaryIO
 from secret_ledger.cli.output import Output, visible
 from secret_ledger.cli.usage import UsageError
 from secret_ledger.errors import ValueTooLarge
-from secret_ledger.secret import MAX_VALUE, Secret
+from secret_ledger.model.secret import MAX_VALUE, Secret
 
 __all__ = ["read_value", "write_value"]
 

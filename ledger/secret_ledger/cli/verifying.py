@@ -15,7 +15,7 @@ from secret_ledger.cli.output import Columns, Output, facts
 from secret_ledger.errors import TamperedEvent
 
 if TYPE_CHECKING:
-    from secret_ledger.findings import Finding, Progress, VerifyReport
+    from secret_ledger.rules.findings import Finding, Progress, VerifyReport
 
 __all__ = ["FINDING", "add_to", "finding_lines", "progress"]
 
@@ -63,7 +63,7 @@ async def verify(
                 report = await ledger.verify(level, on_progress=tell)
     except TamperedEvent as error:
         # The control stream itself, or the file below it: reported like any other damage.
-        from secret_ledger.findings import report_of
+        from secret_ledger.rules.findings import report_of
 
         damage = error
         report = report_of(level, error)

@@ -1,1 +1,1 @@
-"""Where the log lies: one code path, two dialects."""
+"""The databases: a unit of work, the SQL of it, and what differs between the two."""

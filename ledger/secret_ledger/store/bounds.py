@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 from secret_ledger.errors import TamperedEvent
-from secret_ledger.format import sealed_size
-from secret_ledger.metadata import MAX_METADATA
-from secret_ledger.names import MAX_NAME_BYTES
-from secret_ledger.secret import MAX_VALUE
+from secret_ledger.model.format import sealed_size
+from secret_ledger.model.metadata import MAX_METADATA
+from secret_ledger.model.names import MAX_NAME_BYTES
+from secret_ledger.model.secret import MAX_VALUE
 
 __all__ = [
     "MAX_GENERATIONS",

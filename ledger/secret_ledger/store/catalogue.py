@@ -6,7 +6,7 @@ unique indexes guard against accidents, and the other tables are never the truth
 there is told, and the seals hold all the same.
 
 What was made is in `sql/`: on SQLite it follows from the numbered files, on PostgreSQL from
-`sql/postgresql/made.txt`, which a test holds to a new ledger's catalogue.
+`postgresql/sql/made.txt`, which a test holds to a new ledger's catalogue.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from secret_ledger.findings import Finding, VerifyReport
+from secret_ledger.rules.findings import Finding, VerifyReport
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 

@@ -18,11 +18,11 @@ from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError
 
 from secret_ledger.errors import LedgerUnavailable
-from secret_ledger.events import Event
-from secret_ledger.state import Head
+from secret_ledger.model.events import Event
+from secret_ledger.model.rows import Head
 from secret_ledger.store.connection import Connection, Mode
-from secret_ledger.store.home import Home
-from secret_ledger.store.sqlite_url import read_text
+from secret_ledger.store.loop_guard import Home
+from secret_ledger.store.sqlite.url import read_text
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -310,13 +310,13 @@ def connect(
     del url  # a text may hold a password, and a traceback with locals shows this frame
     kind = address.get_backend_name() if address is not None else None
     if address is not None and kind == "sqlite":
-        from secret_ledger.store.sqlite import SqliteDatabase
+        from secret_ledger.store.sqlite.database import SqliteDatabase
 
         return SqliteDatabase(
             address, read_only=read_only, patience=patience, of_engine=engine is not None
         )
     if address is not None and kind == "postgresql":
-        from secret_ledger.store.postgresql import PostgresqlDatabase
+        from secret_ledger.store.postgresql.database import PostgresqlDatabase
 
         return PostgresqlDatabase(
             address, engine, schema=schema, read_only=read_only, patience=patience

@@ -15,7 +15,7 @@ def grants(role: str, *, schema: str | None = None, read_only: bool = False) -> 
     `read_only`: the rights of a reader, else those of a service at run time. Raises InvalidName.
     """
     kind = "reader.sql" if read_only else "runtime.sql"
-    folder = files("secret_ledger.store") / "sql" / "postgresql" / "roles"
+    folder = files("secret_ledger.store.postgresql") / "sql" / "roles"
     script = (folder / kind).read_text(encoding="utf-8")
     inside = quoted(schema_name(schema))
     # The role last: its name is free text, and may look like one of these places.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, TypeGuard, runtime_checkable
 
-from secret_ledger.events import Event
-from secret_ledger.state import Head
+from secret_ledger.model.events import Event
+from secret_ledger.model.rows import Head
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database, Folded
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from secret_ledger.errors import TamperedEvent
-from secret_ledger.events import CONTROL_STREAM, Event, from_microseconds
-from secret_ledger.names import MAX_NAME_BYTES
-from secret_ledger.state import CheckedRow, Head, Meta, Move, State
+from secret_ledger.model.events import CONTROL_STREAM, Event, from_microseconds
+from secret_ledger.model.names import MAX_NAME_BYTES
+from secret_ledger.model.rows import CheckedRow, Head, Meta, Move, State
 from secret_ledger.store.bounds import (
     MAX_GENERATIONS,
     MAX_KEYS,

@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Final
 
 from secret_ledger.errors import NotALedger, SchemaOutdated, SchemaTooNew, TamperedEvent
-from secret_ledger.state import Meta
+from secret_ledger.model.rows import Meta
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 
@@ -54,7 +54,7 @@ OUR_VIEWS: Final = frozenset({"sys_secret"})
 @cache
 def steps(dialect: str) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
     """The numbered files of a dialect: number, name, statements."""
-    folder = files("secret_ledger.store") / "sql" / dialect
+    folder = files(f"secret_ledger.store.{dialect}") / "sql"
     found = []
     for file in folder.iterdir():
         if file.name.endswith(".sql") and file.name[:4].isdigit():
@@ -70,7 +70,7 @@ GUARDS: Final = "guards.sql"
 @cache
 def guards(dialect: str) -> tuple[str, ...]:
     """The statements that put the append-only triggers in place, however often they are run."""
-    file = files("secret_ledger.store") / "sql" / dialect / GUARDS
+    file = files(f"secret_ledger.store.{dialect}") / "sql" / GUARDS
     return _statements(file.read_text(encoding="utf-8"))
 
 
@@ -149,6 +149,6 @@ def put_guards(connection: Connection, database: Database) -> None:
 
 def remove(connection: Connection, database: Database) -> None:
     """Take all of it out again, whatever lies in it; the caller has made sure of that."""
-    script = files("secret_ledger.store") / "sql" / database.name / "remove.sql"
+    script = files(f"secret_ledger.store.{database.name}") / "sql" / "remove.sql"
     for statement in _statements(script.read_text(encoding="utf-8")):
         connection.exec_driver_sql(statement.replace("{s}", database.statements.prefix))

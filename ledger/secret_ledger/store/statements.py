@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from secret_ledger.events import CONTROL_STREAM
-from secret_ledger.state import Head
+from secret_ledger.model.events import CONTROL_STREAM
+from secret_ledger.model.rows import Head
 from secret_ledger.store.bounds import (
     CONTROL_METADATA,
     MAX_GENERATIONS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secret_ledger.state import Head
+from secret_ledger.model.rows import Head
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 

@@ -1,0 +1,1 @@
+"""Opening: the gate, making a new ledger, upgrading an older one."""

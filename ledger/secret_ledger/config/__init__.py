@@ -1,0 +1,1 @@
+"""Where keys and settings come from: the environment, files, a provider."""

@@ -1,0 +1,1 @@
+"""The whole history under another key, or in another database; purging what was replaced."""

@@ -1,0 +1,286 @@
+"""The target of a move: what may lie there, its half of the move, and clearing it again.
+
+A half is a building generation, the move's id, the ledger's id and its keys: made in one
+transaction, accepted by no `open`. Nothing that lies in a target is touched but this move's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple, NoReturn
+
+from secret_ledger.boot.creation import lay_out
+from secret_ledger.errors import (
+    LedgerError,
+    MigrationInProgress,
+    NotALedger,
+    TamperedEvent,
+    WrongLedger,
+)
+from secret_ledger.generations.builder import kept_in
+from secret_ledger.model.control import Control
+from secret_ledger.model.format import printable
+from secret_ledger.model.rows import Head, Meta, Move
+from secret_ledger.session.in_progress import moving
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
+from secret_ledger.store.projection import Forgetting, InlineProjection
+from secret_ledger.store.reads import heads_of_generations, moves
+from secret_ledger.store.retry import through_outages
+from secret_ledger.store.schema import check_version, read_meta, remove
+
+__all__ = [
+    "Half",
+    "TakenBackError",
+    "begin_half",
+    "check_clearable",
+    "clear_half",
+    "find_half",
+    "try_half",
+]
+
+
+class Half(NamedTuple):
+    """What a move has made over there."""
+
+    head: Head
+    move: Move
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """A ledger, or half of one, that lies in a target."""
+
+    meta: Meta
+    heads: Sequence[Head]
+    keys: frozenset[tuple[object, object]]
+    moves: Sequence[Move]
+
+    def half(self, move_id: bytes) -> Half | None:
+        """What the move of that id has made, if it has."""
+        for move in self.moves:
+            for head in self.heads:
+                if (move.move_id, move.generation) == (move_id, head.generation):
+                    return Half(head, move)
+        return None
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it is opened, and may have been written to."""
+        return any(head.state in ("active", "moved") for head in self.heads)
+
+
+async def find_half(
+    target: Database, control: Control, known: Move | None, *, moved: bool
+) -> Half | None:
+    """The half of the move `known` in `target`; None where the target is empty and may be
+    begun in. `moved`: the source is closed already.
+
+    Raises NotALedger, WrongLedger or MigrationInProgress, which say the way out.
+    """
+    if target.in_memory:
+        raise NotALedger(
+            "a database in memory is gone when it is closed: no ledger is moved there",
+            hint="give the URL of a file, or of a PostgreSQL database",
+        )
+    if not target.exists():
+        there = None
+    else:
+        there = await target.run(lambda c: _look(c, target), "snapshot")
+    return _judged(target, control, known, there, moved=moved)
+
+
+def _look(connection: Connection, target: Database) -> There | None:
+    if target.read_only:  # a dry run; else they are made first, and then checked
+        target.check_settings(connection)
+    meta = read_meta(connection, target)
+    if meta is None:
+        if target.name == "sqlite" and target.tables(connection):
+            raise _occupied(target)
+        return None
+    check_version(meta, upgrading=True)
+    return There(
+        meta,
+        heads_of_generations(connection, target),
+        frozenset((row[0], row[1]) for row in connection.execute(target.statements.keys)),
+        # Before there were moves there was no table of them.
+        moves(connection, target) if "ledger_move" in target.tables(connection) else (),
+    )
+
+
+def _occupied(target: Database) -> NotALedger:
+    return NotALedger(
+        f"{target.place} holds another application's tables and no ledger",
+        hint="a ledger is moved into a database of its own (on PostgreSQL a schema): give one that"
+        " is empty; nothing was written",
+    )
+
+
+def _judged(
+    target: Database, control: Control, known: Move | None, there: There | None, *, moved: bool
+) -> Half | None:
+    if there is None:
+        if moved and known is not None:
+            raise _not_the_target(target, known)
+        if known is not None and known.place != target.address:
+            raise moving(known)
+        return None
+    if there.meta.ledger_id != control.ledger_id:
+        raise WrongLedger(
+            f"{target.place} holds another ledger, {there.meta.ledger_id.hex()}",
+            hint="a ledger is moved into an empty database; nothing was written",
+            expected=control.ledger_id.hex(),
+            actual=there.meta.ledger_id.hex(),
+        )
+    half = there.half(known.move_id) if known is not None else None
+    if half is None:
+        if moved and known is not None:
+            raise _not_the_target(target, known)
+        _refuse(target, there)
+    if half.head.state != "building" and not moved:
+        raise TamperedEvent(
+            f"{target.place} is in use, and yet the ledger never moved there: an older copy of the"
+            " source was put in place",
+            hint="stop what writes here; what was written there since is the ledger",
+        )
+    known_keys = {(key.id, key.fingerprint) for key in control.keys}
+    if half.head.state == "building" and there.keys != known_keys:
+        raise TamperedEvent(
+            f"{target.place}: ledger_key is not what this move has written there",
+            hint="throw it away with `secret-ledger migrate --abandon --to` it, and move again",
+        )
+    return half
+
+
+def _not_the_target(target: Database, known: Move) -> LedgerError:
+    return WrongLedger(
+        f"{target.place} is not what the ledger moved to: that is {printable(known.place)},"
+        f" move {known.move_id.hex()}",
+        hint="give that database; if it is lost, restore it from a backup: what was written"
+        " there since is nowhere else",
+        moved_to=printable(known.place),
+    )
+
+
+def _refuse(target: Database, there: There) -> NoReturn:
+    building = {head.generation for head in there.heads if head.state == "building"}
+    halves = [move for move in there.moves if move.generation in building]
+    if halves and not there.is_in_use:
+        raise MigrationInProgress(
+            f"{target.place} holds the half of another move of this ledger, from"
+            f" {printable(halves[0].place)}",
+            hint="clear it, from there, with `secret-ledger migrate --abandon --to` it, or give an"
+            " empty database",
+        )
+    raise WrongLedger(
+        f"{target.place} holds this very ledger, and not as the target of this move",
+        hint="it is the source itself, or a copy: give an empty database; nothing was written",
+    )
+
+
+async def begin_half(target: Database, control: Control, known: Move, source: str) -> Half:
+    """Make the target's half of a move, in one transaction, or find it made.
+
+    `source`: the address that it names. Raises what `find_half` raises.
+    """
+
+    def unit(connection: Connection) -> Half:
+        found = _judged(target, control, known, _look(connection, target), moved=False)
+        if found is not None:
+            return found
+        return _make(connection, target, control, known._replace(place=source))
+
+    return await through_outages(target, unit, "write")
+
+
+def _make(connection: Connection, target: Database, control: Control, here: Move) -> Half:
+    sql = target.statements
+    lay_out(connection, target, control.ledger_id)
+    for key in control.keys:
+        connection.execute(sql.insert_key, {"key_id": key.id, "key_fingerprint": key.fingerprint})
+    head = Head(here.generation, 0, 0, control.epoch, "building")
+    connection.execute(sql.insert_head, head._asdict())
+    connection.execute(sql.insert_move, here._asdict())
+    return Half(head, here)
+
+
+async def try_half(target: Database, control: Control, source: str) -> None:
+    """Make a half in the empty target and take it back in the same transaction.
+
+    Raises what keeps it from being made: a right that is missing, a full disk.
+    """
+
+    def unit(connection: Connection) -> None:
+        if _look(connection, target) is None:
+            _make(connection, target, control, Move(control.generation + 1, bytes(16), source))
+        raise TakenBackError
+
+    with suppress(TakenBackError):
+        await through_outages(target, unit, "write")
+
+
+class TakenBackError(Exception):
+    """Ends a transaction that is not to be committed."""
+
+
+async def check_clearable(target: Database, known: Sequence[Move], under_way: Move | None) -> None:
+    """Raises WrongLedger where `clear_half` would, and where the target is not that of the move
+    that is under way."""
+    there = None
+    if target.exists():
+        there = await target.run(lambda c: _look(c, target), "snapshot")
+    if there is None:
+        if under_way is not None and under_way.place != target.address:
+            raise WrongLedger(
+                f"{target.place} holds nothing of this move: it goes to"
+                f" {printable(under_way.place)}",
+                hint="give that database, or leave --to away to give the move up here alone;"
+                " nothing was deleted",
+                moved_to=printable(under_way.place),
+            )
+        return
+    half = _half_of(target, there, known)
+    if under_way is not None and half.move.move_id != under_way.move_id:
+        raise moving(under_way)
+
+
+def _half_of(target: Database, there: There, known: Sequence[Move]) -> Half:
+    """The half of one of the moves `known`. Raises WrongLedger for anything else."""
+    halves = [there.half(move.move_id) for move in known]
+    half = next((half for half in halves if half is not None), None)
+    if half is None or there.is_in_use:
+        raise WrongLedger(
+            f"{target.place} holds no half of a move that was abandoned here",
+            hint="nothing was deleted there; check the URL",
+        )
+    return half
+
+
+async def clear_half(
+    target: Database, known: Sequence[Move], projections: Sequence[InlineProjection]
+) -> int | None:
+    """Take the half of an abandoned move out of its target, with all our tables; how many
+    events that was. None where nothing is there.
+
+    `known`: the moves that were begun at the source, where none is under way any more. Raises
+    WrongLedger for whatever else lies there, and where it is in use.
+    """
+    if not target.exists():
+        return None
+
+    def unit(connection: Connection) -> int | None:
+        there = _look(connection, target)
+        if there is None:
+            return None
+        connection.execute(target.statements.lock_meta)
+        half = _half_of(target, there, known)
+        for projection in kept_in(connection, target, projections):
+            if isinstance(projection, Forgetting):
+                while projection.forget(connection, target, half.head.generation, 2000):
+                    pass
+        remove(connection, target)
+        return half.head.position
+
+    return await through_outages(target, unit, "write")

@@ -1,0 +1,308 @@
+"""Generations: what exists, and how one that is not in use any more is taken out.
+
+Before a generation is purged, the control stream says what was there: the counts, and a hash
+over all of it. What is to be done follows from the sealed events of the control stream. A head
+row that says `purged` ends nothing while rows of its generation are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from secret_ledger.errors import InvalidValue, MigrationInProgress
+from secret_ledger.generations.emptying import empty, has_rows
+from secret_ledger.log import log
+from secret_ledger.model.control import Control, abandoned_metadata
+from secret_ledger.model.events import EventType, from_microseconds
+from secret_ledger.model.metadata import encode_metadata, parse_metadata
+from secret_ledger.model.rows import Head
+from secret_ledger.read.census import KeyUse, uses
+from secret_ledger.rules.findings import Tell
+from secret_ledger.rules.gate import Standing
+from secret_ledger.rules.openings import openings_of
+from secret_ledger.session.following import Follower
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
+from secret_ledger.store.projection import InlineProjection
+from secret_ledger.store.reads import heads_of_generations, moves
+from secret_ledger.store.retry import through_outages
+from secret_ledger.store.transitions import replace_head
+from secret_ledger.verify.proving import check_whole, prove_without
+from secret_ledger.write.append import Attempt, enter
+from secret_ledger.write.committing import commit
+from secret_ledger.write.control_log import Entry, control_events, lock_control
+
+__all__ = [
+    "GenerationInfo",
+    "PurgeReport",
+    "abandon",
+    "check_not_handed_over",
+    "list_generations",
+    "purge",
+]
+
+PAGE = 2000
+"""Rows whose hashes one transaction reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationInfo:
+    """One complete copy of the history."""
+
+    generation: int
+    state: str
+    """active, building, closed, purging, purged or moved."""
+    position: int
+    """Where its log ends."""
+    opened_at: datetime | None
+    closed_at: datetime | None
+    needs: Sequence[str]
+    """The ids of the keys that something in it needs."""
+    keys: Sequence[KeyUse]
+    """What lies under which key; empty where it was purged."""
+    bytes: int
+    """Of sealed values; the database takes about 300 bytes more for each event."""
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeReport:
+    """What a purge did."""
+
+    changed: bool
+    """False where there was nothing to do: it was purged before, or nothing was building."""
+    generation: int | None
+    deleted: int
+    """Rows that this run deleted."""
+    left_at: str | None = None
+    """The address of the target of an abandoned move, where its other half lies still."""
+
+
+async def list_generations(database: Database, control: Control) -> Sequence[GenerationInfo]:
+    """Every generation there ever was, oldest first. Raises LedgerUnavailable."""
+    heads = await through_outages(
+        database, lambda c: heads_of_generations(c, database), "statement"
+    )
+    opened: dict[int, int] = {0: control.events[0].recorded_at}
+    closed: dict[int, int] = {}
+    for event in control.events:
+        about = parse_metadata(event.metadata).ledger
+        if event.event_type == EventType.GENERATION_OPENED:
+            opened[about["generation"]] = event.recorded_at
+            closed[about["from"]] = event.recorded_at
+    found = await uses(database, heads)
+    listed: list[GenerationInfo] = []
+    for head in heads:
+        keys = [use for use in found if use.generation == head.generation]
+        listed.append(
+            GenerationInfo(
+                generation=head.generation,
+                state=head.state,
+                position=head.position,
+                opened_at=_time(opened.get(head.generation)),
+                closed_at=_time(closed.get(head.generation)),
+                needs=[use.key_id for use in keys if use.events],
+                keys=keys,
+                bytes=sum(use.bytes for use in keys),
+            )
+        )
+    return listed
+
+
+def _time(at: int | None) -> datetime | None:
+    return None if at is None else from_microseconds(at)
+
+
+async def purge(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    generation: int,
+    *,
+    actor: str | None,
+    on_progress: Tell | None,
+    patience: float,
+) -> PurgeReport:
+    """Delete a closed generation, so that nothing needs its keys any more.
+
+    The generation in use is verified before, without the keys that go: of what is damaged there
+    this one may hold the last good copy. Resumable: until its last row is gone it counts as it
+    was. Raises InvalidValue for a generation that is in use or never was, MigrationInProgress
+    for one that is being built, TamperedEvent or MissingKey for what does not open.
+    """
+    database = follower.database
+    control = (await follower.follow(read=through_outages)).control
+    openings = openings_of(control)
+    # If its head row is gone: what is sealed says that it was closed, and where.
+    end = openings.kept.get(generation)
+    instead = None if end is None else Head(generation, end, 0, control.epoch, "closed")
+    head = await _head(database, generation, instead)
+    left = await through_outages(database, lambda c: has_rows(c, database, generation), "statement")
+    used, begun = generation in openings.used, generation in openings.purged
+    if head.state == "purged" and not left and (begun or not used):
+        return PurgeReport(changed=False, generation=generation, deleted=0)
+    if head.state == "building" and not used:
+        raise MigrationInProgress(
+            f"generation {generation} is being built",
+            hint="to throw it away: secret-ledger migrate --abandon",
+            generation=generation,
+        )
+    if head.state in ("active", "moved") or generation == openings.in_use:
+        raise InvalidValue(f"generation {generation} is {head.state}: only a closed one is purged")
+    certificate = None
+    if used and not begun:
+        await _check_what_stays(follower, generation, on_progress)
+        end = openings.end(generation) or head.position
+        certificate = encode_metadata(
+            actor=actor, ledger=await _certificate(database, head._replace(position=end))
+        )
+
+    def begin(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+        control, held = standing.control, standing.held
+        locked = lock_control(connection, database, standing)
+        if locked is None or held is None:
+            return None
+        if generation in openings_of(control).purged and certificate is not None:
+            return ()  # somebody else has begun
+        now = database.lock_generation(connection, generation)
+        if now is None and instead is not None:
+            now = instead
+            connection.execute(database.statements.insert_head, now._asdict())
+        if now is None or now.state in ("active", "moved"):
+            return ()
+        replace_head(connection, database, now, now._replace(state="purging"))
+        if certificate is None:  # said before, or never in use: there is nothing more to say
+            return ()
+        entry = Entry(EventType.GENERATION_PURGED, certificate)
+        events = control_events(control, held, locked, [entry])
+        return enter(connection, database, locked, events, projections)
+
+    await commit(follower, begin, patience=patience)
+    await follower.follow(read=through_outages)
+    deleted = await empty(database, generation, projections, on_progress)
+    log.info("generation_purged", generation=generation, deleted=deleted, actor=actor)
+    return PurgeReport(changed=True, generation=generation, deleted=deleted)
+
+
+async def _check_what_stays(follower: Follower, generation: int, tell: Tell | None) -> None:
+    """Raises TamperedEvent or MissingKey where the generation in use is not whole by itself.
+
+    Other closed generations are not looked at: if two were damaged, none could be purged."""
+    control = follower.standing.control
+    end = max(follower.seen, control.last.position)
+    going = {key.fingerprint for key in control.keys if not control.reign(key, end)}
+    proven = await prove_without(follower, going, "none", tell)
+    check_whole(proven, f"generation {generation} is kept, for the one in use is not whole")
+
+
+async def abandon(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    *,
+    on_progress: Tell | None,
+    patience: float,
+) -> PurgeReport:
+    """Throw the generation that is being built away; the one in use is untouched.
+
+    `generation.abandoned` says how many events were sealed in it: they count for the bound of
+    its key. Of a move this is the source's side. Interrupted, it is run again. Raises
+    LedgerMoved once the source has moved, MigrationInProgress where it was put in use meanwhile.
+    """
+    database = follower.database
+    standing = await follower.follow(read=through_outages)
+    check_not_handed_over(standing)
+    control = standing.control
+    heads = await through_outages(
+        database, lambda c: heads_of_generations(c, database), "statement"
+    )
+    used = openings_of(control).used
+    # Whatever the head row of a generation that was in use says: `purge` alone deletes it.
+    building = next(
+        (h for h in heads if h.state in ("building", "purging") and h.generation not in used), None
+    )
+    if building is None:
+        return PurgeReport(changed=False, generation=None, deleted=0)
+
+    def begin(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+        control, held = standing.control, standing.held
+        locked = lock_control(connection, database, standing)
+        if locked is None or held is None:
+            return None
+        now = database.lock_generation(connection, building.generation)
+        if now is None or now.state != "building":
+            return ()
+        replace_head(connection, database, now, now._replace(state="purging"))
+        # What a move has copied lies over there; more than the whole log was not sealed.
+        is_move = now.generation in {move.generation for move in moves(connection, database)}
+        end = locked.head.position
+        count = end if is_move else max(0, min(now.position, end))
+        entry = Entry(
+            EventType.GENERATION_ABANDONED, abandoned_metadata(control, now.generation, count)
+        )
+        events = control_events(control, held, locked, [entry])
+        return enter(connection, database, locked, events, projections)
+
+    await commit(follower, begin, patience=patience)
+    head = await _head(database, building.generation)
+    if head.state not in ("purging", "purged"):
+        raise MigrationInProgress(
+            f"generation {head.generation} was put in use meanwhile", generation=head.generation
+        )
+    deleted = await empty(database, head.generation, projections, on_progress)
+    begun = await through_outages(database, lambda c: moves(c, database), "statement")
+    left_at = next((m.place for m in begun if m.generation == building.generation), None)
+    return PurgeReport(True, building.generation, deleted, left_at)
+
+
+def check_not_handed_over(standing: Standing) -> None:
+    """Raises LedgerMoved where the ledger lies in another database already."""
+    if standing.moved and standing.refusal is not None:
+        raise copy(standing.refusal)
+
+
+async def _head(database: Database, generation: int, instead: Head | None = None) -> Head:
+    """The head row of a generation; `instead` where there is none."""
+    heads = await through_outages(
+        database, lambda c: heads_of_generations(c, database), "statement"
+    )
+    for head in heads:
+        if head.generation == generation:
+            return head
+    if instead is not None:
+        return instead
+    raise InvalidValue(
+        f"there is no generation {generation}",
+        hint=f"there are: {', '.join(str(head.generation) for head in heads)}",
+    )
+
+
+async def _certificate(database: Database, head: Head) -> dict[str, Any]:
+    """What is about to be deleted: counts by fingerprint, the last position, and SHA-256 over
+    the event hashes in order of position."""
+    digest, sql, after = sha256(), database.statements, 0
+    while True:
+
+        def page(connection: Connection, after: int = after) -> list[tuple[int, bytes]]:
+            place = {"generation": head.generation, "after": after, "limit": PAGE}
+            found = connection.execute(sql.event_hashes, place)
+            return [(row[0], row[1] or b"") for row in found]
+
+        rows = await through_outages(database, page, "statement")
+        for _, event_hash in rows:
+            digest.update(event_hash)
+        if len(rows) < PAGE:
+            break
+        after = rows[-1][0]
+    counts = {
+        use.key_fingerprint.hex(): {"events": use.events, "purged": use.purged}
+        for use in await uses(database, [head])
+    }
+    return {
+        "generation": head.generation,
+        "position": head.position,
+        "counts": counts,
+        "sha256": digest.hexdigest(),
+    }

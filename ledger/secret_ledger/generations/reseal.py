@@ -1,0 +1,166 @@
+"""A generation sealed anew: every event of the history under one key, in the next generation.
+
+Positions, versions, times, metadata and values stay as they are; keys, seals and chains are
+new. What nobody may read any more (a destroyed version, data under a lost key) is carried
+without its data: a purged row, which keeps its place in the chain. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hmac import compare_digest
+from typing import TYPE_CHECKING
+
+from secret_ledger.model.control import Control
+from secret_ledger.model.events import NO_HASH, Event, EventType
+from secret_ledger.model.format import hash_of, is_purged, open_event, purge, seal_event
+from secret_ledger.model.rows import CheckedRow
+from secret_ledger.model.secret import Secret, Values
+from secret_ledger.model.versions import state_of
+from secret_ledger.rules.authority import HeldKeys
+from secret_ledger.rules.findings import Finding, finding_of
+from secret_ledger.rules.row_checks import CheckedPage
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+__all__ = ["Copied", "differences", "read_back", "reseal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A page of the next generation."""
+
+    events: Sequence[Event]
+    purged: int
+    """How many were carried without their data."""
+
+
+def reseal(
+    control: Control,
+    held: HeldKeys,
+    generation: int,
+    page: CheckedPage,
+    before: Mapping[str, bytes],
+) -> Copied:
+    """The events of a page without suspects, as they are in the next generation.
+
+    `before`: of each of their streams that goes on here, the hash of its newest event there.
+    """
+    ledger_id, cipher = control.ledger_id, held.active.event_cipher
+    key_id, fingerprint = held.active_id, held.active.fingerprint
+    hashes = dict(before)
+    copied: list[Event] = []
+    purged = 0
+    value_at = page.values.at
+    for number, row in enumerate(page.rows):
+        event = row.event
+        prev_hash = hashes.get(event.stream, NO_HASH)
+        if _is_kept(row, page.values, number):
+            _, position, stream, version, event_type, _, _, recorded_at, metadata, *_ = event
+            new = Event(
+                generation, position, stream, version, event_type, key_id, fingerprint,
+                recorded_at, metadata, prev_hash, b"", b"",
+            )  # fmt: skip
+            new = seal_event(cipher, ledger_id, new, Secret(value_at(number) or b""))
+        else:
+            new = event._replace(
+                generation=generation, prev_hash=prev_hash, sealed=_remains(event), event_hash=b""
+            )
+            new = new._replace(event_hash=hash_of(ledger_id, new))
+            purged += 1
+        hashes[event.stream] = new.event_hash
+        copied.append(new)
+    return Copied(copied, purged)
+
+
+def _is_kept(row: CheckedRow, values: Values, number: int) -> bool:
+    """Whether an event is sealed again with its data. Nobody may read that any more where it was
+    purged, or lies below a `secret.destroyed`, or went with its key."""
+    event, destroyed = row.event, row.destroyed
+    if is_purged(event.sealed) or (destroyed is not None and destroyed > event.version):
+        return False
+    return values.at(number) is not None or is_dataless(event)
+
+
+def _remains(event: Event) -> bytes:
+    return event.sealed if is_purged(event.sealed) else purge(event.sealed)
+
+
+def is_dataless(event: Event) -> bool:
+    """Whether an event of this kind never carries data: then there is nothing to open."""
+    if event.event_type == EventType.REKEYED:
+        return state_of(event) != "live"
+    return event.event_type not in (EventType.WRITTEN, EventType.RESTORED)
+
+
+def read_back(
+    ledger_id: bytes,
+    cipher: AESGCM,
+    old: CheckedPage,
+    written: Sequence[Event],
+    stored: Sequence[Event],
+) -> list[Finding]:
+    """Where what is `stored` is not what was `written` a moment ago in place of the old events,
+    chain and hash included, or does not open to what they hold."""
+    known = {event.position: event for event in written}
+    found = [
+        finding_of(event, "it is not what was written there")
+        for event in stored
+        if event != known.get(event.position)
+    ]
+    if found:
+        return found
+    values = Values(
+        None if is_purged(event.sealed) else open_event(cipher, ledger_id, event)
+        for event in stored
+    )
+    rows = [CheckedRow(event, None, None, None) for event in stored]
+    return differences(old, CheckedPage(rows, values, ()))
+
+
+def differences(old: CheckedPage, new: CheckedPage) -> list[Finding]:
+    """Where the next generation is not the old one under the new key: both sides opened.
+
+    The seals and chains of each side were checked before; this compares what they say.
+    """
+    found: list[Finding] = []
+    there = {row.event.position: n for n, row in enumerate(new.rows)}
+    for n, row in enumerate(old.rows):
+        event = row.event
+        number = there.pop(event.position, None)
+        if number is None:
+            found.append(finding_of(event, "it is missing from the new generation"))
+            continue
+        copy = new.rows[number].event
+        if _lasting(event) != _lasting(copy):
+            found += [
+                finding_of(copy, f"its {name} is not that of the original")
+                for name in ("stream", "version", "event_type", "recorded_at", "metadata")
+                if getattr(event, name) != getattr(copy, name)
+            ]
+        if not _is_same(old, n, new, number):
+            found.append(finding_of(copy, "its data is not that of the original"))
+    extra = [new.rows[number].event for number in there.values()]
+    return found + [finding_of(event, "there is no original of it") for event in extra]
+
+
+def _lasting(event: Event) -> tuple[object, ...]:
+    """What a migration keeps as it is."""
+    return event.stream, event.version, event.event_type, event.recorded_at, event.metadata
+
+
+def _is_same(old: CheckedPage, number: int, new: CheckedPage, copied: int) -> bool:
+    row, copy = old.rows[number], new.rows[copied].event
+    event, kept = row.event, _is_kept(row, old.values, number)
+    if is_purged(copy.sealed):
+        return (
+            not kept
+            and copy.sealed == _remains(event)
+            and (copy.key_id, copy.key_fingerprint) == (event.key_id, event.key_fingerprint)
+        )
+    if not kept:  # destroyed since it was copied: nobody may read either
+        return not is_purged(event.sealed) and (row.destroyed or 0) > event.version
+    there = new.values.at(copied)
+    return there is not None and compare_digest(old.values.at(number) or b"", there)

@@ -1,0 +1,461 @@
+"""The control stream, folded: which keys there are, which one is active where.
+
+`$ledger` says what the ledger is allowed to be. Its events are chained and sealed like any
+other, and readable without a key; this module checks the chain and the rules, and folds
+the stream into a `Control` that answers *under which key must the event at this position
+be sealed?* (the rule of authority). Pure: no I/O, no key.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from secret_ledger.errors import SchemaTooNew, TamperedEvent
+from secret_ledger.model.events import (
+    CONTROL_STREAM,
+    CONTROL_TYPES,
+    NO_HASH,
+    SECRET_TYPES,
+    Event,
+    EventType,
+)
+from secret_ledger.model.format import check_hash, is_purged, printable, tampered
+from secret_ledger.model.metadata import encode_metadata, parse_metadata
+
+_FLIP: Final = (EventType.GENERATION_OPENED, EventType.GENERATION_CLOSED)
+
+__all__ = [
+    "FACTS",
+    "Control",
+    "ControlKey",
+    "abandoned_metadata",
+    "check_known",
+    "fold_control",
+    "generation_metadata",
+    "key_metadata",
+    "upgrade_metadata",
+]
+
+_KEY_ID: Final = re.compile(r"[a-z0-9._:/-]{1,64}")
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+
+FACTS: Final = 2
+"""The facts that this release seals for readers (FORMAT.md, "Facts sealed for readers")."""
+GENESIS_UPGRADED: Final = 3
+"""Position of `ledger.upgraded` in a ledger that was made with facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlKey:
+    """A key as the control stream knows it: the label, the fingerprint, and its times."""
+
+    id: str
+    fingerprint: bytes
+    epoch: int
+    """The key epoch that its activation began: 1 for the first key of the ledger."""
+    introduced: int
+    """Position of its `key.introduced`."""
+    activated: int
+    """Position of its `key.activated`, the first event that must be under it."""
+    retired: int | None = None
+    """Position of its `key.retired`, if any."""
+    lost: int | None = None
+    """Position of its `key.lost`, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the control stream of one generation says, checked."""
+
+    ledger_id: bytes
+    generation: int
+    events: tuple[Event, ...]
+    keys: tuple[ControlKey, ...]
+    """In order of activation: the last one is active."""
+    opened: tuple[int, bytes] | None
+    """Position of the `generation.opened` that names this generation, and the fingerprint
+    of the one key that everything up to there is sealed under. None in generation 0."""
+    closed: int | None
+    """Position of a `generation.closed`: nothing is written here any more."""
+    openings: tuple[tuple[int, bytes], ...] = ()
+    """Of each `generation.opened` so far: its position, and the fingerprint of the one key that
+    everything up to there was sealed under from then on."""
+    upgrades: tuple[int, ...] = ()
+    """Positions of each `ledger.upgraded`; from the first one on, writers seal facts."""
+    abandoned: tuple[tuple[int, bytes, int], ...] = ()
+    """Of each `generation.abandoned`: the generation, the fingerprint of the key that it was
+    built under, and how many events were sealed in it at the most."""
+    unknown: Event | None = None
+    """The first event that a later release wrote. What follows it was not looked at."""
+
+    @property
+    def epoch(self) -> int:
+        """How many activations and upgrades there were: the fencing token of every append."""
+        return len(self.keys) + len(self.upgrades)
+
+    @property
+    def began_with_facts(self) -> bool:
+        """Whether every event but those of the genesis was written with facts."""
+        return self.upgrades[:1] == (GENESIS_UPGRADED,)
+
+    @property
+    def active(self) -> ControlKey:
+        """The key that new events are sealed under."""
+        return self.keys[-1]
+
+    @property
+    def last(self) -> Event:
+        """The newest event of the control stream."""
+        return self.events[-1]
+
+    def key(self, fingerprint: bytes) -> ControlKey | None:
+        """The key of that fingerprint, if it was ever introduced here."""
+        for key in self.keys:
+            if key.fingerprint == fingerprint:
+                return key
+        return None
+
+    def key_of_id(self, key_id: str) -> ControlKey | None:
+        """The key of that label, if it was ever introduced here."""
+        return next((k for k in self.keys if k.id == key_id), None)
+
+    def authority(self, position: int) -> ControlKey:
+        """The key that the event at `position` must be sealed under."""
+        if self.opened is not None and position <= self.opened[0]:
+            key = self.key(self.opened[1])
+            if key is not None:
+                return key
+        return self._active_at(position)
+
+    def _active_at(self, position: int) -> ControlKey:
+        if position >= self.keys[-1].activated:
+            return self.keys[-1]
+        # Genesis' own key.introduced, at position 1, comes before any activation.
+        return self.keys[max(0, bisect_right(self.keys, position, key=_activated) - 1)]
+
+    def may_be_under(self, event: Event) -> bool:
+        """The rule of authority for one row: is it under the key of its position?
+
+        A purged row keeps the key columns of the event it was, through migrations too.
+        """
+        owner = self.keys[-1]
+        if self.opened is not None or event.position < owner.activated:
+            owner = self.authority(event.position)
+        if owner.fingerprint == event.key_fingerprint and owner.id == event.key_id:
+            return True
+        if self.opened is None or event.position > self.opened[0] or not is_purged(event.sealed):
+            return False
+        key = self.key(event.key_fingerprint)
+        return key is not None and key.id == event.key_id
+
+    def went_with_its_key(self, event: Event) -> bool:
+        """Whether a purged row is one that a migration left without its data, for its key was lost.
+
+        The key was lost before this generation was opened, and it was the key of the row's
+        position in the generation in which its loss was recorded.
+        """
+        key = self.key(event.key_fingerprint)
+        if (
+            key is None
+            or key.lost is None
+            or self.opened is None
+            or not event.position < key.lost < self.opened[0]
+        ):
+            return False
+        before = [opening for opening in self.openings if opening[0] < key.lost]
+        if before and event.position <= before[-1][0]:
+            return before[-1][1] == key.fingerprint
+        return self._active_at(event.position) == key
+
+    def reign(self, key: ControlKey, end: int) -> range:
+        """The positions whose events lie under `key` when the log ends at `end`.
+
+        In a migrated generation purged rows aside, which keep the key that they had.
+        """
+        first, last = key.activated, end
+        later = [k.activated for k in self.keys if k.activated > key.activated]
+        if key == self.keys[0]:
+            first = 1
+        if self.opened is not None:
+            opened, fingerprint = self.opened
+            later = [position for position in later if position > opened]
+            if key.fingerprint == fingerprint:
+                first = 1
+            elif key.activated <= opened:
+                return range(0)
+        if later:
+            last = min(min(later) - 1, end)
+        return range(first, last + 1)
+
+    def events_under_active(self, position: int) -> int:
+        """How many events lie under the active key when the log ends at `position`."""
+        return len(self.reign(self.active, position))
+
+    def seals_under_active(self, position: int) -> int:
+        """How many events were sealed under the active key, at the most, when the log ends at
+        `position`: those that were appended, and each copy of the history under that key, of
+        which some were closed, purged or abandoned since."""
+        key = self.active
+        appended = position - (1 if key.epoch == 1 else key.activated) + 1
+        # A copy holds each event below its opening; at its position two are sealed, one on each
+        # side.
+        copied = sum(opened for opened, mark in self.openings if mark == key.fingerprint)
+        thrown_away = sum(n for _, mark, n in self.abandoned if mark == key.fingerprint)
+        return appended + copied + thrown_away
+
+    def extends(self, kept: Control) -> bool:
+        """Whether this is `kept`, or what `kept` has grown into, in all that a migration keeps."""
+        return len(self.events) >= len(kept.events) and all(
+            _unchanging(a) == _unchanging(b)
+            for a, b in zip(self.events, kept.events, strict=False)
+            if (a.event_type, b.event_type) != _FLIP
+        )
+
+
+def _activated(key: ControlKey) -> int:
+    return key.activated
+
+
+def _unchanging(event: Event) -> tuple[object, ...]:
+    return event.position, event.version, event.event_type, event.recorded_at, event.metadata
+
+
+def key_metadata(
+    key_id: str,
+    fingerprint: bytes,
+    epoch: int,
+    *,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> str:
+    """The metadata of `key.introduced` and `key.activated`: the key they are about."""
+    about = {"key": {"id": key_id, "fingerprint": fingerprint.hex()}, "epoch": epoch}
+    return encode_metadata(actor=actor, reason=reason, ledger=about)
+
+
+def generation_metadata(
+    generation: int,
+    source: int,
+    key_id: str,
+    fingerprint: bytes,
+    *,
+    actor: str | None = None,
+    move: Mapping[str, str] | None = None,
+    purged: Mapping[str, Any] | None = None,
+) -> str:
+    """The metadata of `generation.closed` and `generation.opened`: which one was made of
+    which, the one key that all of it lies under, and of a `move` its id and the other side.
+    `purged`: the rows that an opened generation begins with under keys that were lost before."""
+    about: dict[str, Any] = {
+        "generation": generation,
+        "from": source,
+        "key": {"id": key_id, "fingerprint": fingerprint.hex()},
+    }
+    if move is not None:
+        about["move"] = dict(move)
+    if purged is not None:
+        about["purged"] = dict(purged)
+    return encode_metadata(actor=actor, ledger=about)
+
+
+def upgrade_metadata(*, actor: str | None = None) -> str:
+    """The metadata of `ledger.upgraded`: which facts are sealed from there on."""
+    return encode_metadata(actor=actor, ledger={"facts": FACTS})
+
+
+def abandoned_metadata(control: Control, generation: int, count: int) -> str:
+    """The metadata of `generation.abandoned`: how many events were sealed in a generation that
+    was given up, under the active key."""
+    key = control.active
+    about = {
+        "generation": generation,
+        "key": {"id": key.id, "fingerprint": key.fingerprint.hex()},
+        "count": count,
+    }
+    return encode_metadata(ledger=about)
+
+
+def fold_control(
+    ledger_id: bytes, generation: int, events: Iterable[Event], kept: Control | None = None
+) -> Control:
+    """Check the hashes, the chain and the rules of a control stream, without any key.
+
+    With `kept`, `events` are those that follow it in the same generation.
+    Raises TamperedEvent that names the first event that breaks a rule.
+    """
+    control = kept or Control(ledger_id, generation, (), (), None, None)
+    introduced: ControlKey | None = None
+    fold: list[Event] = list(control.events)
+    for event in events:
+        _check_link(control, fold, event)
+        fold.append(event)
+        if _is_unknown(event):
+            return replace(control, events=tuple(fold), unknown=event)
+        facts = parse_metadata(event.metadata)
+        if facts.malformed:
+            raise tampered(event, "its metadata is not readable")
+        about = facts.ledger
+        if introduced is not None and event.event_type != EventType.KEY_ACTIVATED:
+            raise tampered(event, "a key was introduced and not activated at once")
+        match event.event_type:
+            case EventType.KEY_INTRODUCED:
+                introduced = _introduce(control, event, about)
+            case EventType.KEY_ACTIVATED:
+                control = _activate(control, introduced, event, about)
+                introduced = None
+            case EventType.KEY_RETIRED | EventType.KEY_LOST:
+                control = _end_key(control, event, about)
+            case EventType.GENERATION_OPENED:
+                control = _open_generation(control, event, about)
+            case EventType.GENERATION_CLOSED:
+                control = replace(control, closed=event.position)
+            case EventType.GENERATION_ABANDONED:
+                control = _abandon_generation(control, event, about)
+            case EventType.LEDGER_UPGRADED:
+                control = _upgrade(control, event, about)
+            case _ if event.event_type in SECRET_TYPES:
+                raise tampered(event, f"{event.event_type!r} is no event of the control stream")
+            case _:
+                pass  # it decides nothing of what an event must lie under
+    if introduced is not None:
+        raise tampered(fold[-1], "a key was introduced and not activated at once")
+    if not control.keys:
+        raise TamperedEvent(
+            "the control stream is empty: no key was ever activated",
+            hint="this database was a ledger once; restore it from a backup",
+        )
+    return replace(control, events=tuple(fold))
+
+
+def _check_link(control: Control, before: Sequence[Event], event: Event) -> None:
+    last = before[-1] if before else None
+    if event.stream != CONTROL_STREAM or event.generation != control.generation:
+        raise tampered(event, "it is not an event of this control stream")
+    if event.version != len(before) + 1:
+        raise tampered(event, f"version {len(before) + 1} is missing before it")
+    if event.prev_hash != (last.event_hash if last else NO_HASH):
+        raise tampered(event, "it does not follow the event before it")
+    if last and (event.position <= last.position or event.recorded_at < last.recorded_at):
+        raise tampered(event, "it lies before its predecessor")
+    check_hash(control.ledger_id, event)
+    if control.closed is not None:
+        raise tampered(event, "it was written after the generation was closed")
+
+
+def _is_unknown(event: Event) -> bool:
+    """Whether a later release wrote a control event: its type or its facts are new here."""
+    if event.event_type not in CONTROL_TYPES:
+        return event.event_type not in SECRET_TYPES
+    if event.event_type != EventType.LEDGER_UPGRADED:
+        return False
+    facts = parse_metadata(event.metadata).ledger.get("facts")
+    return type(facts) is int and facts > FACTS
+
+
+def check_known(control: Control) -> None:
+    """Raises SchemaTooNew if a later release wrote to the control stream.
+
+    The seals of the control stream were opened before: damage is TamperedEvent.
+    """
+    event = control.unknown
+    if event is None:
+        return
+    raise SchemaTooNew(
+        f"the control stream holds {printable(event.event_type)} at position {event.position},"
+        " which a later release wrote",
+        hint="run the release that wrote it, or a newer one; nothing was changed",
+    )
+
+
+def _about_key(event: Event, about: Mapping[str, Any]) -> tuple[str, bytes]:
+    key = about.get("key")
+    if isinstance(key, dict):
+        key_id, fingerprint = key.get("id"), key.get("fingerprint")
+        if (
+            isinstance(key_id, str)
+            and isinstance(fingerprint, str)
+            and _KEY_ID.fullmatch(key_id)
+            and _FINGERPRINT.fullmatch(fingerprint)
+        ):
+            return key_id, bytes.fromhex(fingerprint)
+    raise tampered(event, "its metadata names no key")
+
+
+def _introduce(control: Control, event: Event, about: Mapping[str, Any]) -> ControlKey:
+    key_id, fingerprint = _about_key(event, about)
+    if control.key_of_id(key_id) or control.key(fingerprint):
+        raise tampered(event, f"key {key_id} was introduced before")
+    if about.get("epoch") != control.epoch + 1:
+        raise tampered(event, f"it should begin epoch {control.epoch + 1}")
+    # A migrated generation keeps position 1 but not the key; see `authority`.
+    own = control.generation > 0 or event.key_fingerprint == fingerprint
+    if not control.keys and not (event.position == 1 and own):
+        raise tampered(event, "the ledger does not begin with its own first key")
+    return ControlKey(key_id, fingerprint, control.epoch + 1, event.position, 0)
+
+
+def _activate(
+    control: Control, introduced: ControlKey | None, event: Event, about: Mapping[str, Any]
+) -> Control:
+    key_id, fingerprint = _about_key(event, about)
+    if (
+        introduced is None
+        or (introduced.id, introduced.fingerprint) != (key_id, fingerprint)
+        or introduced.epoch != about.get("epoch")
+        or event.position != introduced.introduced + 1
+    ):
+        raise tampered(event, f"key {key_id} is activated without its introduction")
+    key = replace(introduced, activated=event.position)
+    return replace(control, keys=(*control.keys, key))
+
+
+def _end_key(control: Control, event: Event, about: Mapping[str, Any]) -> Control:
+    key_id, fingerprint = _about_key(event, about)
+    key = control.key(fingerprint)
+    if key is None or key.id != key_id:
+        raise tampered(event, f"key {key_id} was never introduced")
+    if key == control.active:
+        raise tampered(event, f"key {key_id} is the active one")
+    retired, lost = key.retired, key.lost
+    if event.event_type == EventType.KEY_RETIRED:
+        retired = event.position
+    else:
+        lost = event.position
+    ended = replace(key, retired=retired, lost=lost)
+    return replace(control, keys=tuple(ended if k == key else k for k in control.keys))
+
+
+def _upgrade(control: Control, event: Event, about: Mapping[str, Any]) -> Control:
+    facts = about.get("facts")
+    if type(facts) is not int or facts != FACTS or control.upgrades:
+        raise tampered(event, "it is no upgrade that this ledger can have had")
+    return replace(control, upgrades=(event.position,))
+
+
+def _abandon_generation(control: Control, event: Event, about: Mapping[str, Any]) -> Control:
+    _, fingerprint = _about_key(event, about)
+    number, count = about.get("generation"), about.get("count")
+    if not isinstance(number, int) or not isinstance(count, int) or count < 0:
+        raise tampered(event, "it does not say what was abandoned")
+    return replace(control, abandoned=(*control.abandoned, (number, fingerprint, count)))
+
+
+def _open_generation(control: Control, event: Event, about: Mapping[str, Any]) -> Control:
+    key_id, fingerprint = _about_key(event, about)
+    key = control.key(fingerprint)
+    if key is None or key.id != key_id:
+        raise tampered(event, f"key {key_id} was never introduced")
+    number = about.get("generation")
+    if not isinstance(number, int) or number < 1 or number > control.generation:
+        raise tampered(event, "it opens no generation up to this one")
+    opening = (event.position, fingerprint)
+    opened = replace(control, openings=(*control.openings, opening))
+    if number != control.generation:
+        return opened  # carried over from the generation that this one was made of
+    if control.opened is not None:
+        raise tampered(event, "the generation is opened twice")
+    return replace(opened, opened=opening)

@@ -1,0 +1,152 @@
+"""What a key is: `Key` (a root), `LedgerKey` (a root in one ledger), `Keyring`. Pure.
+
+A root key never shows: it lies in a `Secret`, so that a repr, a pickle or a traceback with
+locals of anything that holds a key holds no key bytes. Where keys come from is the subject
+of `config.environment`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from secret_ledger.errors import InvalidKey
+from secret_ledger.model.derivation import (
+    LEDGER_ID_BYTES,
+    ROOT_BYTES,
+    default_key_id,
+    derive,
+    fingerprint,
+    key_text,
+    parse_key_text,
+    root_problem,
+)
+from secret_ledger.model.secret import Secret
+
+__all__ = [
+    "Key",
+    "LedgerKey",
+    "SubKeyLabel",
+    "check_key_id",
+]
+
+SubKeyLabel = Literal["boot-attestation", "checkpoint-ed25519", "migration-digest", "node-proof"]
+"""The reserved purposes of sub-keys; each is used for one thing only."""
+
+_KEY_ID: Final = re.compile(r"[a-z0-9._:/-]{1,64}")
+_KEY_SHAPED: Final = re.compile(r"[0-9a-f]{64}")
+_SUB_KEYS: Final = frozenset[str](
+    ("boot-attestation", "checkpoint-ed25519", "migration-digest", "node-proof")
+)
+
+
+def check_key_id(key_id: object) -> str:
+    """`key_id` itself, if it can be a key's label: 1 to 64 of `a-z 0-9 . _ : / -`.
+
+    64 hex digits are refused although they fit: that is a key in the wrong place, and labels
+    are stored in clear. Raises InvalidKey, which for that reason shows no part of it.
+    """
+    if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id):
+        problem = "a key id takes 1 to 64 characters of a-z 0-9 . _ : / -"
+    elif _KEY_SHAPED.fullmatch(key_id):
+        problem = "the key id has the shape of a key: key and id may have been swapped"
+    else:
+        return key_id
+    del key_id
+    raise InvalidKey(problem, hint="label it like k-2026-10, or leave the id out")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Key:
+    """A root key: 32 secret bytes, and the operator's label for it, if any.
+
+    Made by `parse`, `generate` or `from_bytes`. Equal to a Key of the same bytes and label.
+    """
+
+    _root: Secret = field(hash=False)
+    key_id: str | None = None
+    """The label; None stands for the default one, which depends on the ledger."""
+
+    def __post_init__(self) -> None:
+        if problem := root_problem(self._root.reveal()):
+            raise InvalidKey(problem)
+        if self.key_id is not None:
+            check_key_id(self.key_id)
+
+    @classmethod
+    def parse(cls, text: str | Secret, key_id: str | None = None) -> Key:
+        """The key that `text` spells: hex, base64, base64url or `slk1_…`.
+
+        Raises InvalidKey, which says the broken rule and no part of the text.
+        """
+        try:
+            root = Secret(parse_key_text(text))
+        finally:
+            del text  # a traceback with locals shows this frame
+        return cls(root, key_id)
+
+    @classmethod
+    def generate(cls, key_id: str | None = None) -> Key:
+        """A new key from the operating system's random source."""
+        return cls(Secret(os.urandom(ROOT_BYTES)), key_id)
+
+    @classmethod
+    def from_bytes(cls, root: bytes | bytearray | memoryview, key_id: str | None = None) -> Key:
+        """The key of these 32 bytes. Raises InvalidKey for other lengths and 32 equal bytes."""
+        # Text of 32 characters is a passphrase, not 32 uniform bytes.
+        if not isinstance(root, (bytes, bytearray, memoryview)):
+            del root  # type: ignore[unreachable]  # callers without types come here
+            raise InvalidKey("a root key is bytes", hint="parse a key's text with Key.parse")
+        secret = Secret(root)
+        del root
+        return cls(secret, key_id)
+
+    def text(self) -> Secret:
+        """The key as `keygen` prints it, `slk1_…`."""
+        return Secret(key_text(self._root.reveal()))
+
+    def for_ledger(self, ledger_id: bytes) -> LedgerKey:
+        """This key in the ledger of that id (16 bytes, else ValueError)."""
+        if len(ledger_id) != LEDGER_ID_BYTES:
+            raise ValueError("a ledger id has 16 bytes")
+        mark = fingerprint(self._root.reveal(), ledger_id)
+        return LedgerKey(
+            id=self.key_id or default_key_id(mark),
+            labelled=self.key_id is not None,
+            fingerprint=mark,
+            event_cipher=AESGCM(derive(self._root.reveal(), "event-encryption", ledger_id)),
+            _root=self._root,
+            _ledger_id=ledger_id,
+        )
+
+    def __repr__(self) -> str:
+        return "Key(default id)" if self.key_id is None else f"Key(id={self.key_id!r})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LedgerKey:
+    """A root key bound to one ledger, with what is derived from both. Made by `for_ledger`."""
+
+    id: str
+    """The operator's label, or the default one."""
+    labelled: bool
+    """Whether the operator gave the label."""
+    fingerprint: bytes
+    """32 bytes, public: which key this is, in this ledger."""
+    event_cipher: AESGCM = field(compare=False)
+    """AES-256-GCM under the event key of this root in this ledger."""
+    _root: Secret = field(compare=False)
+    _ledger_id: bytes = field(compare=False)
+
+    def sub(self, label: SubKeyLabel) -> bytes:
+        """The 32-byte sub-key for one of the reserved purposes, else ValueError."""
+        if label not in _SUB_KEYS:
+            raise ValueError(f"no sub-key has the label {label!r}")
+        return derive(self._root.reveal(), label, self._ledger_id)
+
+    def __repr__(self) -> str:
+        return f"LedgerKey(id={self.id!r}, fingerprint={self.fingerprint[:8].hex()}...)"

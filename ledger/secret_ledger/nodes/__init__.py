@@ -1,0 +1,1 @@
+"""Who has the ledger open, and whether a service could work."""

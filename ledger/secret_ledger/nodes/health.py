@@ -1,0 +1,336 @@
+"""What a probe and an operator see of a node."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from secret_ledger.errors import LedgerError
+from secret_ledger.model.events import from_microseconds
+from secret_ledger.model.rows import Head
+from secret_ledger.nodes.registry import Identity, difference, differing_nodes, several_write
+from secret_ledger.rules.gate import Standing, out_of_reach
+from secret_ledger.rules.key_record import KeyState, key_state
+from secret_ledger.rules.node_proof import Judge
+from secret_ledger.session.following import Follower
+from secret_ledger.store.catalogue import deviations
+from secret_ledger.store.database import Database
+from secret_ledger.store.projection import InlineProjection, Lagging
+from secret_ledger.store.reads import ahead_of_clock
+from secret_ledger.verify.verified import Verified
+
+__all__ = [
+    "Health",
+    "KeyStatus",
+    "Look",
+    "Observer",
+    "key_status",
+    "rotation_due",
+    "tell",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Readiness, and the reasons. `degraded` still works."""
+
+    ready: bool
+    state: Literal["ready", "degraded", "unready"]
+    reasons: Sequence[str]
+    ledger_id: str
+    node: str
+    read_only: bool
+    position: int
+    key_epoch: int
+    active_key_id: str
+    active_fingerprint: str
+    pending_fingerprint: str | None
+    projection_lag: int | None
+    """Positions that the slowest inline projection is behind; None if unknown."""
+    verified_seconds_ago: float
+    verified_level: str
+    """What was verified last; `incremental` for as long as the scrub goes over the rest."""
+    round_trip_seconds: float
+    warnings: Sequence[str]
+    differing: Sequence[str]
+    """Live nodes that announce another active key, and what becomes of them. No fault of this
+    one. A line that no key proves is marked so."""
+    replica_lag_seconds: float | None = None
+    """On a standby, how old what it shows may be; None on a primary, and on SQLite."""
+    unwritable: Sequence[str] = ()
+    """Why nothing can be written here just now: it makes a node unready that writes, and a
+    node that only reads is told too."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """One key as the ledger knows it, and whether it is in hand."""
+
+    key_id: str
+    key_fingerprint: bytes
+    state: KeyState | Literal["pending"]
+    held: bool
+    epoch: int | None
+    introduced: int | None
+    activated: int | None
+    """Position of its activation."""
+    activated_at: datetime | None
+    events: int | None
+    """Events under it; known without counting for the active key only."""
+    age_seconds: float | None = None
+    """Since its activation, by this machine's clock; of the active key only."""
+
+
+def key_status(standing: Standing, head: Head | None) -> Sequence[KeyStatus]:
+    """The keys in order of activation; last, a configured one that the ledger has not seen."""
+    control = standing.control
+    times = {e.position: e.recorded_at for e in control.events}
+    found: list[KeyStatus] = []
+    for key in control.keys:
+        active = key == control.active
+        found.append(
+            KeyStatus(
+                key.id,
+                key.fingerprint,
+                key_state(control, key),
+                key.fingerprint in standing.keys,
+                key.epoch,
+                key.introduced,
+                key.activated,
+                from_microseconds(times[key.activated]),
+                control.events_under_active(head.position) if active and head else None,
+                time.time() - times[key.activated] / 1_000_000 if active else None,
+            )
+        )
+    if standing.held is not None and standing.held.pending is not None:
+        pending = standing.held.pending
+        found.append(
+            KeyStatus(
+                pending.id, pending.fingerprint, "pending", True, None, None, None, None, None
+            )
+        )
+    return found
+
+
+def rotation_due(keys: Sequence[KeyStatus], *, days: float, events: int) -> str | None:
+    """Why the active key should be replaced, where it is older or carries more than that; the
+    ledger never rotates by itself. See NIST SP 800-57 part 1, 5.3.6, and SP 800-38D, 8.3."""
+    for key in keys:
+        if key.age_seconds is not None and key.age_seconds > days * 86_400:
+            return f"key {key.key_id} is {key.age_seconds / 86_400:,.0f} days old"
+        if key.events is not None and key.events > events:
+            return f"{key.events:,} events lie under key {key.key_id}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the database said when it was last asked."""
+
+    position: int
+    round_trip_seconds: float
+    projection_lag: int | None = None
+    replica_lag_seconds: float | None = None
+    differing: Sequence[str] = ()
+    reasons: Sequence[str] = ()
+    """Why it can't be worked with."""
+    failures: Sequence[str] = ()
+    """What did not go well beside that."""
+    unwritable: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
+class Observer:
+    """Looks at the database for `health`."""
+
+    def __init__(
+        self, follower: Follower, projections: Sequence[InlineProjection], me: Identity
+    ) -> None:
+        self._follower = follower
+        self._projections = projections
+        self._me = me
+        self._bounded: asyncio.Task[Look] | None = None
+
+    async def look(self, within: float | None = None) -> Look:
+        """Ask the database. Never raises.
+
+        `within`: seconds; where there is no answer by then, that is the answer. The question
+        stays open and the next caller with a bound waits for it too, so that a database that
+        hangs is not asked again and again, which would take every connection of the pool.
+        """
+        if within is None:
+            return await _look(self._follower, self._projections, self._me)
+        if self._bounded is None or self._bounded.done():
+            self._bounded = asyncio.create_task(
+                _look(self._follower, self._projections, self._me), name="secret-ledger health"
+            )
+        task = self._bounded
+        await asyncio.wait({task}, timeout=within)
+        if task.done() and not task.cancelled():
+            return task.result()
+        why = f"the database did not answer within {within:g} s"
+        if task.done():
+            why = "the ledger was closed"
+        return Look(self._follower.seen, within, reasons=(why,))
+
+    async def close(self) -> None:
+        """Give up on what is still open."""
+        if self._bounded is not None:
+            self._bounded.cancel()
+            await asyncio.wait({self._bounded})
+
+
+async def _look(follower: Follower, projections: Sequence[InlineProjection], me: Identity) -> Look:
+    database = follower.database
+    began = time.monotonic()
+    trip: float | None = None
+    position = follower.seen
+    lag: int | None = None
+    behind: float | None = None
+    differing: Sequence[str] = ()
+    reasons: list[str] = []
+    failures: list[str] = []
+    warnings: list[str] = []
+    unwritable = [] if follower.unwritable is None else [follower.unwritable]
+    try:
+        replica, around = await database.run(
+            lambda c: (database.replica(c), database.surroundings()), "statement"
+        )
+        failures += around.dangers
+        unwritable += around.hindrances
+        if replica is not None:
+            behind = replica.lag_seconds
+            if not replica.receiving:
+                failures.append("this standby receives nothing from its primary")
+        began = time.monotonic()
+        met = await database.run(follower.lineage.recognise, "statement")
+        trip = time.monotonic() - began
+        if met is None:
+            reasons.append("no generation is in use")
+        else:
+            head = met.head
+            position = head.position
+            if follower.in_doubt or not follower.is_current(head, met.control):
+                await follower.follow()
+            lag, untold = await _projection_lag(database, head, projections)
+            failures += untold
+            ahead, schema = await database.run(
+                lambda c: (ahead_of_clock(c, database, head), deviations(c, database)), "statement"
+            )
+            warnings += ahead
+            failures += schema.warnings
+            if schema.reason is not None:
+                reasons.append(schema.reason)
+            differing, untold = await _differing(follower, me)
+            failures += untold
+            warnings += await _race(follower, me)
+    except LedgerError as error:
+        reasons.append(f"{error.code}: {error.message}")
+        behind = error.details.get("replica_lag_seconds", behind)
+    except Exception as error:  # noqa: BLE001  # an instrumentation's, say; it may quote anything
+        reasons.append(f"looking at the database failed: {type(error).__name__}")
+    trip = time.monotonic() - began if trip is None else trip
+    return Look(position, trip, lag, behind, differing, reasons, failures, unwritable, warnings)
+
+
+async def _race(follower: Follower, me: Identity) -> list[str]:
+    """What can damage the database, if several processes write it just now."""
+    database = follower.database
+    if database.race is None:
+        return []
+    try:
+        writer = None if database.read_only else me
+        several = await database.run(lambda c: several_write(c, database, writer), "statement")
+    except LedgerError:  # as `_differing` has told
+        return []
+    return [database.race] if several else []
+
+
+async def _differing(follower: Follower, me: Identity) -> tuple[list[str], list[str]]:
+    """The nodes that differ, and why they can't be told: no node needs the registry to work."""
+    database = follower.database
+    standing = follower.standing
+    active, judge = standing.control.active.fingerprint, Judge(standing.control, standing.keys)
+    try:
+        nodes = await database.run(
+            lambda c: differing_nodes(c, database, judge, besides=me.node_id), "statement"
+        )
+    except LedgerError as error:
+        return [], [f"nodes: {error.message}"]
+    return [difference(node, active) for node in nodes], []
+
+
+def tell(
+    follower: Follower,
+    verified: Verified,
+    look: Look,
+    *,
+    node: str,
+    read_only: bool,
+    failures: Sequence[str],
+    warnings: Sequence[str],
+) -> Health:
+    """Whether a node can do its work, and why not. `failures` degrade it."""
+    standing = follower.standing
+    control, held = standing.control, standing.held
+    reasons = list(look.reasons)
+    if not read_only:
+        reasons += look.unwritable
+    if standing.refusal is not None:
+        reasons.append(f"{standing.refusal.code}: {standing.refusal.message}")
+    reasons += verified.reasons()
+    failures = (*failures, *look.failures)
+    return Health(
+        ready=not reasons,
+        state="unready" if reasons else "degraded" if failures else "ready",
+        reasons=(*reasons, *failures),
+        ledger_id=control.ledger_id.hex(),
+        node=node,
+        read_only=read_only,
+        position=look.position,
+        key_epoch=control.epoch,
+        active_key_id=control.active.id,
+        active_fingerprint=control.active.fingerprint.hex(),
+        pending_fingerprint=held.pending.fingerprint.hex() if held and held.pending else None,
+        projection_lag=look.projection_lag,
+        verified_seconds_ago=time.monotonic() - verified.at,
+        verified_level=verified.report.level,
+        round_trip_seconds=look.round_trip_seconds,
+        warnings=(
+            *warnings,
+            *look.warnings,
+            *(held.warnings if held else ()),
+            *out_of_reach(standing, look.position),
+        ),
+        differing=look.differing,
+        replica_lag_seconds=look.replica_lag_seconds,
+        unwritable=look.unwritable,
+    )
+
+
+async def _projection_lag(
+    database: Database, head: Head, projections: Sequence[InlineProjection]
+) -> tuple[int | None, list[str]]:
+    """How far the slowest of `projections` is behind, None where nobody can tell; and why not.
+    No node needs its projections' own say to work."""
+    lags: list[int] = []
+    untold: list[str] = []
+    for projection in projections:
+        if not isinstance(projection, Lagging):
+            continue
+        try:
+            lags.append(
+                await database.run(
+                    lambda c, it=projection: it.lag(c, database, head),  # type: ignore[misc]
+                    "statement",
+                )
+            )
+        except LedgerError as error:
+            untold.append(f"projection {projection.name}: {error.message}")
+        except Exception as error:  # noqa: BLE001  # its own code
+            untold.append(f"projection {projection.name}: {type(error).__name__}")
+    return (max(lags) if lags and not untold else None), untold

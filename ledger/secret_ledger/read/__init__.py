@@ -1,0 +1,1 @@
+"""How secrets are read: the newest version, older ones, lists, from memory."""

@@ -1,0 +1,277 @@
+"""Old versions of a secret: a walk down its chain, from the newest event, which opens.
+
+The event above a row has sealed that row's hash. So a row that is reached is proven, and a row
+that is absent, moved or changed is seen. Pages are read in short transactions; from the second
+page on they are hashed in a worker thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final, TypeVar
+
+from anyio import to_thread
+
+from secret_ledger.errors import (
+    LedgerError,
+    MissingKey,
+    SecretDestroyed,
+    SecretNotFound,
+    TamperedEvent,
+)
+from secret_ledger.model.events import Event
+from secret_ledger.model.floors import Walk
+from secret_ledger.model.rows import Head
+from secret_ledger.model.secret import Secret
+from secret_ledger.model.versions import SecretVersion, opened, state_of
+from secret_ledger.rules.authority import read_event, read_newest
+from secret_ledger.rules.decide import Restore, Walked
+from secret_ledger.rules.gate import Standing
+from secret_ledger.rules.read_checks import (
+    check_answer,
+    check_has_value,
+    ended,
+    no_version,
+    not_found,
+    not_yet,
+)
+from secret_ledger.session.following import Follower
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.reads import event_of_version, newest_of, stream_page_down
+from secret_ledger.store.retry import patiently
+
+__all__ = [
+    "get_as_of",
+    "get_version",
+    "get_version_unproven",
+    "walk_to_floor",
+    "walk_to_restore",
+]
+
+FIRST: Final = 32
+"""Rows that come with the newest event, in one trip."""
+
+T = TypeVar("T")
+
+
+async def get_version(follower: Follower, stream: str, version: int) -> SecretVersion:
+    """One version of a secret.
+
+    Raises SecretNotFound, SecretDeleted, SecretDestroyed, MissingKey, TamperedEvent.
+    """
+
+    async def answer(standing: Standing) -> SecretVersion:
+        down = await _begin(follower, standing, stream, version)
+        if down is None:
+            raise not_found(stream)
+        if version > down.walk.newest.version:
+            raise no_version(stream, version)
+        walk = await down.until(lambda w: w.lowest.version == version or version <= w.floor)
+        if version <= walk.floor:
+            raise ended(walk.newest, version, walk.floor)
+        return _value(down.standing, walk.lowest)
+
+    return await _on_new_knowledge(follower, answer)
+
+
+async def get_as_of(follower: Follower, stream: str, time: int, at: datetime) -> SecretVersion:
+    """The last version that was recorded at or before `time` (microseconds since 1970).
+
+    Raises what `get_version` raises.
+    """
+
+    async def answer(standing: Standing) -> SecretVersion:
+        down = await _begin(follower, standing, stream, 1)
+        if down is None:
+            raise not_found(stream)
+        walk = await down.until(lambda w: w.lowest.recorded_at <= time)
+        row = walk.lowest
+        if row.recorded_at <= time and row.version > walk.floor:
+            return _value(down.standing, row)
+        if walk.floor:
+            raise ended(walk.newest, row.version, walk.floor)
+        raise not_yet(stream, at.isoformat())
+
+    return await _on_new_knowledge(follower, answer)
+
+
+async def get_version_unproven(follower: Follower, stream: str, version: int) -> SecretVersion:
+    """One version by its own seal alone, if the newest event of its secret can't be opened.
+
+    Whether a later event has ended it nobody can tell then: the answer says so (`proven`).
+    Raises what `get_version` raises.
+    """
+    refusal: LedgerError
+    try:
+        return await get_version(follower, stream, version)
+    except (MissingKey, TamperedEvent) as error:
+        refusal = error
+    except SecretDestroyed as error:
+        if "key_id" not in error.details:
+            raise
+        refusal = error
+    standing = follower.standing
+    database, control = follower.database, standing.control
+
+    def unit(connection: Connection) -> Event | None:
+        return event_of_version(connection, database, control.generation, stream, version)
+
+    event = await patiently(database, unit)
+    if event is None:
+        raise refusal
+    check_answer(control, event, stream, version)
+    return replace(_value(standing, event), proven=False)
+
+
+async def walk_to_restore(follower: Follower, intent: Restore) -> Walked | None:
+    """What a restore would write, and below which newest event that was found.
+
+    None if there is nothing to restore below the newest event. A refusal that the walk ends in
+    is kept in the answer. Raises MissingKey, TamperedEvent.
+    """
+    stream, version = intent.stream, intent.version
+    if version is not None and not 0 < version < 2**63:
+        return None
+
+    async def answer(standing: Standing) -> Walked | None:
+        down = await _begin(follower, standing, stream, version or 1)
+        if down is None or state_of(down.walk.newest) != "deleted":
+            return None
+        newest = down.walk.newest
+        if version is not None and version >= newest.version:
+            return None
+
+        def is_found(walk: Walk) -> bool:
+            row = walk.lowest
+            if version is not None:
+                return row.version == version or version <= walk.floor
+            return row is not newest and state_of(row) == "live"
+
+        walk = await down.until(is_found)
+        return Walked(newest.event_hash, walk.floor, _restored(down.standing, walk, version))
+
+    return await _on_new_knowledge(follower, answer)
+
+
+def _restored(standing: Standing, walk: Walk, version: int | None) -> Secret | LedgerError:
+    row, newest = walk.lowest, walk.newest
+    if version is not None and version <= walk.floor:
+        return ended(newest, version, walk.floor)
+    if row is newest or state_of(row) != "live":
+        if version is None and walk.floor:
+            return ended(newest, walk.floor, walk.floor)
+        at = f" at version {version}" if version is not None else ""
+        return SecretNotFound(f"{newest.stream} has no value to restore{at}", stream=newest.stream)
+    try:
+        return Secret(read_event(standing.control, standing.keys, row))
+    except LedgerError as error:
+        return error
+
+
+async def walk_to_floor(follower: Follower, stream: str) -> Walked | None:
+    """The floor that the next event of a stream must state. None if the stream has no event.
+
+    Raises MissingKey, TamperedEvent.
+    """
+
+    async def answer(standing: Standing) -> Walked | None:
+        down = await _begin(follower, standing, stream, 1)
+        if down is None:
+            return None
+        walk = await down.until(lambda w: w.settled)
+        return Walked(walk.newest.event_hash, walk.floor, None)
+
+    return await _on_new_knowledge(follower, answer)
+
+
+async def _on_new_knowledge(follower: Follower, answer: Callable[[Standing], Awaitable[T]]) -> T:
+    """An answer; once more, after the control stream was read again, if it is a bad one."""
+    standing = follower.standing
+    try:
+        return await answer(standing)
+    except (MissingKey, TamperedEvent):
+        return await answer(await follower.follow(standing))
+
+
+def _value(standing: Standing, event: Event) -> SecretVersion:
+    value = Secret(read_event(standing.control, standing.keys, event))
+    check_has_value(event)
+    return opened(event, value)
+
+
+# --- the walk itself ------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Descent:
+    """A walk, and the rows that are read for it."""
+
+    follower: Follower
+    standing: Standing
+    """What the rows are judged by: as new as the newest event."""
+    walk: Walk
+    least: int
+    """No version below this one is asked for."""
+    rows: list[Event] = field(default_factory=list)
+    """Read, and not reached yet."""
+
+    async def until(self, stop: Callable[[Walk], bool]) -> Walk:
+        """Go down until `stop`, or until the rest has ended or was not asked for."""
+        walk, database = self.walk, self.follower.database
+
+        def over() -> bool:
+            return stop(walk) or walk.is_over
+
+        def reach(rows: list[Event]) -> None:
+            for row in rows:
+                if over():
+                    return
+                walk.reach(row)
+
+        reach(self.rows)
+        while not over():
+            below = walk.lowest.version
+
+            def unit(connection: Connection, below: int = below) -> list[Event]:
+                generation, stream = walk.newest.generation, walk.newest.stream
+                return stream_page_down(connection, database, generation, stream, below, self.least)
+
+            page = await patiently(database, unit)
+            if not page:
+                walk.reach(None)
+            await to_thread.run_sync(reach, page)
+        return walk
+
+
+async def _begin(
+    follower: Follower, standing: Standing, stream: str, least: int
+) -> _Descent | None:
+    """The start of a walk, at the newest event, which opens. None if the stream has no event.
+
+    Raises MissingKey, TamperedEvent.
+    """
+    database, seen = follower.database, follower.seen
+
+    def unit(connection: Connection) -> tuple[Head, list[Event]] | None:
+        found = newest_of(connection, database, stream, least, FIRST)
+        if found is not None and not found[1] and least > 1:
+            found = newest_of(connection, database, stream, 1, 1)
+        if found is not None:
+            follower.lineage.check(connection, found[0], seen)
+        return found
+
+    found = await patiently(database, unit, "snapshot")
+    if found is None:
+        raise TamperedEvent("no generation says that it is in use any more")
+    head, rows = found
+    follower.saw(head)
+    if not follower.is_current(head):
+        standing = await follower.follow(standing)
+    if not rows:
+        return None
+    newest, control = rows[0], standing.control
+    check_answer(control, newest, stream)
+    read_newest(control, standing.keys, newest)
+    return _Descent(follower, standing, Walk.begin(control, newest), least, rows[1:])

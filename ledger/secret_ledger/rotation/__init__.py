@@ -1,0 +1,1 @@
+"""Keys over time: another key takes over, the newest events follow, a key ends."""

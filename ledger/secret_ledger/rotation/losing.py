@@ -1,0 +1,258 @@
+"""A key is given up for good: the secrets that go with it are ended first, each under a seal.
+
+::
+
+    prove     the whole log, without that key: what is damaged must not pass for what is lost
+    end       each secret whose newest event lies under the key: a `secret.destroyed` of its own
+    record    one `key.lost`, with a digest of every row that lies under the key
+
+So the newest event of a secret opens under a held key, always. A superseded key seals nothing
+new, so nothing comes to lie under it between these steps. Interrupted, it is run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from secret_ledger.errors import LedgerUnavailable
+from secret_ledger.model.control import Control, ControlKey
+from secret_ledger.model.events import CONTROL_STREAM, Event, EventType
+from secret_ledger.model.format import hash_of
+from secret_ledger.model.metadata import encode_metadata
+from secret_ledger.model.secret import Secret
+from secret_ledger.read.found_rows import rows_of
+from secret_ledger.rules.decide import Draft
+from secret_ledger.rules.findings import Finding, Tally
+from secret_ledger.rules.gate import Standing
+from secret_ledger.rules.read_checks import lost_with
+from secret_ledger.rules.row_checks import Rules
+from secret_ledger.rules.sealed_counts import RowDigest
+from secret_ledger.session.following import Follower
+from secret_ledger.session.in_progress import check_not_building
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import LockedHead
+from secret_ledger.store.projection import InlineProjection
+from secret_ledger.store.reads import BULK, heads_of_generations, heads_page
+from secret_ledger.store.retry import through_outages
+from secret_ledger.verify.scan import Scan
+from secret_ledger.write.append import Attempt, enter, place
+from secret_ledger.write.committing import commit
+from secret_ledger.write.control_log import Entry, control_events, lock_control
+
+__all__ = ["Ending", "end_drafts", "give_up"]
+
+ROUNDS: Final = 20
+"""Migrations and rotations that one loss follows before it gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Who gives up a key, and why; and what else its `key.lost` states."""
+
+    reason: str
+    actor: str | None
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """The rows under the key, in one generation."""
+
+    generation: int
+    rows: RowDigest
+    ends: int
+    """Secrets that an earlier, interrupted run has ended."""
+
+
+async def give_up(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    key: ControlKey,
+    ending: Ending,
+    *,
+    patience: float,
+) -> None:
+    """Record that a superseded key is lost, unless somebody has.
+
+    Raises TamperedEvent if the log is damaged; MigrationInProgress while a generation is built.
+    """
+    database = follower.database
+    for _ in range(ROUNDS):
+        standing = await follower.follow(read=through_outages)
+        known = standing.control.key(key.fingerprint)
+        if known is None or known.lost is not None:
+            return
+        await through_outages(database, partial(_check_not_building, follower))
+        proven = await _prove(follower, standing, key)
+        giving_up = _GivingUp(follower, projections, key, ending, proven, patience)
+        ended = await giving_up.end_secrets()
+        if ended is not None and await giving_up.record(proven.ends + ended):
+            await follower.follow(read=through_outages)
+            return
+    raise LedgerUnavailable("the ledger kept changing while the key was being given up")
+
+
+def _check_not_building(follower: Follower, connection: Connection) -> None:
+    check_not_building(connection, follower.database, follower.standing.control)
+
+
+async def _prove(follower: Follower, standing: Standing, key: ControlKey) -> _Proven:
+    """All rows check out, but for the values that need a key which is not held."""
+    database, control = follower.database, standing.control
+    heads = await through_outages(database, lambda c: heads_of_generations(c, database))
+    head = next(head for head in heads if head.generation == control.generation)
+    scan = Scan(
+        database,
+        Rules(control, standing.keys, missing_keys_matter=False),
+        Tally(),
+        read=through_outages,
+    )
+    rows, ends, after = RowDigest(), 0, 0
+    async with aclosing(scan.pages(head.position)) as pages:
+        async for page in pages:
+            after = page.last.position
+            for row in page.rows:
+                if row.event.key_fingerprint == key.fingerprint:
+                    rows.add(row.event)
+                ends += (
+                    row.event.event_type == EventType.DESTROYED and lost_with(row.event) == key.id
+                )
+    if after != head.position:
+        scan.tally.add(Finding("tampered", f"the log ends at position {after}", head.position))
+    scan.tally.report("full", 0).raise_if_not_ok()
+    return _Proven(control.generation, rows, ends)
+
+
+def end_drafts(
+    control: Control,
+    key: ControlKey,
+    newest: Iterable[Event],
+    rows: Mapping[str, int],
+    reason: str,
+    actor: str | None,
+) -> list[Draft]:
+    """The events that end those secrets whose newest event lies under a lost key.
+
+    `rows`: how many each has. An end can't carry on what an event says that does not open, so
+    it states the count itself.
+    """
+    drafts = []
+    for event in newest:
+        if (
+            event.stream == CONTROL_STREAM
+            or event.key_fingerprint != key.fingerprint
+            or not control.may_be_under(event)
+        ):
+            continue
+        about: dict[str, Any] = {"unopened": True, "lost": key.id, "floor": event.version}
+        about["rows"] = {"count": rows[event.stream]}
+        drafts.append(
+            Draft(
+                event.stream,
+                event.version + 1,
+                EventType.DESTROYED,
+                Secret(b""),
+                encode_metadata(actor=actor, reason=reason, ledger=about),
+                hash_of(control.ledger_id, event),
+            )
+        )
+    return drafts
+
+
+@dataclass(frozen=True, slots=True)
+class _GivingUp:
+    """One run, in the generation that was proven."""
+
+    follower: Follower
+    projections: Sequence[InlineProjection]
+    key: ControlKey
+    ending: Ending
+    proven: _Proven
+    patience: float
+
+    def _lock(self, connection: Connection, standing: Standing) -> LockedHead | None:
+        """None if the control stream has grown: read on, then try again."""
+        locked = lock_control(connection, self.follower.database, standing)
+        if locked is not None and standing.held is not None:
+            check_not_building(connection, self.follower.database, standing.control)
+            return locked
+        return None
+
+    async def end_secrets(self) -> int | None:
+        """End each secret that goes with the key; how many. None if a migration came between."""
+        database, after, ended = self.follower.database, None, 0
+        while True:
+
+            def read(connection: Connection, after: str | None = after) -> list[Event]:
+                return heads_page(connection, database, self.proven.generation, after, limit=BULK)
+
+            page = await through_outages(database, read, "snapshot")
+            if not page or page[-1].stream == after:
+                return ended
+            after = page[-1].stream
+            theirs = [e for e in page if e.key_fingerprint == self.key.fingerprint]
+            if theirs:
+                done = await self._end(theirs)
+                if done is None:
+                    return None
+                ended += done
+
+    async def _end(self, newest: Sequence[Event]) -> int | None:
+        known = {event.stream: event.event_hash for event in newest}
+        database = self.follower.database
+
+        def write(connection: Connection, standing: Standing) -> Attempt | tuple[bool] | None:
+            control, held = standing.control, standing.held
+            if control.generation != self.proven.generation:
+                return (False,)
+            locked = self._lock(connection, standing)
+            if locked is None or held is None:
+                return None
+            found = list(database.heads_of(connection, control.generation, list(known)))
+            same = [event for event in found if known.get(event.stream) == event.event_hash]
+            rows = rows_of(connection, database, same)
+            drafts = end_drafts(
+                control, self.key, same, rows, self.ending.reason, self.ending.actor
+            )
+            events = [
+                place(
+                    control.ledger_id, control.generation, draft, position, locked.now,
+                    held.active, held.active_id,
+                )
+                for position, draft in enumerate(drafts, locked.head.position + 1)
+            ]  # fmt: skip
+            if not events:
+                return (True,)
+            return enter(connection, database, locked, events, self.projections)
+
+        done = await commit(self.follower, write, patience=self.patience)
+        if isinstance(done, Attempt):
+            return done.head.position - done.first.position + 1
+        return 0 if done[0] else None
+
+    async def record(self, ends: int) -> bool:
+        """Write `key.lost`. False if a migration came between."""
+        about = {**self.ending.about, "ends": ends, "rows": self.proven.rows.facts()}
+        metadata = encode_metadata(actor=self.ending.actor, reason=self.ending.reason, ledger=about)
+        database = self.follower.database
+
+        def write(connection: Connection, standing: Standing) -> Attempt | tuple[bool] | None:
+            control, held = standing.control, standing.held
+            known = control.key(self.key.fingerprint)
+            if known is None or known.lost is not None:
+                return (True,)  # another node was faster
+            if control.generation != self.proven.generation:
+                return (False,)
+            locked = self._lock(connection, standing)
+            if locked is None or held is None:
+                return None
+            entry = Entry(EventType.KEY_LOST, metadata)
+            events = control_events(control, held, locked, [entry])
+            return enter(connection, database, locked, events, self.projections)
+
+        done = await commit(self.follower, write, patience=self.patience)
+        return isinstance(done, Attempt) or done[0]

@@ -1,0 +1,280 @@
+"""Re-encrypting the heads: every secret's latest event under the active key.
+
+Online and resumable: the plan is the log itself. A page of heads is read and opened while the
+one before is written; each page is one transaction, which takes the head row's lock, leaves
+alone what was written since the page was read, and seals the rest behind it. So a run that is
+killed is run again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from anyio import to_thread
+
+from secret_ledger.errors import Incomplete, LedgerError
+from secret_ledger.model.control import Control
+from secret_ledger.model.events import CONTROL_STREAM, Event
+from secret_ledger.model.floors import ended_at
+from secret_ledger.model.format import check_hash, tampered
+from secret_ledger.model.secret import Secret
+from secret_ledger.read.older import walk_to_floor
+from secret_ledger.rules.authority import read_newest
+from secret_ledger.rules.decide import Draft, Walked, rekeyed
+from secret_ledger.rules.findings import Finding, Progress, Tally, Tell, finding_of
+from secret_ledger.rules.gate import Standing, check_not_behind, check_not_exhausted
+from secret_ledger.session.following import Follower
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.projection import InlineProjection
+from secret_ledger.store.read_ahead import ahead
+from secret_ledger.store.reads import BULK, count_secrets, head_in_use, heads_page, streams_between
+from secret_ledger.store.retry import through_outages
+from secret_ledger.write.append import Attempt, enter, place
+from secret_ledger.write.committing import commit
+from secret_ledger.write.control_log import lock_control
+
+__all__ = ["RekeyReport", "rekey"]
+
+PART: Final = 100
+"""Heads that are opened at a stretch: the transaction that is under way meanwhile, which goes
+on in the event loop, has to wait for the interpreter as long as that."""
+
+
+@dataclass(frozen=True, slots=True)
+class RekeyReport:
+    """What a re-encryption of the heads did, and what it left."""
+
+    key_id: str
+    """The active key, which the heads lie under now."""
+    key_fingerprint: bytes
+    rekeyed: int
+    """Heads that this run sealed under that key. A secret counts once, also if the key changed
+    meanwhile and it was sealed twice."""
+    already: int
+    """Heads that were under the active key without this done."""
+    skipped: int
+    """Heads that don't open, or whose key is not held: they are as they were."""
+    findings: Sequence[Finding]
+    """The first of those that were skipped."""
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether every head that can lie under the active key does."""
+        return not self.skipped
+
+    def raise_if_not_ok(self) -> None:
+        """Raise Incomplete if heads were skipped."""
+        if self.ok:
+            return
+        first = self.findings[0]
+        raise Incomplete(
+            f"{self.skipped} secrets still lie under another key, for they could not be opened;"
+            f" the first is {first.stream}, at position {first.position}: {first.reason}",
+            hint="`secret-ledger verify` names them; bring their keys back, restore their rows"
+            " from a backup, or `destroy` them, then run it again",
+            skipped=self.skipped,
+        )
+
+
+@dataclass(slots=True)
+class _Page:
+    """Heads, judged and opened before the lock is taken."""
+
+    read_at: int
+    """The position at which the log ended then."""
+    drafts: list[Draft] = field(default_factory=list)
+    """What seals them again."""
+    heads: int = 0
+    under: int = 0
+    """How many lie under the active key."""
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one pass over the heads found and did."""
+
+    rekeyed: Counter[bytes] = field(default_factory=Counter)
+    """How many were sealed under which key: a rotation may come in between."""
+    under: int = 0
+    skipped: Tally = field(default_factory=Tally)
+
+
+async def rekey(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    *,
+    actor: str | None,
+    on_progress: Tell | None,
+    patience: float,
+) -> RekeyReport:
+    """Seal every head again that is not under the active key. Nothing else is changed.
+
+    A head that does not open is skipped and reported; the rest goes on. Follows a rotation
+    that comes in between. Raises LedgerUnavailable, StaleKey.
+    """
+    began = time.monotonic()
+    before: Counter[bytes] = Counter()
+    while True:
+        standing = await follower.follow(read=through_outages)
+        rekeyer = _Rekeyer(follower, projections, standing, actor, patience)
+        done = await rekeyer.run(on_progress)
+        now = (await follower.follow(read=through_outages)).control
+        if _place(now) == _place(standing.control):
+            break
+        before += done.rekeyed
+    active = now.active.fingerprint
+    return RekeyReport(
+        key_id=now.active.id,
+        key_fingerprint=active,
+        rekeyed=before[active] + done.rekeyed[active],
+        # Those that an earlier pass has sealed lie under it; some may be others' by now.
+        already=max(done.under - before[active], 0),
+        skipped=done.skipped.kinds.total(),
+        findings=tuple(done.skipped.findings),
+        seconds=time.monotonic() - began,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rekeyer:
+    """One pass over all heads."""
+
+    follower: Follower
+    projections: Sequence[InlineProjection]
+    standing: Standing
+    actor: str | None
+    patience: float
+
+    async def run(self, on_progress: Tell | None) -> _Pass:
+        done = _Pass()
+        heads = secrets = 0
+        if on_progress is not None:
+            database, generation = self.follower.database, self.standing.control.generation
+            secrets = await through_outages(
+                database, lambda c: count_secrets(c, database, generation), "statement"
+            )
+        async with aclosing(ahead(self._pages())) as pages:
+            async for page in pages:
+                sealed = await self._write(page) if page.drafts else Counter[bytes]()
+                written = sealed.total()
+                done.rekeyed += sealed
+                # Those that were written meanwhile lie under it too.
+                done.under += page.under + len(page.drafts) - written
+                for finding in page.findings:
+                    done.skipped.add(finding)
+                heads += page.heads
+                if on_progress is not None:
+                    on_progress(Progress(heads, max(heads, secrets)))
+        return done
+
+    async def _pages(self) -> AsyncGenerator[_Page]:
+        database, generation = self.follower.database, self.standing.control.generation
+        after: str | None = None
+
+        def read(connection: Connection) -> tuple[int, Sequence[Event]]:
+            head = head_in_use(connection, database)
+            heads = heads_page(connection, database, generation, after, limit=BULK)
+            return head.position if head else 0, heads
+
+        while True:
+            read_at, heads = await through_outages(database, read, "snapshot")
+            if not heads or heads[-1].stream == after:  # no text at all sorts behind all text
+                return
+            after = heads[-1].stream
+            page = _Page(read_at)
+            floors = await self._floors(heads)
+            for start in range(0, len(heads), PART):
+                await to_thread.run_sync(self._judge, page, heads[start : start + PART], floors)
+            yield page
+
+    async def _floors(self, heads: Sequence[Event]) -> Mapping[str, Walked]:
+        """What a walk has found, of those that don't tell by themselves how far they ended."""
+        control = self.standing.control
+        found: dict[str, Walked] = {}
+        for event in heads:
+            if control.key(event.key_fingerprint) is control.active or event.version == 1:
+                continue
+            if ended_at(control, event) is None:
+                with suppress(LedgerError):  # it is skipped, and says why
+                    walked = await walk_to_floor(self.follower, event.stream)
+                    if walked is not None:
+                        found[event.stream] = walked
+        return found
+
+    def _judge(self, page: _Page, heads: Sequence[Event], walked: Mapping[str, Walked]) -> None:
+        control = self.standing.control
+        for event in heads:
+            if event.stream == CONTROL_STREAM:
+                continue
+            page.heads += 1
+            try:
+                value = self._opened(event)  # that its column names the active key proves nothing
+                if control.key(event.key_fingerprint) is control.active:
+                    page.under += 1
+                else:
+                    floor = self._floor(event, walked.get(event.stream))
+                    page.drafts.append(rekeyed(control, event, value, floor, self.actor))
+            except LedgerError as error:
+                page.findings.append(finding_of(event, error))
+
+    def _floor(self, event: Event, walked: Walked | None) -> int:
+        floor = ended_at(self.standing.control, event)
+        if floor is not None:
+            return floor
+        if event.version == 1:
+            return 0
+        if walked is None or walked.newest != event.event_hash:
+            raise tampered(event, "what lies below it could not be read; run it again")
+        return walked.floor
+
+    def _opened(self, event: Event) -> Secret:
+        context = check_hash(self.standing.control.ledger_id, event)
+        control, keys = self.standing.control, self.standing.keys
+        return Secret(read_newest(control, keys, event, context=context))
+
+    async def _write(self, page: _Page) -> Counter[bytes]:
+        """How many of a page's heads were sealed again, under which key: the others have moved
+        on."""
+        follower, database = self.follower, self.follower.database
+        generation = self.standing.control.generation
+
+        def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+            if standing.control.generation != generation or standing.held is None:
+                return ()  # its heads are others
+            control = standing.control
+            locked = lock_control(connection, database, standing)
+            if locked is None:
+                return None
+            head, key = locked.head, standing.held.active
+            check_not_behind(head, follower.seen)
+            check_not_exhausted(control, head.position + len(page.drafts))
+            ours = {draft.stream for draft in page.drafts}
+            moved_on = streams_between(connection, database, head, page.read_at, ours)
+            drafts = [draft for draft in page.drafts if draft.stream not in moved_on]
+            events = [
+                place(
+                    control.ledger_id, generation, draft, position, locked.now, key,
+                    standing.held.active_id,
+                )
+                for position, draft in enumerate(drafts, head.position + 1)
+            ]  # fmt: skip
+            if not events:
+                return ()
+            return enter(connection, database, locked, events, self.projections)
+
+        done = await commit(follower, write, patience=self.patience)
+        if not isinstance(done, Attempt):
+            return Counter()
+        return Counter({done.first.key_fingerprint: done.head.position - done.first.position + 1})
+
+
+def _place(control: Control) -> tuple[int, bytes]:
+    """Which generation the heads are in, and under which key they are to be."""
+    return control.generation, control.active.fingerprint

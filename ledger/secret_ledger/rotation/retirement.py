@@ -1,0 +1,321 @@
+"""How a key ends: retired, once nothing needs it any more, or lost for good.
+
+Both are one control event that carries the census as it was counted from the rows. A
+superseded key seals nothing new, so what lies under it only ever gets less. That nothing needs
+a key is proven, not counted: by a full verification without it (`proving`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from secret_ledger.errors import InvalidValue, KeyInUse, UnknownKey
+from secret_ledger.log import log
+from secret_ledger.model.control import Control, ControlKey
+from secret_ledger.model.events import EventType
+from secret_ledger.model.metadata import encode_metadata
+from secret_ledger.model.rows import Head
+from secret_ledger.nodes.registry import Identity, list_nodes
+from secret_ledger.read.census import KeyUse, census
+from secret_ledger.rotation.losing import Ending, give_up
+from secret_ledger.rules.authority import short
+from secret_ledger.rules.gate import Standing
+from secret_ledger.session.following import Follower
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
+from secret_ledger.store.projection import InlineProjection
+from secret_ledger.store.reads import heads_of_generations
+from secret_ledger.store.retry import through_outages
+from secret_ledger.verify.proving import Proven, check_whole, prove_without
+from secret_ledger.write.append import Attempt, enter
+from secret_ledger.write.committing import commit
+from secret_ledger.write.control_log import Entry, control_events, lock_control
+
+__all__ = ["KeyEnd", "lose", "loss", "retire"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEnd:
+    """What became of a key, and what lay under it."""
+
+    changed: bool
+    """False where it had ended so before."""
+    key_id: str
+    key_fingerprint: bytes
+    uses: Sequence[KeyUse]
+    """By generation: events that it was needed for, and rows purged of their data."""
+    secrets: int
+    """Secrets whose latest event lay under it."""
+    nodes: Sequence[str]
+    """Other live nodes that say that they hold it still; no reason to refuse."""
+
+
+async def retire(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    me: Identity,
+    key_id: str,
+    *,
+    actor: str | None,
+    patience: float,
+) -> KeyEnd:
+    """Certify that nothing needs a key any more: a `key.retired` event with the counts, and how
+    far the log was verified without that key.
+
+    Raises UnknownKey; KeyInUse for the active key, and while any event of any generation
+    needs it: where they are, and the way on; TamperedEvent or MissingKey where something else
+    does not open, for then nobody knows what needs the key.
+    """
+    ended = None
+    while ended is None:
+        ended = await _retire(follower, projections, me, key_id, actor=actor, patience=patience)
+    return ended
+
+
+async def _retire(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    me: Identity,
+    key_id: str,
+    *,
+    actor: str | None,
+    patience: float,
+) -> KeyEnd | None:
+    """None where the generations are others than those that were verified."""
+    control = (await follower.follow(read=through_outages)).control
+    key = _named(control, key_id)
+    if key.retired is not None:
+        return await _report(follower, me, key, changed=False)
+    if key.lost is not None:
+        raise KeyInUse(
+            f"key {key.id} is lost: there is nothing to retire",
+            hint="nothing waits for it any more; drop it from the settings",
+            key_id=key.id,
+        )
+    report = await _report(follower, me, key, changed=True)
+    heads = await _generations(follower.database)
+    _check_unused(key, report, heads)
+    proven = await prove_without(follower, [key.fingerprint], "keys")
+    _check_unneeded(key, report, proven)
+    seen = _Seen(proven, _states(heads))
+    done = await _end(follower, projections, key, report, seen, actor, patience)
+    return report if done else None
+
+
+class _Seen(NamedTuple):
+    """What a certificate rests on."""
+
+    proven: Proven
+    states: frozenset[tuple[int, str]]
+    """The generations before they were verified, each with its state."""
+
+
+def _states(heads: Sequence[Head]) -> frozenset[tuple[int, str]]:
+    return frozenset((head.generation, head.state) for head in heads)
+
+
+def _check_unneeded(key: ControlKey, report: KeyEnd, proven: Proven) -> None:
+    """Raises KeyInUse where a row opens under `key` alone, else what the verification found."""
+    needed = [
+        finding
+        for finding in proven.report.findings
+        if finding.kind == "missing_key" and finding.expected_fingerprint == key.fingerprint.hex()
+    ]
+    if needed:
+        first = needed[0]
+        raise KeyInUse(
+            f"key {key.id} ({short(key.fingerprint)}…) is needed for {len(needed):,} events: the"
+            f" first is {first.stream} version {first.version} of generation {first.generation}",
+            hint="run `secret-ledger migrate`, then `secret-ledger generations purge` of the one"
+            " that it leaves",
+            key_id=key.id,
+            events=len(needed),
+            secrets=report.secrets,
+        )
+    check_whole(proven, f"key {key.id} is not retired, for something else is wrong")
+
+
+async def loss(follower: Follower, me: Identity, key_id: str) -> KeyEnd:
+    """What would go with a key that is lost. Raises UnknownKey, KeyInUse."""
+    control = (await follower.follow(read=through_outages)).control
+    key = _named(control, key_id)
+    if key.retired is not None and key.lost is None:
+        raise KeyInUse(
+            f"key {key.id} was retired: nothing needs it, so nothing goes with it",
+            hint="drop it from the settings; there is no loss to record",
+            key_id=key.id,
+        )
+    if key.lost is None and key.fingerprint in follower.standing.keys:
+        raise KeyInUse(
+            f"key {key.id} ({short(key.fingerprint)}…) is in the keyring: it is not lost",
+            hint="`keys rekey`, or a migration, moves what lies under it to the active key",
+            key_id=key.id,
+        )
+    return await _report(follower, me, key, changed=key.lost is None)
+
+
+async def lose(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    me: Identity,
+    key_id: str,
+    *,
+    reason: str,
+    actor: str | None,
+    patience: float,
+) -> KeyEnd:
+    """Give up a superseded key for good: one `key.lost` event with what goes with it.
+
+    Its versions are destroyed from then on, and nothing waits for it any more; nothing
+    undoes that. Raises UnknownKey, InvalidValue without a reason; KeyInUse for the active
+    key, and for one that is in the keyring; MigrationInProgress; TamperedEvent if the log is
+    damaged: what a damaged row has lost is not what goes with the key.
+    """
+    given: object = reason
+    if not isinstance(given, str) or not given.strip():
+        raise InvalidValue("a reason is needed to give up a key; it is kept in the log")
+    report = await loss(follower, me, key_id)
+    if report.changed:
+        key = _named(follower.standing.control, key_id)
+        ending = Ending(reason, actor, _about(key, report))
+        await give_up(follower, projections, key, ending, patience=patience)
+        _tell(EventType.KEY_LOST, key, actor, reason)
+    return report
+
+
+def _named(control: Control, key_id: str) -> ControlKey:
+    key = control.key_of_id(key_id)
+    if key is None:
+        raise UnknownKey(
+            f"no key {key_id} was ever introduced here",
+            hint=f"the keys of this ledger: {', '.join(k.id for k in control.keys)}",
+            key_id=key_id,
+        )
+    if key == control.active:
+        raise KeyInUse(
+            f"key {key.id} ({short(key.fingerprint)}…) is the active one",
+            hint="rotate to another key first: secret-ledger keys rotate",
+            key_id=key.id,
+        )
+    return key
+
+
+async def _generations(database: Database) -> Sequence[Head]:
+    return await through_outages(database, lambda c: heads_of_generations(c, database), "statement")
+
+
+async def _report(follower: Follower, me: Identity, key: ControlKey, *, changed: bool) -> KeyEnd:
+    database = follower.database
+    counted = await census(database, follower.standing.control.generation)
+    nodes = await through_outages(database, lambda c: list_nodes(c, database, None), "statement")
+    holding = [
+        f"{node.node} (pid {node.pid} on {node.host})"
+        for node in nodes
+        if node.state == "live"
+        and node.node_id != me.node_id
+        and key.fingerprint.hex() in [mark for _, mark in node.readable]
+    ]
+    return KeyEnd(
+        changed=changed,
+        key_id=key.id,
+        key_fingerprint=key.fingerprint,
+        uses=[u for u in counted.events if u.key_fingerprint == key.fingerprint],
+        secrets=sum(h.secrets for h in counted.heads if h.key_fingerprint == key.fingerprint),
+        nodes=holding,
+    )
+
+
+def _check_unused(key: ControlKey, report: KeyEnd, heads: Sequence[Head]) -> None:
+    places = [
+        f"{use.events:,} events of generation {use.generation} ({use.state})"
+        for use in report.uses
+        if use.events
+    ]
+    # Half purged, it is as it was: nobody knows what is left until the purge is done.
+    places += [f"generation {h.generation}, half purged" for h in heads if h.state == "purging"]
+    if not places:
+        return
+    behind = ("closed", "purging", "purged")
+    migrate = any(use.events and use.state not in behind for use in report.uses)
+    steps = ["secret-ledger migrate"] if migrate else []
+    left = {use.generation for use in report.uses if use.state == "purged" and use.events}
+    steps += [
+        f"secret-ledger generations purge {h.generation}"
+        for h in heads
+        if h.state in ("closed", "purging") or h.generation in left
+    ]
+    if migrate:
+        steps.append("secret-ledger generations purge of the one that it leaves")
+    raise KeyInUse(
+        f"key {key.id} ({short(key.fingerprint)}…) is needed for {', '.join(places)};"
+        f" {report.secrets:,} secrets have their latest version there",
+        hint=f"first: {', then '.join(steps)}",
+        key_id=key.id,
+        events=sum(use.events for use in report.uses),
+        secrets=report.secrets,
+    )
+
+
+async def _end(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    key: ControlKey,
+    report: KeyEnd,
+    seen: _Seen,
+    actor: str | None,
+    patience: float,
+) -> bool:
+    """Whether the key has ended. False where the generations are not those that were `seen`."""
+    about = _about(key, report)
+    if seen.proven.proof is not None:
+        proof = seen.proven.proof
+        about["verified"] = {
+            "generation": proof.generation,
+            "position": proof.position,
+            "hash": proof.event_hash.hex(),
+        }
+    metadata = encode_metadata(actor=actor, ledger=about)
+
+    def write(connection: Connection, standing: Standing) -> Attempt | bool | None:
+        control, held = standing.control, standing.held
+        known = control.key(key.fingerprint)
+        if known is None or known.retired is not None:
+            return True  # another node was faster
+        locked = lock_control(connection, follower.database, standing)
+        if locked is None or held is None:
+            return None
+        states = _states(heads_of_generations(connection, follower.database))
+        if control.events != seen.proven.control.events or states != seen.states:
+            return False
+        events = control_events(control, held, locked, [Entry(EventType.KEY_RETIRED, metadata)])
+        return enter(connection, follower.database, locked, events, projections)
+
+    done = await commit(follower, write, patience=patience)
+    await follower.follow(read=through_outages)
+    if done is False:
+        return False
+    _tell(EventType.KEY_RETIRED, key, actor, None)
+    return True
+
+
+def _about(key: ControlKey, report: KeyEnd) -> dict[str, Any]:
+    return {
+        "key": {"id": key.id, "fingerprint": key.fingerprint.hex()},
+        "counts": {
+            str(use.generation): {"events": use.events, "purged": use.purged} for use in report.uses
+        },
+        "secrets": report.secrets,
+    }
+
+
+def _tell(event_type: str, key: ControlKey, actor: str | None, reason: str | None) -> None:
+    log.info(
+        "key_ended",
+        event_type=event_type,
+        key_id=key.id,
+        key_fingerprint=key.fingerprint.hex(),
+        actor=actor,
+        reason=reason,
+    )

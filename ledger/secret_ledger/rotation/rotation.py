@@ -1,0 +1,210 @@
+"""How another key takes over: two control events in one transaction.
+
+`key.introduced` is sealed under the key active so far (authorisation), `key.activated` under
+the new one (possession). Each seal covers the chain before it, so the new key alone still
+proves the whole control stream. From that commit on every append under the old key is refused:
+the epoch that it states is not the head row's any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from secret_ledger.errors import KeyReused, NodeNotReady
+from secret_ledger.log import log
+from secret_ledger.model.control import Control, key_metadata
+from secret_ledger.model.events import EventType, from_microseconds
+from secret_ledger.model.keys import LedgerKey
+from secret_ledger.nodes.registry import Identity, NodeInfo, list_nodes
+from secret_ledger.read.census import KeyCount, heads_by_key
+from secret_ledger.rules.authority import short
+from secret_ledger.rules.gate import Standing
+from secret_ledger.rules.node_proof import Judge
+from secret_ledger.session.following import Follower
+from secret_ledger.session.in_progress import check_not_building
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.projection import InlineProjection
+from secret_ledger.store.retry import through_outages
+from secret_ledger.write.append import Attempt, enter
+from secret_ledger.write.committing import commit
+from secret_ledger.write.control_log import Entry, control_events, lock_control
+
+__all__ = ["Rotation", "Takeover", "check_rotation", "rotate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a rotation changed, and what it did not."""
+
+    changed: bool
+    """False where the configured key was active already."""
+    key_id: str
+    key_fingerprint: bytes
+    """What new events are sealed under."""
+    epoch: int
+    position: int
+    """Where it was activated: the first event under it."""
+    activated_at: datetime
+    replaced: str | None
+    """The key id that was active before; None if this is the ledger's first key."""
+    behind: Sequence[KeyCount]
+    """How many secrets still have their latest event under another key, by key."""
+    unready: Sequence[str]
+    """Live nodes that can't read the key, where it was forced over them."""
+    unproven: Sequence[str] = ()
+    """Nodes that lack the key by lines that no key in hand proves, or that are stale. They held
+    nothing up: anybody with access to the database may have written those lines."""
+
+
+async def rotate(
+    follower: Follower,
+    projections: Sequence[InlineProjection],
+    me: Identity,
+    *,
+    actor: str | None,
+    force_reason: str | None,
+    patience: float,
+) -> Rotation:
+    """Make the keyring's current key the active one. Nothing is done where it is already.
+
+    Raises NodeNotReady, naming the nodes, while a live node can't read the key, unless there
+    is a reason to go over them, which is recorded. A line that is not proven, or stale, is named
+    and holds nothing up. Also raises KeyReused for a key that was active
+    before; MigrationInProgress; StaleKey; KeyExhausted never: it is the way out of that.
+    """
+    database = follower.database
+    unready: list[str] = []
+    unproven: list[str] = []
+    # That a key is active is never said on old knowledge.
+    await follower.follow(read=through_outages)
+
+    def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+        control, held = standing.control, standing.held
+        new = _successor(control, follower.keyring.current.for_ledger(control.ledger_id))
+        if new is None:
+            return ()
+        locked = lock_control(connection, database, standing)
+        if locked is None or held is None:
+            return None
+        check_not_building(connection, database, control)
+        nodes = list_nodes(connection, database, None, Judge(control, standing.keys))
+        unready[:], unproven[:] = _lacking(nodes, me, new)
+        if unready and force_reason is None:
+            raise _not_ready(unready, new)
+        connection.execute(
+            database.statements.insert_key, {"key_id": new.id, "key_fingerprint": new.fingerprint}
+        )
+        metadata = key_metadata(
+            new.id, new.fingerprint, control.epoch + 1, actor=actor, reason=force_reason
+        )
+        entries = (
+            Entry(EventType.KEY_INTRODUCED, metadata),
+            Entry(EventType.KEY_ACTIVATED, metadata, new),
+        )
+        events = control_events(control, held, locked, entries)
+        return enter(connection, database, locked, events, projections, epoch=control.epoch + 1)
+
+    done = await commit(follower, write, patience=patience)
+    changed = isinstance(done, Attempt)
+    if changed:
+        await follower.follow(read=through_outages)
+    control = follower.standing.control
+    active = control.active
+    if changed:
+        log.info(
+            "key_rotated",
+            key_id=active.id,
+            key_fingerprint=active.fingerprint.hex(),
+            epoch=control.epoch,
+            actor=actor,
+            reason=force_reason,
+        )
+        for node in unproven:
+            log.warning("ledger_node_unproven", node=node, key_id=active.id)
+    return Rotation(
+        changed=changed,
+        key_id=active.id,
+        key_fingerprint=active.fingerprint,
+        epoch=control.epoch,
+        position=active.activated,
+        activated_at=from_microseconds(
+            next(e.recorded_at for e in control.events if e.position == active.activated)
+        ),
+        replaced=control.keys[-2].id if len(control.keys) > 1 else None,
+        behind=[
+            count
+            for count in await heads_by_key(database, control.generation)
+            if count.key_fingerprint != active.fingerprint
+        ],
+        unready=unready if changed else [],
+        unproven=unproven if changed else [],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """The rotation to the pending key that a migration begins with, as two steps: a migration
+    looks at all that could refuse it in between."""
+
+    check: Callable[[], Awaitable[None]]
+    """Raises what `rotate` would be refused with; writes nothing."""
+    rotate: Callable[[], Awaitable[object]]
+
+
+async def check_rotation(follower: Follower, me: Identity, *, force_reason: str | None) -> None:
+    """Raises NodeNotReady or KeyReused where `rotate` would; writes nothing."""
+    database, control = follower.database, follower.standing.control
+    new = _successor(control, follower.keyring.current.for_ledger(control.ledger_id))
+    if new is None or force_reason is not None:
+        return
+    judge = Judge(control, follower.standing.keys)
+    nodes = await through_outages(
+        database, lambda c: list_nodes(c, database, None, judge), "statement"
+    )
+    unready, _ = _lacking(nodes, me, new)
+    if unready:
+        raise _not_ready(unready, new)
+
+
+def _successor(control: Control, current: LedgerKey) -> LedgerKey | None:
+    """The key to activate; None where it is active already."""
+    known = control.key(current.fingerprint)
+    if known is None:
+        return current
+    if known == control.active:
+        return None
+    end = "is lost" if known.lost else "was retired" if known.retired else "was active before"
+    raise KeyReused(
+        f"key {known.id} ({short(known.fingerprint)}…) {end}: a key is activated once",
+        hint="rotate to a third key: make one with `secret-ledger keygen`, deploy it as"
+        " OS_SECRET_KEY with the others in OS_SECRET_PREVIOUS_KEYS, then rotate",
+        key_id=known.id,
+    )
+
+
+def _lacking(
+    nodes: Iterable[NodeInfo], me: Identity, new: LedgerKey
+) -> tuple[list[str], list[str]]:
+    """The live nodes that can't read a key: by proven lines, and by others."""
+    proven: list[str] = []
+    others: list[str] = []
+    for node in nodes:
+        if node.state == "live" and node.node_id != me.node_id and not node.reads(new.fingerprint):
+            told = proven if node.proof == "proven" else others
+            told.append(f"{node.node} (pid {node.pid} on {node.host})")
+    return proven, others
+
+
+def _not_ready(unready: Sequence[str], new: LedgerKey) -> NodeNotReady:
+    shown = ", ".join(unready[:10]) + (f" and {len(unready) - 10} more" if unready[10:] else "")
+    return NodeNotReady(
+        f"{len(unready)} live nodes can't read key {new.id} ({short(new.fingerprint)}…): {shown}",
+        hint="deploy the key to them first (OS_SECRET_KEY, the old one in"
+        " OS_SECRET_PREVIOUS_KEYS); `secret-ledger nodes` shows who holds what; to rotate all"
+        " the same, and fence them: --force-reason REASON",
+        nodes=list(unready),
+        key_id=new.id,
+        key_fingerprint=new.fingerprint.hex(),
+    )

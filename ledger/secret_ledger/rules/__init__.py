@@ -1,0 +1,1 @@
+"""What may be believed, and what may be written. Pure: rows in, a verdict out."""

@@ -1,0 +1,143 @@
+"""What a whole verification has proven, sealed so that the next boot need not begin anew. Pure.
+
+An attestation says: up to this position every secret's head opened, no row was missing, and
+the heads lay under these keys. It is authenticated with HMAC-SHA256 under a key derived from
+the root key that was active at that position (label `boot-attestation`), over
+
+    NS ‖ "boot-attestation" ‖ 00 ‖ format u8 (=1) ‖ ledger_id 16 ‖ generation u32 ‖ position u64
+    ‖ heads u64 ‖ verified_at i64 ‖ event_hash 32 ‖ control_hash 32 ‖ key_fingerprint 32
+    ‖ lp(level) ‖ lp(release) ‖ lp(key_id) ‖ lp(head_keys)
+
+so nobody without that key can plant or edit one, or bring one from another ledger or
+generation. `event_hash` (of the event at the position) and `control_hash` (of the control
+stream's last event by then) bind it to this very log. It can't say that nothing below has
+been changed *since*: that is what the sample at boot and the scrub behind it are for.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from secret_ledger.model.control import Control
+from secret_ledger.model.derivation import NAMESPACE
+from secret_ledger.model.keys import LedgerKey
+from secret_ledger.rules.findings import Level
+
+__all__ = ["FORMAT", "Attestation", "Proof", "Verdict", "attest", "judge"]
+
+FORMAT: Final = 1
+_PREFIX: Final = NAMESPACE + b"boot-attestation\x00"
+_NUMBERS: Final = struct.Struct(">B16sIQQq")
+_LENGTH: Final = struct.Struct(">H")
+_HASH: Final = 32
+_TYPES: Final = (int, int, int, str, int, bytes, bytes, bytes, int, str, str, bytes, bytes)
+
+Verdict = Literal["authentic", "forged", "unknown"]
+"""`unknown`: it can't be told, for its format is another release's, its key not in hand, or a
+key that was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a passed verification has seen."""
+
+    generation: int
+    position: int
+    """The log was checked up to here."""
+    level: Level
+    heads: int
+    """How many secrets that were, deleted ones too."""
+    event_hash: bytes
+    """Of the event at `position`."""
+    control_hash: bytes
+    """Of the control stream's last event up to `position`."""
+    head_keys: tuple[bytes, ...]
+    """The fingerprints of the keys that a secret's latest event lay under."""
+    verified_at: int
+    """When the verification began, by its machine's clock: microseconds since 1970."""
+
+
+class Attestation(NamedTuple):
+    """The row of `ledger_attestation`, which is worth what `judge` says."""
+
+    generation: int
+    format: int
+    position: int
+    level: str
+    heads: int
+    event_hash: bytes
+    control_hash: bytes
+    head_keys: bytes
+    """Fingerprints of 32 bytes each."""
+    verified_at: int
+    release: str
+    key_id: str
+    key_fingerprint: bytes
+    mac: bytes
+
+    @property
+    def fingerprints(self) -> frozenset[bytes]:
+        """Those of `head_keys`."""
+        keys = self.head_keys
+        return frozenset(keys[n : n + _HASH] for n in range(0, len(keys), _HASH))
+
+
+def attest(
+    proof: Proof, ledger_id: bytes, key: LedgerKey, *, key_id: str, release: str
+) -> Attestation:
+    """Seal `proof` under `key`, the one active at its position, whose label is `key_id`."""
+    bare = Attestation(
+        generation=proof.generation,
+        format=FORMAT,
+        position=proof.position,
+        level=proof.level,
+        heads=proof.heads,
+        event_hash=proof.event_hash,
+        control_hash=proof.control_hash,
+        head_keys=b"".join(sorted(proof.head_keys)),
+        verified_at=proof.verified_at,
+        release=release,
+        key_id=key_id,
+        key_fingerprint=key.fingerprint,
+        mac=b"",
+    )
+    return bare._replace(mac=_mac(ledger_id, bare, key))
+
+
+def judge(control: Control, held: Mapping[bytes, LedgerKey], attestation: Attestation) -> Verdict:
+    """Whether it was made for this log by a holder of the key that was active at its position.
+
+    The rule of authority is that of events: with an old key that leaked, nothing can be
+    attested of what came after it; and a key that was given up attests nothing.
+    """
+    if tuple(map(type, attestation)) != _TYPES:
+        return "forged"
+    owner = control.key(attestation.key_fingerprint)
+    if attestation.format != FORMAT or (owner is not None and (owner.retired or owner.lost)):
+        return "unknown"
+    key = held.get(attestation.key_fingerprint)
+    if key is None:
+        return "forged" if owner is None else "unknown"
+    try:
+        authentic = hmac.compare_digest(_mac(control.ledger_id, attestation, key), attestation.mac)
+    except (struct.error, ValueError):
+        authentic = False  # a field holds what this format can't have written
+    here = attestation.generation == control.generation
+    in_time = here and control.authority(attestation.position) == owner
+    return "authentic" if authentic and in_time else "forged"
+
+
+def _mac(ledger_id: bytes, attestation: Attestation, key: LedgerKey) -> bytes:
+    a = attestation
+    numbers = (a.format, ledger_id, a.generation, a.position, a.heads, a.verified_at)
+    hashes = (a.event_hash, a.control_hash, a.key_fingerprint)
+    if any(len(each) != _HASH for each in hashes) or len(a.head_keys) % _HASH:
+        raise ValueError
+    words = (a.level.encode(), a.release.encode(), a.key_id.encode(), a.head_keys)
+    told = b"".join(_LENGTH.pack(len(word)) + word for word in words)
+    message = b"".join((_PREFIX, _NUMBERS.pack(*numbers), *hashes, told))
+    return hmac.digest(key.sub("boot-attestation"), message, "sha256")

@@ -1,0 +1,226 @@
+"""Which keys a process may use here, and how a read can end. Pure rules, no I/O.
+
+`choose_keys` is step 4 of the boot gate: the ledger says which key is active, not the order
+of a setting. `read_event` is the one place where an event becomes a value: it ends with the
+data, or with one of the errors that say why not, and never falls through to a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from secret_ledger.config.keyring import Keyring
+from secret_ledger.errors import (
+    KeyFingerprintMismatch,
+    LedgerError,
+    MissingKey,
+    SecretDestroyed,
+    StaleKey,
+    TamperedEvent,
+)
+from secret_ledger.model.control import Control, ControlKey
+from secret_ledger.model.events import CONTROL_STREAM, Event
+from secret_ledger.model.format import is_purged, open_event, printable, tampered
+from secret_ledger.model.keys import LedgerKey
+
+__all__ = ["HeldKeys", "check_control_seals", "choose_keys", "read_event", "read_newest", "short"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKeys:
+    """The keyring of this process, bound to one ledger and judged by its control stream."""
+
+    by_fingerprint: Mapping[bytes, LedgerKey]
+    """Every held key, known to the ledger or not."""
+    active: LedgerKey
+    """What new events are sealed under."""
+    active_id: str
+    """The ledger's label of it, which wins over the keyring's."""
+    pending: LedgerKey | None
+    """The configured current key, where the ledger has not seen it yet."""
+    warnings: tuple[str, ...]
+    """What an operator should hear of; no reason to refuse."""
+
+    def get(self, fingerprint: bytes) -> LedgerKey | None:
+        """The held key of that fingerprint."""
+        return self.by_fingerprint.get(fingerprint)
+
+
+def short(fingerprint: bytes) -> str:
+    """The first eight bytes of a fingerprint in hex: enough to tell keys apart by eye."""
+    return fingerprint[:8].hex()
+
+
+def check_control_seals(control: Control, held: Mapping[bytes, LedgerKey]) -> None:
+    """Open each control event whose key is held. Raises TamperedEvent.
+
+    Comes before any verdict on the keys, so that damage is never reported as a wrong key.
+    """
+    for event in control.events:
+        key = held.get(event.key_fingerprint)
+        if key is not None and open_event(key.event_cipher, control.ledger_id, event):
+            raise tampered(event, "a control event carries data")
+
+
+def check_control_authority(control: Control) -> None:
+    """Each control event lies under the key of its position, else TamperedEvent."""
+    for event in control.events:
+        if is_purged(event.sealed):
+            raise tampered(event, "a control event is never purged")
+        if not control.may_be_under(event):
+            raise _wrong_authority(control, event)
+
+
+def bind(keyring: Keyring, ledger_id: bytes) -> tuple[LedgerKey, ...]:
+    """The keyring's keys with their fingerprints in this ledger; the current one first."""
+    return tuple(key.for_ledger(ledger_id) for key in keyring.keys)
+
+
+def choose_keys(control: Control, keys: Iterable[LedgerKey]) -> HeldKeys:
+    """Judge a keyring (its current key first) by what the ledger says of its keys.
+
+    Raises KeyFingerprintMismatch or StaleKey, which name the keys by id and fingerprint.
+    """
+    keys = tuple(keys)
+    for key in keys:
+        bound = control.key_of_id(key.id)
+        if bound is not None and bound.fingerprint != key.fingerprint:
+            raise KeyFingerprintMismatch(
+                f"the key {key.id} in hand (fingerprint {short(key.fingerprint)}…) is not the"
+                f" key {bound.id} of this ledger (fingerprint {short(bound.fingerprint)}…)",
+                hint=f"restore the key of fingerprint {short(bound.fingerprint)}…, or give a new"
+                " key an id of its own; nothing was written",
+                key_id=key.id,
+                expected_fingerprint=bound.fingerprint.hex(),
+                actual_fingerprint=key.fingerprint.hex(),
+            )
+    held = {key.fingerprint: key for key in keys}
+    active = held.get(control.active.fingerprint)
+    known = [k for k in control.keys if k.fingerprint in held]
+    if active is None:
+        raise _not_the_active(control.active, keys, known)
+    warnings = [
+        f"the keyring calls {control_key.id} {held[control_key.fingerprint].id!r};"
+        " the ledger's label stays"
+        for control_key in known
+        if held[control_key.fingerprint].labelled
+        and held[control_key.fingerprint].id != control_key.id
+    ]
+    pending = None
+    current = control.key(keys[0].fingerprint)
+    if current is None:
+        pending = keys[0]
+    elif current != control.active:
+        warnings.append(
+            f"the configured current key {current.id} was superseded: sealing under"
+            f" {control.active.id}, the active one; make that the current key"
+        )
+    return HeldKeys(held, active, control.active.id, pending, tuple(warnings))
+
+
+def _not_the_active(
+    active: ControlKey, keys: tuple[LedgerKey, ...], known: list[ControlKey]
+) -> LedgerError:
+    in_hand = ", ".join(f"{k.id} ({short(k.fingerprint)}…)" for k in keys)
+    details = {
+        "expected_key_id": active.id,
+        "expected_fingerprint": active.fingerprint.hex(),
+        "actual_key_id": keys[0].id,
+        "actual_fingerprint": keys[0].fingerprint.hex(),
+    }
+    if known:
+        return StaleKey(
+            f"the ledger has rotated to {active.id} ({short(active.fingerprint)}…), which is not"
+            f" among the keys in hand: {in_hand}",
+            hint=f"deploy the key {active.id} as OS_SECRET_KEY, and keep the old one in"
+            " OS_SECRET_PREVIOUS_KEYS; nothing was written",
+            **details,
+        )
+    return KeyFingerprintMismatch(
+        f"this ledger's active key is {active.id} ({short(active.fingerprint)}…); in hand, and"
+        f" unknown here: {in_hand}",
+        hint=f"restore the key of fingerprint {short(active.fingerprint)}… from where it was kept;"
+        " a new one can't open what is stored; for a rotation, keep the old key in"
+        " OS_SECRET_PREVIOUS_KEYS; nothing was written",
+        **details,
+    )
+
+
+def _wrong_authority(control: Control, event: Event) -> TamperedEvent:
+    owner = control.authority(event.position)
+    return tampered(
+        event,
+        f"it lies under {printable(event.key_id)} ({short(event.key_fingerprint)}…), but"
+        f" {owner.id} ({short(owner.fingerprint)}…) was active at its position",
+        expected_fingerprint=owner.fingerprint.hex(),
+        actual_fingerprint=event.key_fingerprint.hex(),
+    )
+
+
+def read_newest(
+    control: Control,
+    held: Mapping[bytes, LedgerKey],
+    event: Event,
+    *,
+    context: bytes | None = None,
+) -> bytes:
+    """The data of a stream's newest event. Raises TamperedEvent or MissingKey.
+
+    Before a key is given up, each secret whose newest event lies under it is ended by an event
+    of its own. So a newest event without data of its own is damage, whatever its columns say.
+    """
+    if control.upgrades and is_purged(event.sealed):
+        raise tampered(event, "it is the newest event of its secret, and its data was taken out")
+    try:
+        return read_event(control, held, event, context=context)
+    except SecretDestroyed:
+        if not control.upgrades:
+            raise
+    raise tampered(
+        event, f"it is the newest event of its secret, and lies under {event.key_id}, which is lost"
+    )
+
+
+def read_event(
+    control: Control,
+    held: Mapping[bytes, LedgerKey],
+    event: Event,
+    *,
+    context: bytes | None = None,
+    ended: bool = False,
+) -> bytes:
+    """The data of `event`, or why there is none.
+
+    Raises TamperedEvent (it does not authenticate, or breaks the rule of authority),
+    SecretDestroyed (purged, or under a key that is lost), MissingKey (introduced here, and
+    not held). `ended` says that the secret has ended at this version or a later one;
+    `context` is the event's, where the caller has it already.
+    """
+    if not control.may_be_under(event):
+        raise _wrong_authority(control, event)
+    owner = control.key(event.key_fingerprint)
+    lost = owner is not None and owner.lost is not None and event.stream != CONTROL_STREAM
+    if is_purged(event.sealed) and not (ended or control.went_with_its_key(event)):
+        raise tampered(event, "its data was taken out, and nothing in the log allows that")
+    if ended or lost:
+        raise SecretDestroyed(
+            f"{event.stream} version {event.version} is gone for good"
+            + (f": its key {event.key_id} is lost" if lost else ""),
+            position=event.position,
+            stream=event.stream,
+            version=event.version,
+        )
+    key = held.get(event.key_fingerprint)
+    if key is None:
+        raise MissingKey(
+            f"{event.stream} version {event.version} is under key {event.key_id}"
+            f" ({short(event.key_fingerprint)}…), which is not in the keyring",
+            hint=f"add {event.key_id} to OS_SECRET_PREVIOUS_KEYS",
+            key_id=event.key_id,
+            expected_fingerprint=event.key_fingerprint.hex(),
+            position=event.position,
+            stream=event.stream,
+            version=event.version,
+        )
+    return open_event(key.event_cipher, control.ledger_id, event, context)

@@ -1,0 +1,289 @@
+"""The boot gate's rules, in its order. Pure: a snapshot of the database in, a verdict out.
+
+1. keys are resolved (before anything is connected)
+2. the schema is one this release reads; the ledger is the pinned one
+3. without any key: the control stream's hashes, chain and rules; `ledger_key` and the head
+   row agree with it; then the seals that held keys open: `check_state`, `judge`
+4. which key: the ledger says: `authority.choose_keys`
+5. the rule of authority on the control stream
+6. the heads, or every event: `verify`
+7. and 8. announcing this node: `boot`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from secret_ledger.config.keyring import Keyring
+from secret_ledger.errors import (
+    KeyExhausted,
+    KeyFingerprintMismatch,
+    LedgerError,
+    LedgerMoved,
+    MigrationInProgress,
+    StaleKey,
+    TamperedEvent,
+    WrongLedger,
+)
+from secret_ledger.model.control import FACTS, Control, check_known, fold_control
+from secret_ledger.model.events import Event
+from secret_ledger.model.format import hash_of, printable
+from secret_ledger.model.keys import LedgerKey
+from secret_ledger.model.metadata import parse_metadata
+from secret_ledger.model.rows import Head, State
+from secret_ledger.rules.authority import (
+    HeldKeys,
+    bind,
+    check_control_authority,
+    check_control_seals,
+    choose_keys,
+    short,
+)
+
+__all__ = [
+    "MAX_EVENTS_PER_KEY",
+    "Standing",
+    "check_last",
+    "check_not_behind",
+    "check_not_exhausted",
+    "check_not_moved",
+    "check_pinned",
+    "check_seals_left",
+    "check_state",
+    "has_moved",
+    "is_damaged",
+    "judge",
+    "moved_error",
+    "moved_place",
+    "out_of_reach",
+]
+
+
+MAX_EVENTS_PER_KEY: Final = 2**32
+"""NIST SP 800-38D, 8.3: the bound of GCM with random 96-bit nonces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a process knows of its ledger: the control stream it has verified, and its keys."""
+
+    control: Control
+    keys: Mapping[bytes, LedgerKey] = field(default_factory=dict)
+    """All keys in hand, by fingerprint: reads go on where the key is held."""
+    held: HeldKeys | None = None
+    """What may be written with; None where writing is refused, or nothing was judged."""
+    refusal: LedgerError | None = None
+    """Why writing is refused."""
+    moved: bool = False
+
+
+def check_pinned(ledger_id: bytes, pinned: bytes | None) -> None:
+    """Raises WrongLedger where the settings pin another ledger."""
+    if pinned is not None and ledger_id != pinned:
+        raise WrongLedger(
+            f"this is ledger {ledger_id.hex()}; the settings pin {pinned.hex()}",
+            hint="check the database URL, then OS_SECRET_LEDGER_ID; nothing was written",
+            expected=pinned.hex(),
+            actual=ledger_id.hex(),
+        )
+
+
+def check_state(state: State) -> Control:
+    """Step 3, the part without any key. Raises TamperedEvent, or MigrationInProgress where
+    this database is the unfinished target of a move."""
+    head = _head_in_use(state)
+    above = [h for h in state.heads if h.generation > head.generation and h.state == "closed"]
+    if above:
+        raise TamperedEvent(
+            f"generation {head.generation} says that it is {head.state}, but generation"
+            f" {above[0].generation}, which comes later, says that it was in use and is closed",
+            hint="an old head row was put back, or another one was added; restore ledger_head"
+            " from a backup",
+            generation=above[0].generation,
+        )
+    control = fold_control(state.meta.ledger_id, head.generation, state.control)
+    if control.unknown is not None:  # a later release's rules: `judge` says so
+        return control
+    if (state.meta.format >= FACTS) != bool(control.upgrades):
+        raise TamperedEvent(
+            f"ledger_meta says format {state.meta.format}, and the control stream was"
+            + ("" if control.upgrades else " never")
+            + " upgraded: one of them was put back",
+            hint="restore the database from a backup",
+        )
+    if control.generation > 0 and control.opened is None:
+        raise TamperedEvent(
+            f"generation {head.generation} was never opened, but its head row says that it is"
+            f" {head.state}",
+            hint="a migration that has not finished was put into use; restore the database from a"
+            " backup",
+        )
+    if control.closed is not None and head.state == "active":
+        raise TamperedEvent(
+            f"generation {head.generation} was closed at position {control.closed}, but its head"
+            " row says that it is active",
+            hint="an old head row was put back; restore the database from a backup",
+        )
+    if control.closed is None and head.state == "moved":
+        raise TamperedEvent(
+            f"the head row says that the ledger moved, but generation {head.generation} was"
+            " never closed"
+        )
+    if head.key_epoch != control.epoch:
+        raise TamperedEvent(
+            f"the head row is at key epoch {head.key_epoch}, the control stream at"
+            f" {control.epoch}: this is damage, not a wrong key"
+        )
+    check_last(control, head, state.last)
+    known = {key.id: key.fingerprint for key in control.keys}
+    if len(state.keys) != len(known) or dict(state.keys) != known:
+        raise TamperedEvent(
+            "ledger_key does not agree with the control stream: this is damage, not a wrong key",
+            hint="the control stream is the truth; restore ledger_key from it or from a backup",
+        )
+    return control
+
+
+def check_last(control: Control, head: Head, last: Event | None) -> None:
+    """The head row is at the place and time of the last event. Raises TamperedEvent."""
+    if last is None or head.position < control.last.position:
+        raise TamperedEvent(
+            f"the head row says that the log ends at position {head.position}; there is no such"
+            " event, or the control stream goes on behind it",
+            position=head.position,
+        )
+    if last.recorded_at != head.recorded_at and not is_damaged(control.ledger_id, last):
+        raise TamperedEvent(
+            f"the head row's time is not that of the last event, at position {head.position}",
+            position=head.position,
+        )
+
+
+def is_damaged(ledger_id: bytes, event: Event) -> bool:
+    """Whether it is the event that is at fault, not the head row: step 6 reports that one,
+    and the ledger can be opened without it, to destroy what it belongs to."""
+    try:
+        return hash_of(ledger_id, event) != event.event_hash
+    except TamperedEvent:
+        return True
+
+
+def _head_in_use(state: State) -> Head:
+    if len(state.in_use) == 1:
+        return state.in_use[0]
+    # The first generation was never the target of anything.
+    if not state.in_use and any(h.state == "building" and h.generation for h in state.heads):
+        raise MigrationInProgress(
+            "this database is the target of a move that has not finished",
+            hint="run the same `secret-ledger migrate --to` again, at the source",
+        )
+    raise TamperedEvent(
+        f"{len(state.in_use)} generations say that they are in use; exactly one must be",
+        hint="restore the database from a backup",
+    )
+
+
+def has_moved(state: State) -> bool:
+    """Whether the head row says that the ledger went to another database."""
+    return bool(state.in_use) and state.in_use[0].state == "moved"
+
+
+def check_not_moved(state: State) -> None:
+    """Raises LedgerMoved for a ledger that says so, where no key in hand proves it: `judge`
+    gives a proven one as its refusal."""
+    if has_moved(state):
+        raise moved_error(
+            moved_place(state.control), " (as its rows say; no key in hand proves it)"
+        )
+
+
+def moved_error(place: str, proof: str = "") -> LedgerMoved:
+    """What a ledger that moved to `place` answers; `proof` qualifies how that is known."""
+    return LedgerMoved(
+        f"this ledger moved to {place}{proof}; what is here is as it was then, and may only be"
+        " read",
+        hint="point OS_SECRET_LEDGER_URL at the new database; where the move was interrupted, run"
+        " the same `secret-ledger migrate --to` again; to read what was left here, give --moved,"
+        " or in code open(…, read_only=True, read_moved=True)",
+        moved_to=place,
+    )
+
+
+def moved_place(control: Sequence[Event]) -> str:
+    """Where to: as the sealed `generation.closed`, the last control event there is, says."""
+    about = parse_metadata(control[-1].metadata).ledger.get("move") if control else None
+    place = about.get("to") if isinstance(about, dict) else None
+    return printable(place) if isinstance(place, str) else "another database"
+
+
+def judge(
+    control: Control, keyring: Keyring, *, strict: bool = True, moved: bool = False
+) -> Standing:
+    """Steps 3 (the seals), 4 and 5. Raises TamperedEvent, and where `strict` (at boot)
+    KeyFingerprintMismatch or StaleKey; a running node keeps that as its refusal to write."""
+    keys = bind(keyring, control.ledger_id)
+    by_fingerprint = {key.fingerprint: key for key in keys}
+    check_control_seals(control, by_fingerprint)
+    check_known(control)
+    held: HeldKeys | None = None
+    refusal: LedgerError | None = None
+    try:
+        held = choose_keys(control, keys)
+    except (KeyFingerprintMismatch, StaleKey) as error:
+        if strict:
+            raise
+        refusal = error
+    check_control_authority(control)
+    if moved:
+        held, refusal = None, moved_error(moved_place(control.events))
+    return Standing(control, by_fingerprint, held, refusal, moved)
+
+
+def out_of_reach(standing: Standing, end: int) -> list[str]:
+    """What the log, which ends at position `end`, holds under keys that are not in hand: a
+    line for each such key, with its id."""
+    control = standing.control
+    own = [event.position for event in control.events]
+    found: list[str] = []
+    for key in control.keys:
+        if key.fingerprint in standing.keys or key.lost is not None:
+            continue
+        reign = control.reign(key, end)
+        events = len(reign) - sum(position in reign for position in own)
+        if events:
+            found.append(
+                f"{events:,} versions lie under {key.id} ({short(key.fingerprint)}…), which"
+                " is not in the keyring: they can't be read; add it to OS_SECRET_PREVIOUS_KEYS"
+            )
+    return found
+
+
+def check_not_behind(head: Head, seen: int) -> None:
+    """The log never gets shorter. Raises TamperedEvent if it has."""
+    if head.position < seen:
+        raise TamperedEvent(
+            f"the log ends at position {head.position}, behind position {seen} that this node"
+            " has seen: events were lost, or an older copy of the database was put in place",
+            hint="find out which; a fail-over to a standby that lagged loses its last writes",
+            position=head.position,
+            seen=seen,
+        )
+
+
+def check_not_exhausted(control: Control, position: int) -> None:
+    """Raises KeyExhausted where the log may not grow to `position` under the active key: copies
+    of the history count too."""
+    check_seals_left(control, position, 0)
+
+
+def check_seals_left(control: Control, position: int, more: int) -> None:
+    """Raises KeyExhausted where no `more` events may be sealed under the active key beside those
+    of a log that ends at `position`."""
+    if control.seals_under_active(position) + more > MAX_EVENTS_PER_KEY:
+        raise KeyExhausted(
+            f"2^32 events were sealed under key {control.active.id}"
+            f" ({short(control.active.fingerprint)}…), or would be: that is the bound of AES-GCM",
+            hint="rotate to a new key: secret-ledger keys rotate",
+        )

@@ -1,0 +1,95 @@
+"""What is being built: the `building` head row, and of a move the row that names its other side.
+
+While there is one, no key is rotated and nothing else is built: it is found, and made, under
+the active head row's lock alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from secret_ledger.errors import MigrationInProgress, TamperedEvent
+from secret_ledger.model.control import Control
+from secret_ledger.model.rows import Head, Move
+from secret_ledger.rules.gate import check_seals_left
+from secret_ledger.rules.openings import openings_of
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
+from secret_ledger.store.reads import heads_of_generations, moves
+
+__all__ = ["UnderWay", "begin_building", "check_not_building", "under_way"]
+
+
+class UnderWay(NamedTuple):
+    """A generation that is being built, here or in another database."""
+
+    head: Head
+    move: Move | None
+    """None where it is built here."""
+
+
+def under_way(connection: Connection, database: Database, control: Control) -> UnderWay | None:
+    """What is being built, if anything is. Raises MigrationInProgress where it was begun under
+    another key than the active one, TamperedEvent where its number is none that comes next."""
+    heads = heads_of_generations(connection, database)
+    head = next((head for head in heads if head.state == "building"), None)
+    if head is None:
+        return None
+    others = {other.generation for other in heads if other != head}
+    openings = openings_of(control)
+    if head.generation != openings.next(others):
+        way_out = "migrate --abandon"
+        if head.generation in openings.used:
+            way_out = f"generations purge {head.generation}"
+        raise TamperedEvent(
+            f"generation {head.generation} says that it is being built; the next one is"
+            f" {openings.next(others)}: somebody else wrote its head row",
+            hint=f"throw it away with `secret-ledger {way_out}`, then migrate again",
+            generation=head.generation,
+        )
+    found = [move for move in moves(connection, database) if move.generation == head.generation]
+    if head.key_epoch != control.epoch:
+        raise MigrationInProgress(
+            f"generation {head.generation} was begun under another key than the active one",
+            hint="secret-ledger migrate --abandon, then migrate again",
+            generation=head.generation,
+        )
+    return UnderWay(head, found[0] if found else None)
+
+
+def begin_building(connection: Connection, database: Database, control: Control) -> Head:
+    """The head row of the next generation, made. The caller holds the active head row's lock,
+    and has looked whether there is one. Raises KeyExhausted where a copy of the history would
+    be more than may be sealed under the active key."""
+    heads = heads_of_generations(connection, database)
+    end = next(head.position for head in heads if head.generation == control.generation)
+    check_seals_left(control, end + 1, end + 1)  # the copy, and what closes and opens it
+    number = openings_of(control).next({head.generation for head in heads})
+    head = Head(number, 0, 0, control.epoch, "building")
+    connection.execute(database.statements.insert_head, head._asdict())
+    return head
+
+
+def check_not_building(connection: Connection, database: Database, control: Control) -> None:
+    """Raises MigrationInProgress while the next generation is being built, here or elsewhere."""
+    found = under_way(connection, database, control)
+    if found is None:
+        return
+    if found.move is None:
+        raise MigrationInProgress(
+            f"generation {found.head.generation} is being built under the active key",
+            hint="let `secret-ledger migrate` finish, or `secret-ledger migrate --abandon` it",
+            generation=found.head.generation,
+        )
+    raise moving(found.move)
+
+
+def moving(move: Move) -> MigrationInProgress:
+    """What anything else is refused with while a move is under way."""
+    return MigrationInProgress(
+        f"the ledger is being moved to {move.place}",
+        hint="let `secret-ledger migrate --to` that database finish, or give it up:"
+        " secret-ledger migrate --abandon --to it",
+        generation=move.generation,
+        moved_to=move.place,
+    )

@@ -1,0 +1,234 @@
+"""Whether the database still holds the log that this process has met before.
+
+A fail-over to a standby that lagged loses the newest events, and others may take their
+places; an older copy of a database that is put in place does the same. A process that was
+up meanwhile remembers how far the log had got, and of the last positions that it has met which
+event lay there, by the hash of what the row holds. Each new connection is asked for them before
+anything else is done on it, and so is any by the heartbeat and `health`.
+
+The newest of these events decides. If its row was damaged or taken out, that is for its reader to
+name, and the next older one decides. If none of them can be told, the log is refused: damage must
+not hide that events were lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from secret_ledger.errors import LedgerUnavailable, TamperedEvent
+from secret_ledger.model.events import CONTROL_STREAM, Event
+from secret_ledger.model.format import hash_of
+from secret_ledger.model.rows import Head
+from secret_ledger.rules.gate import check_not_behind, check_pinned, is_damaged
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
+from secret_ledger.store.reads import event_at, events_page
+from secret_ledger.store.schema import read_meta
+from secret_ledger.store.statements import whole
+
+__all__ = ["Lineage", "Met"]
+
+REMEMBERED: Final = 16
+"""Positions whose events a process remembers."""
+
+
+class Met(NamedTuple):
+    """The end of the log, which is the one that was met before."""
+
+    head: Head
+    control: object
+    """The newest version of the control stream, as the database says."""
+
+
+class _Mark(NamedTuple):
+    """An event that was met."""
+
+    position: int
+    generation: int
+    recorded_at: int
+    content: bytes
+    """The hash of what its row held."""
+    damaged: bool
+    """Whether the row was damaged already, so that a mended one says nothing."""
+
+
+class Lineage:
+    """What one process remembers of the log's end."""
+
+    def __init__(self, database: Database, ledger_id: bytes) -> None:
+        self._database = database
+        self._ledger_id = ledger_id
+        self._last: Head | None = None
+        self._marks: tuple[_Mark, ...] = ()
+        """In order of position. A tuple that is replaced whole: SQLite's threads read it too."""
+        self._marking = threading.Lock()
+        self._trusted = object()
+        self._key = f"secret_ledger.{database.schema}"
+        database.on_connection = self._meet
+
+    @property
+    def seen(self) -> int:
+        """The highest position that any read or append has met."""
+        last = self._last
+        return last.position if last is not None else 0
+
+    def saw(self, head: Head) -> None:
+        """Remember how far the log has got."""
+        if head.position > self.seen:
+            self._last = head
+
+    def remember(self, events: Iterable[Event | None]) -> None:
+        """Remember which events lie at their positions. What was met first is kept: an event
+        never changes, and a row that was damaged since is not the event."""
+        self._keep([self._mark(event) for event in events if event is not None])
+
+    def wrote(self, event: Event) -> None:
+        """Remember an event that this process itself has put at its position."""
+        self._keep([
+            _Mark(
+                event.position, event.generation, event.recorded_at, event.event_hash, damaged=False
+            )
+        ])  # fmt: skip
+
+    def _keep(self, found: Sequence[_Mark]) -> None:
+        with self._marking:
+            known = {mark.position: mark for mark in self._marks}
+            for mark in found:
+                before = known.get(mark.position)
+                if before is None or before.damaged or before.generation < mark.generation:
+                    known[mark.position] = mark
+            self._marks = tuple(sorted(known.values())[-REMEMBERED:])
+
+    def remember_more(self, connection: Connection, head: Head) -> None:
+        """Meet the last events of the log, unless as many have been met."""
+        if len(self._marks) >= min(REMEMBERED, head.position):
+            return
+        after = max(0, head.position - REMEMBERED)
+        self.remember(
+            events_page(connection, self._database, head.generation, after, head.position)
+        )
+
+    def recognise(self, connection: Connection) -> Met | None:
+        """The head row in use, once the log is known to be the one that was met before.
+
+        Raises TamperedEvent where events were lost, or where none that was met can be told;
+        WrongLedger where it is another ledger, LedgerUnavailable where this is a standby that
+        only lags.
+        """
+        # Each is read once: another thread may replace them at any moment.
+        last, marks = self._last, self._marks
+        asked = {
+            "control": CONTROL_STREAM,
+            "seen": last.position if last else 0,
+            "marked": marks[-1].position if marks else 0,
+        }
+        sql = self._database.statements
+        rows = connection.execute(sql.head_and_events, asked).all()
+        if not rows:
+            return None
+        head = Head.of_row(tuple(rows[0])[:5])
+        found = whole(connection, sql, (row[6:] for row in rows if row[6] == head.generation))
+        events = {event.position: event for event in map(Event.of_row, found)}
+        if last is not None:
+            try:
+                self.check(connection, head, last.position)
+                self._check_same(connection, head, last, marks, events)
+            except TamperedEvent:
+                self._trusted = object()  # each connection has to show itself again
+                raise
+        self.remember([events.get(head.position)])
+        return Met(head, rows[0][5])
+
+    def _check_same(
+        self,
+        connection: Connection,
+        head: Head,
+        last: Head,
+        marks: tuple[_Mark, ...],
+        events: Mapping[int, Event],
+    ) -> None:
+        """Raises TamperedEvent where another event lies at a position that was met."""
+        row = events.get(last.position)
+        if row is not None and row.recorded_at != last.recorded_at and not self._is_damaged(row):
+            raise self._other(connection, last.position)
+        for mark in reversed(marks):
+            row = events.get(mark.position)
+            if row is None:
+                row = event_at(connection, self._database, head.generation, mark.position)
+            if row is None:
+                continue
+            if self._is_same(mark, row):
+                return
+            if not self._is_damaged(row) and not mark.damaged:
+                raise self._other(connection, mark.position)
+        if any(not mark.damaged for mark in marks):
+            raise self._untold(connection, marks)
+
+    def _is_same(self, mark: _Mark, row: Event) -> bool:
+        if row.generation == mark.generation:
+            return self._mark(row).content == mark.content
+        # A migration seals each event anew, at its position and its time.
+        return row.recorded_at == mark.recorded_at and not self._is_damaged(row)
+
+    def _is_damaged(self, row: Event) -> bool:
+        return is_damaged(self._ledger_id, row)
+
+    def _mark(self, event: Event) -> _Mark:
+        try:
+            content = hash_of(self._ledger_id, event)
+        except TamperedEvent:  # no row of this format can be like that
+            content = sha256(repr(tuple(event)).encode("utf-8", "replace")).digest()
+        damaged = content != event.event_hash
+        return _Mark(event.position, event.generation, event.recorded_at, content, damaged)
+
+    def _other(self, connection: Connection, position: int) -> TamperedEvent:
+        self._check_ledger(connection)
+        return TamperedEvent(
+            f"the event at position {position} is not the one that this node has seen there:"
+            " events were lost and others took their places, or an older copy of the database"
+            " was put in place",
+            hint="a fail-over to a standby that lagged loses its last writes; find out which,"
+            " then start this process anew: it takes the log as it is",
+            position=position,
+        )
+
+    def _untold(self, connection: Connection, marks: tuple[_Mark, ...]) -> TamperedEvent:
+        self._check_ledger(connection)
+        return TamperedEvent(
+            f"of the {len(marks)} events that this node has seen last, from position"
+            f" {marks[0].position} to {marks[-1].position}, none can be told any more: each was"
+            " changed or taken out, and whether events were lost can't be told either",
+            hint="`secret-ledger verify --level full` lists every damaged row; find out what"
+            " happened, then start this process anew: it takes the log as it is",
+            position=marks[-1].position,
+        )
+
+    def _check_ledger(self, connection: Connection) -> None:
+        meta = read_meta(connection, self._database)
+        if meta is not None:
+            check_pinned(meta.ledger_id, self._ledger_id)
+
+    def check(self, connection: Connection, head: Head, seen: int) -> None:
+        """The log never gets shorter, but a standby may be one that lags behind another."""
+        replica = self._database.replica(connection) if head.position < seen else None
+        if replica is not None:
+            raise LedgerUnavailable(
+                f"{self._database.place}: this standby is at position {head.position}, behind"
+                f" position {seen} that this node has seen",
+                hint="try again in a moment, or read from the primary",
+                transient=True,
+                position=head.position,
+                seen=seen,
+                replica_lag_seconds=replica.lag_seconds,
+            )
+        check_not_behind(head, seen)
+
+    def _meet(self, connection: Connection) -> None:
+        """Recognise the log once on each connection, where it leads by then."""
+        trusted = self._trusted
+        if connection.info.get(self._key) is not trusted:
+            self.recognise(connection)
+            connection.info[self._key] = trusted

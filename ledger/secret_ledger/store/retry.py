@@ -1,0 +1,63 @@
+"""Work that is tried again: a server restarts, a stale connection, a standby's replay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
+
+import anyio
+
+from secret_ledger.errors import LedgerError
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database, Mode
+from secret_ledger.store.driver_errors import is_transient
+
+__all__ = ["Read", "patiently", "through_outages"]
+
+T = TypeVar("T")
+
+
+class Read(Protocol):
+    """How a long scan reads: `patiently`, or slower."""
+
+    async def __call__(
+        self, database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
+    ) -> T:
+        """Run a read."""
+        ...
+
+
+RETRIES: Final = (0.0, 0.05, 0.2, 0.5)
+"""Pauses in seconds before a read is tried again: a pool's connections may all be stale."""
+
+
+async def patiently(
+    database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
+) -> T:
+    """Run a read, and again while the database is out of reach for a moment."""
+    for pause in RETRIES:
+        try:
+            return await database.run(unit, mode)
+        except LedgerError as error:
+            if not is_transient(error):
+                raise
+        await anyio.sleep(pause)
+    return await database.run(unit, mode)
+
+
+async def through_outages(
+    database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
+) -> T:
+    """Run a part of a long operation, and again while the database is out of reach: as long as a
+    write would wait. A unit that writes finds out by itself what an earlier try has done."""
+    give_up = time.monotonic() + database.patience
+    pause = 0.02
+    while True:
+        try:
+            return await database.run(unit, mode)
+        except LedgerError as error:
+            if not is_transient(error) or time.monotonic() > give_up:
+                raise
+        await anyio.sleep(pause)
+        pause = min(pause * 2, 1.0)

@@ -1,0 +1,1 @@
+"""What proves the log: whole, its newest events, or what is new."""

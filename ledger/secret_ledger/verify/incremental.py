@@ -1,0 +1,202 @@
+"""Opening on the strength of an earlier verification: `verify="incremental"`.
+
+Where a node has attested (`attestation`) that all up to a position was in order, a
+boot checks what is new since then, the ends of the log and a random sample of the old, and is
+ready; `scrub` goes over the rest. Where there is no attestation to build on, it is
+`latest`, and what that finds is attested for the next time.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+import anyio
+
+from secret_ledger.errors import LedgerError, TamperedEvent
+from secret_ledger.log import log
+from secret_ledger.model.control import Control
+from secret_ledger.model.events import Event, from_microseconds
+from secret_ledger.model.format import printable
+from secret_ledger.model.rows import Head, Meta, State
+from secret_ledger.rules.attestation import Attestation, Proof, attest, judge
+from secret_ledger.rules.findings import OpenLevel, Tally
+from secret_ledger.rules.gate import Standing
+from secret_ledger.rules.row_checks import Rules
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
+from secret_ledger.store.reads import event_at, read_state
+from secret_ledger.store.retry import patiently
+from secret_ledger.verify.scan import Scan
+from secret_ledger.verify.verify import Checked, has_changed, unchanged, verify_ledger
+
+__all__ = ["SAMPLE", "keep_proof", "verify_to_open"]
+
+SAMPLE: Final = 500
+"""Old positions that an incremental boot draws, where there are more."""
+FORGED: Final = (
+    "the attestation of an earlier verification does not authenticate: somebody without the key"
+    " has written it; it was passed over, and everything verified anew"
+)
+
+
+class _Look(NamedTuple):
+    """One snapshot of what an incremental boot builds on."""
+
+    state: State
+    attestation: Attestation | None
+    last: Event | None
+    """The event at the position that the attestation names."""
+    ends: tuple[object, object]
+    """The lowest and the highest position that the log has rows at."""
+
+
+async def verify_to_open(
+    database: Database, meta: Meta, standing: Standing, level: OpenLevel
+) -> Checked | None:
+    """Step 6 of the boot gate. None where the control stream has grown since `standing`."""
+    if level != "incremental":
+        return await verify_ledger(database, meta, standing, level)
+    began = time.monotonic()
+    look = await patiently(database, lambda c: _look(c, database, meta, standing), "snapshot")
+    head = unchanged(look.state, standing.control)
+    if head is None:
+        return None
+    attestation, last = look.attestation, None
+    problem = _why_not_believed(standing, attestation)
+    if attestation is not None and problem is None:
+        # Whatever is verified: a log that an authentic one contradicts is never passed over.
+        last = _last_attested(standing.control, head, attestation, look)
+        problem = _why_not_built_on(standing, attestation, head)
+    if attestation is None or last is None or problem is not None:
+        log.info("ledger_boot_not_incremental", reason=problem)
+        checked = await verify_ledger(database, meta, standing, "latest")
+        if checked is None or problem != FORGED:
+            return checked
+        return replace(checked, warnings=(FORGED,))
+    tally = Tally()
+    scan = Scan(database, Rules(standing.control, standing.keys), tally)
+    await scan.every_event(head, after=last.position, time_before=last.recorded_at)
+    await scan.sample(head, last.position, SAMPLE)
+    if tally.findings and await has_changed(database, meta, standing.control):
+        return None
+    log.info(
+        "ledger_boot_incremental",
+        since_position=attestation.position,
+        since=from_microseconds(attestation.verified_at).isoformat(),
+        level=attestation.level,
+        secrets=attestation.heads,
+        release=attestation.release,
+    )
+    return Checked(tally.report("incremental", time.monotonic() - began))
+
+
+def _look(connection: Connection, database: Database, meta: Meta, standing: Standing) -> _Look:
+    place = {"generation": standing.control.generation}
+    sql = database.statements
+    row = connection.execute(sql.attestation, place).first()
+    attestation, last = None, None
+    if row is not None:
+        attestation = Attestation._make(row)
+        position: object = attestation.position  # nothing is authenticated yet
+        if isinstance(position, int) and 0 < position < 2**63:
+            last = event_at(connection, database, **place, position=position)
+    lowest, highest = connection.execute(sql.ends, place).one()
+    state = read_state(connection, database, meta)
+    return _Look(state, attestation, last, (lowest, highest))
+
+
+def _why_not_believed(standing: Standing, attestation: Attestation | None) -> str | None:
+    """Why it says nothing; None where it is authentic."""
+    if attestation is None:
+        return "nothing has been attested yet in this generation"
+    verdict = judge(standing.control, standing.keys, attestation)
+    if verdict == "forged":
+        return FORGED
+    if verdict == "unknown":
+        return "the attestation is of another release, or of a key that is not in hand"
+    return None
+
+
+def _why_not_built_on(standing: Standing, attestation: Attestation, head: Head) -> str | None:
+    """Why all is verified anew beside an authentic one; None where that is not needed."""
+    control = standing.control
+    # Heads lay under the former at that position; what came later lies under the latter.
+    needed = attestation.fingerprints | {
+        key.fingerprint for key in control.keys if key.activated > attestation.position
+    }
+    for key in control.keys:
+        if key.fingerprint in needed and key.fingerprint not in standing.keys and not key.lost:
+            return f"heads may lie under {key.id}, which is not in hand"
+    if head.position - attestation.position > max(attestation.heads, SAMPLE):
+        return "more is new since then than there are secrets: to open those is the shorter way"
+    return None
+
+
+def _last_attested(control: Control, head: Head, attestation: Attestation, look: _Look) -> Event:
+    """The event at the attested position, of a log that is the one that was attested and has
+    its ends where they should be. Raises TamperedEvent."""
+    at = attestation.position
+    when = from_microseconds(attestation.verified_at).isoformat(" ", "seconds")
+    if look.ends != (1, head.position):
+        first, last = map(printable, look.ends)
+        raise TamperedEvent(
+            f"the log has rows at positions {first} to {last}; its head row says {head.position}",
+            hint="`secret-ledger verify --level full` lists every damaged row",
+        )
+    told = [e for e in control.events if e.position <= at]
+    event = look.last
+    if (
+        event is None
+        or event.event_hash != attestation.event_hash
+        or told[-1].event_hash != attestation.control_hash
+    ):
+        raise TamperedEvent(
+            f"the log is not the one that was verified on {when} up to position {at}: events were"
+            " lost or exchanged, or an older copy of them was put in place",
+            hint="restore it from a backup that has them; to take the log as it is, open it once"
+            ' with verify="latest"',
+            position=at,
+        )
+    return event
+
+
+async def keep_proof(database: Database, standing: Standing, proof: Proof, *, release: str) -> None:
+    """Attest a proof for the next boot, unless somebody has attested a later one meanwhile.
+
+    Best effort, two seconds at most: what fails here costs the next boot time, nothing else.
+    """
+    control = standing.control
+    owner = control.authority(proof.position)
+    key = standing.keys.get(owner.fingerprint)
+    if key is None:
+        return
+    mine = attest(proof, control.ledger_id, key, key_id=owner.id, release=release)
+
+    def unit(connection: Connection) -> None:
+        # Under the head row's lock, so that nodes attest one after the other.
+        head = database.lock_generation(connection, proof.generation)
+        if head is None or head.state != "active":
+            return
+        sql = database.statements
+        place = {"generation": proof.generation}
+        for theirs in map(Attestation._make, connection.execute(sql.attestation, place).all()):
+            if judge(control, standing.keys, theirs) != "authentic":
+                continue
+            if proof.position < theirs.position <= head.position:
+                return
+            if theirs.position > head.position:
+                log.warning(
+                    "ledger_shorter_than_attested",
+                    position=head.position,
+                    attested=theirs.position,
+                )
+        connection.execute(sql.forget_attestations)
+        connection.execute(sql.insert_attestation, mine._asdict())
+
+    try:
+        with anyio.move_on_after(2):
+            await database.run(unit, "note")
+    except LedgerError as error:
+        log.info("ledger_proof_not_kept", reason=error.message)

@@ -1,0 +1,451 @@
+"""One pass over a generation, in bounded memory: what it finds goes to a tally.
+
+Pages in short transactions up to a bound that its caller fixes, and checks each page in a
+worker thread, so that the event loop stays free; the database is at work on the next page
+meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
+from secrets import SystemRandom
+from typing import Any
+
+from anyio import to_thread
+
+from secret_ledger.model.events import CONTROL_STREAM, Event, EventType
+from secret_ledger.model.floors import ended_at
+from secret_ledger.model.format import is_purged, printable
+from secret_ledger.model.rows import CheckedRow, Head
+from secret_ledger.read.found_rows import found_rows, stated_rows
+from secret_ledger.rules.findings import MAX_FINDINGS, Finding, Progress, Tally, Tell, finding_of
+from secret_ledger.rules.row_checks import CheckedPage, Rules, missing_positions
+from secret_ledger.rules.sealed_counts import SealedCounts
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
+from secret_ledger.store.read_ahead import ahead
+from secret_ledger.store.reads import (
+    DRAWN,
+    PAGE,
+    check_page,
+    count_secrets,
+    heads_at,
+    heads_of_generations,
+    heads_page,
+)
+from secret_ledger.store.retry import Read, patiently
+
+__all__ = ["Scan"]
+
+
+@dataclass(slots=True)
+class Scan:
+    """One pass over one generation; what it finds goes to the tally."""
+
+    database: Database
+    rules: Rules
+    tally: Tally
+    on_progress: Tell | None = None
+    read: Read = patiently
+    page: int = PAGE
+    """Events a page."""
+    read_ahead: bool = True
+    """Whether the next page comes from the database while one is checked. Not where something
+    else is to go on meanwhile: one interpreter does not do three things at once."""
+    _as_found: dict[str, bool] = field(default_factory=dict)
+    """By stream: whether the rows below its end are as the end has found them."""
+    before: int = 0
+    """Events of generations that were gone over before this one, and count as progress."""
+    whole: int = 0
+    """Events of all generations that are gone over, as far as their number is known."""
+
+    @property
+    def generation(self) -> int:
+        return self.rules.control.generation
+
+    def _tell(self, done: int, total: int) -> None:
+        if self.on_progress is not None:
+            done, total = self.before + done, self.before + total
+            self.on_progress(Progress(done, max(done, total, self.whole)))
+
+    async def count_rows(self) -> list[Finding]:
+        """As many rows as the head row says by now, and each stream's versions are 1 to n.
+
+        So no row lies behind the end of the log or outside of its stream: a head that was
+        given an older version's place, say, where no read comes across it. And none lies in a
+        later generation, which an old head row that was put back would hide.
+        """
+
+        def unit(
+            connection: Connection,
+        ) -> tuple[Sequence[Head], Sequence[Any], int, Sequence[Sequence[Any]]]:
+            sql = self.database.statements
+            place = {"generation": self.generation}
+            heads = heads_of_generations(connection, self.database)
+            counts = connection.execute(sql.count, place).one()
+            in_streams, not_whole = connection.execute(sql.count_by_stream, place).one()
+            broken: Sequence[Sequence[Any]] = ()
+            if not_whole:  # rare: to count them all at once is cheaper than to list them
+                listed = connection.execute(sql.broken_streams, {**place, "limit": MAX_FINDINGS})
+                broken = [tuple(row) for row in listed]
+            return heads, counts, in_streams, broken
+
+        heads, (count, first, last, newest), in_streams, broken = await self.read(
+            self.database, unit, "snapshot"
+        )
+        head = next((h for h in heads if h.generation == self.generation), None)
+        if head is None or head.state in ("purging", "purged"):
+            return []
+        found: list[Finding] = []
+        unfinished = {h.generation for h in heads if h.state in ("building", "purging")}
+        above = isinstance(newest, int) and newest > self.generation
+        if above and newest not in unfinished:
+            found.append(
+                Finding(
+                    "tampered",
+                    f"rows lie in generation {newest}, above the one in use; if nobody has put an"
+                    f" old head row back, `secret-ledger generations purge {newest}` deletes them",
+                    generation=newest,
+                )
+            )
+        if (count, first, last) != (head.position, 1, head.position):
+            found.append(
+                Finding(
+                    "tampered",
+                    f"the log has {count} rows at positions {first} to {last}; its head row"
+                    f" says {head.position}",
+                    position=last if isinstance(last, int) and last > head.position else None,
+                    generation=self.generation,
+                )
+            )
+        if in_streams != count:
+            found.append(
+                Finding(
+                    "tampered",
+                    f"the log has {count} rows, and {in_streams} are found by their streams:"
+                    " an index of the database is damaged",
+                    generation=self.generation,
+                )
+            )
+        for stream, rows, lowest, highest in broken:
+            newest = await self._version(stream, highest) if isinstance(highest, int) else None
+            if newest is not None and await self._is_ended_over_damage(newest, rows):
+                continue
+            found.append(
+                Finding(
+                    "tampered",
+                    f"it has {rows} rows, of versions {lowest} to {highest}",
+                    stream=printable(stream),
+                    version=highest if isinstance(highest, int) else None,
+                    generation=self.generation,
+                )
+            )
+        return found
+
+    async def heads(self, head: Head) -> None:
+        """Open the newest event of every secret, and hold their versions against the log's length.
+
+        A stream has versions 1 to n, each at a position of its own, and the positions are 1 to
+        the head row's. So the newest versions, which their seals prove, add up to that position:
+        no secret is left out, and none is shown as it was before.
+        """
+        secrets = versions = 0
+        if self.on_progress is not None:
+            count = partial(count_secrets, database=self.database, generation=self.generation)
+            secrets = await self.read(self.database, count, "statement")
+        async with aclosing(ahead(self._head_rows())) as pages:
+            async for page in pages:
+                await self._open_heads(page, head)
+                versions += await self._versions(page, head)
+                self._tell(self.tally.heads, secrets)
+        if self.tally.kinds["tampered"]:
+            return  # a row that does not open has proven no version
+        if versions != head.position:
+            versions += await self._missing_below_ends(head)
+        if versions != head.position or not await self._ends_where_it_says():
+            found = await self.count_rows()
+            self.tally.add_all(found or [self._wrong_sum(versions, head)])
+
+    async def _versions(self, page: Sequence[Event], head: Head) -> int:
+        """How many rows up to the head row's position the streams of a page have."""
+        total = 0
+        for event in page:
+            if event.stream == CONTROL_STREAM:
+                total += self.rules.control.last.version
+            elif event.position <= head.position:
+                total += event.version
+            else:  # it was written meanwhile
+                total += await self._rows_of(event.stream, head.position)
+        return total
+
+    async def _is_ended_over_damage(self, newest: Event, rows: int) -> bool:
+        """Whether a stream whose versions are not 1 to n has the rows that its end has stated."""
+        if self.rules.open_newest(newest) is not None:
+            return False
+        return await self._rows_to_expect(newest) == rows
+
+    async def _rows_of(self, stream: str, bound: int) -> int:
+        asked = {
+            "generation": self.generation,
+            "stream": self.database.text(stream),
+            "bound": bound,
+        }
+        sql = self.database.statements.rows_of_stream
+        return await self.read(
+            self.database, lambda c: int(c.execute(sql, asked).scalar_one()), "statement"
+        )
+
+    async def _missing_below_ends(self, head: Head) -> int:
+        """How far the sum is off because of secrets that were ended over damage.
+
+        Their rows may have stood at other versions than their own. Each end states how many
+        rows it found, so this follows from seals too.
+        """
+        excess = 0
+        async with aclosing(self._head_rows()) as pages:
+            async for page in pages:
+                for event in page:
+                    if (
+                        event.stream != CONTROL_STREAM
+                        and event.position <= head.position
+                        and ended_at(self.rules.control, event)
+                    ):
+                        excess += await self._rows_to_expect(event) - event.version
+        return excess
+
+    async def _ends_where_it_says(self) -> bool:
+        """Whether the rows lie at positions 1 to the head row's, as both are by now, and none
+        in a later generation."""
+
+        def unit(connection: Connection) -> tuple[Sequence[Head], Any, Any, Any]:
+            sql = self.database.statements
+            heads = heads_of_generations(connection, self.database)
+            place = {"generation": self.generation}
+            first, last = connection.execute(sql.ends, place).one()
+            return heads, first, last, connection.execute(sql.newest_generation).scalar_one()
+
+        heads, first, last, newest = await self.read(self.database, unit, "snapshot")
+        head = next((h for h in heads if h.generation == self.generation), None)
+        if head is None or head.state in ("purging", "purged"):
+            return True
+        unfinished = {h.generation for h in heads if h.state in ("building", "purging")}
+        return (first, last) == (1, head.position) and newest in (self.generation, *unfinished)
+
+    def _wrong_sum(self, versions: int, head: Head) -> Finding:
+        return Finding(
+            "tampered",
+            f"the newest versions of all secrets are {versions} in sum, and the log has"
+            f" {head.position} events: newest events are missing, or the database hides them",
+            generation=self.generation,
+        )
+
+    async def _head_rows(self) -> AsyncGenerator[Sequence[Event]]:
+        after: str | None = None
+        while True:
+            page = await self.read(
+                self.database,
+                partial(
+                    heads_page, database=self.database, generation=self.generation, after=after
+                ),
+                "statement",
+            )
+            if not page or page[-1].stream == after:  # no text at all sorts behind all text
+                return
+            after = page[-1].stream
+            yield page
+
+    async def sample(self, head: Head, bound: int, size: int) -> None:
+        """Open the newest event of the secrets that have an event at one of `size` positions up
+        to `bound`, drawn so that nobody can tell them beforehand; at all where there are no more.
+        """
+        drawn = SystemRandom().sample(range(1, bound + 1), min(size, bound))
+        seen: set[str] = set()
+        for start in range(0, len(drawn), DRAWN):
+            asked = drawn[start : start + DRAWN]
+            found = await self.read(
+                self.database,
+                partial(
+                    heads_at, database=self.database, generation=self.generation, positions=asked
+                ),
+                "snapshot",
+            )
+            for position in sorted(set(asked) - {position for position, _ in found}):
+                why = "no event is found at this position, or none in its stream"
+                self.tally.add(
+                    Finding("tampered", why, position=position, generation=self.generation)
+                )
+            fresh = {event.stream: event for _, event in found if event.stream not in seen}
+            await self._open_heads(fresh.values(), head)
+            seen.update(fresh)
+
+    async def _open_heads(self, events: Iterable[Event], head: Head) -> None:
+        # A head beyond the bound was written meanwhile, over one that had to open.
+        newest = [
+            event
+            for event in events
+            if event.position <= head.position and event.stream != CONTROL_STREAM
+        ]
+
+        def opened() -> list[Finding]:
+            problems = ((event, self.rules.open_newest(event)) for event in newest)
+            return [finding_of(event, problem) for event, problem in problems if problem]
+
+        self.tally.add_all(await to_thread.run_sync(opened))
+        self.tally.heads += len(newest)
+        self.tally.events += len(newest)
+        self.tally.by_key.update([event.key_id for event in newest])
+
+    async def every_event(self, head: Head, *, after: int = 0, time_before: int = 0) -> int:
+        """Open every event above position `after`, whose event was recorded at `time_before`,
+        and check every chain, position and time up to the head row's.
+
+        Returns how many secrets have begun there.
+        """
+        secrets = 0
+        whole = after == 0
+        sealed = SealedCounts(self.rules.control)
+        newer = self.pages(head.position, after=after, time_before=time_before)
+        async with aclosing(newer) as pages:
+            async for page in pages:
+                after, time_before = page.last.position, page.last.recorded_at
+                sealed.add(page.rows)
+                secrets += sum(
+                    row.event.version == 1 and row.event.stream != CONTROL_STREAM
+                    for row in page.rows
+                )
+                self._tell(after, head.position)
+        if after != head.position:
+            self.tally.add(missing_positions(self.generation, after + 1, head.position))
+        elif time_before != head.recorded_at:
+            self.tally.add(
+                Finding(
+                    "tampered",
+                    f"the head row's time is {head.recorded_at}, the last event's {time_before}",
+                    generation=self.generation,
+                )
+            )
+        if whole:
+            self.tally.add_all(sealed.differences())
+        if self.rules.control.upgrades and sealed.watches:
+            await self._newest_not_lost(head)
+        return secrets
+
+    async def _newest_not_lost(self, head: Head) -> None:
+        """No secret's newest event lies under a lost key: each was ended before it was given up."""
+        control = self.rules.control
+        async with aclosing(self._head_rows()) as pages:
+            async for page in pages:
+                for event in page:
+                    key = control.key(event.key_fingerprint)
+                    gone = is_purged(event.sealed) or (key is not None and key.lost is not None)
+                    if gone and event.stream != CONTROL_STREAM and event.position <= head.position:
+                        problem = self.rules.open_newest(event)
+                        if problem is not None:
+                            self.tally.add(finding_of(event, problem))
+
+    async def pages(
+        self, bound: int, *, after: int = 0, time_before: int = 0
+    ) -> AsyncGenerator[CheckedPage]:
+        """The events above position `after` up to `bound`, page by page, each checked."""
+        pages = self._rows(after, bound)
+        async with aclosing(ahead(pages) if self.read_ahead else pages) as read:
+            async for rows in read:
+                page = await to_thread.run_sync(self.rules.check, rows, after, time_before)
+                for row, finding in page.suspects:
+                    if row is None or not await self._accounted_for(row):
+                        self.tally.add(finding)
+                after, time_before = page.last.position, page.time
+                self.tally.events += len(rows)
+                self.tally.by_key.update([row.event.key_id for row in rows])
+                yield page
+
+    async def _rows(self, after: int, bound: int) -> AsyncGenerator[Sequence[CheckedRow]]:
+        while after < bound:
+            rows = await self.read(
+                self.database,
+                partial(
+                    check_page,
+                    database=self.database,
+                    generation=self.generation,
+                    after=after,
+                    bound=bound,
+                    limit=self.page,
+                    unstated=not self.rules.control.began_with_facts,
+                ),
+                "snapshot",
+            )
+            if not rows or rows[-1].event.position <= after:
+                return
+            after = rows[-1].event.position
+            yield rows
+
+    async def _accounted_for(self, row: CheckedRow) -> bool:
+        """Whether the log itself says, under a seal, that this damage was ended.
+
+        A `secret.destroyed` over damage states so, chains to the row as it was found, and states
+        what lay below: those rows are accounted for, as long as they stay as they were found.
+        """
+        event = row.event
+        place: tuple[object, ...] = (event.stream, event.version)
+        if list(map(type, place)) != [str, int]:
+            return False  # of no type that a row was ever written with
+        if event.event_type == EventType.DESTROYED and event.version > 1:
+            damaged = await self._version(event.stream, event.version - 1)
+            if damaged is not None and self.rules.ends(event, damaged):
+                return True
+        end = await self._version(event.stream, event.version + 1)
+        if end is not None and self.rules.ends(end, event):
+            return True
+        end = await self._version(event.stream, row.destroyed or 0)
+        return end is not None and end.version > event.version and await self._is_as_found(end)
+
+    async def _is_as_found(self, end: Event) -> bool:
+        """Whether the rows below a destruction are those that it states to have found there."""
+        stated, control = stated_rows(end), self.rules.control
+        if stated is None or "digest" not in stated or not self.rules.is_end(end):
+            return False
+        if control.opened is not None and end.position < control.opened[0]:
+            return True  # a migration has sealed what was proven of them
+        if self._as_found.get(end.stream) is None:
+            found = await self.read(
+                self.database,
+                lambda c: found_rows(c, self.database, control, end.stream, end.version),
+                "snapshot",
+            )
+            self._as_found[end.stream] = found.facts() == stated
+        return self._as_found[end.stream]
+
+    async def _rows_to_expect(self, newest: Event) -> int:
+        """How many rows a stream has, by its newest event, which has opened.
+
+        As many as its version, unless it was ended over damage: the end states how many it found.
+        """
+        floor = ended_at(self.rules.control, newest)
+        if not floor:
+            return newest.version
+        end = newest if floor == newest.version else await self._version(newest.stream, floor)
+        stated = None if end is None or not self.rules.is_end(end) else stated_rows(end)
+        if stated is None:
+            return newest.version
+        return int(stated["count"]) + 1 + newest.version - floor
+
+    async def _version(self, stream: str, version: int) -> Event | None:
+        named: object = stream  # of a damaged row it may be no text
+        if not isinstance(named, str) or not 0 < version < 2**63:
+            return None
+
+        def unit(connection: Connection) -> Event | None:
+            row = connection.execute(
+                self.database.statements.event_of_version,
+                {
+                    "generation": self.generation,
+                    "stream": self.database.text(stream),
+                    "version": version,
+                },
+            ).first()
+            return None if row is None else Event.of_row(row)
+
+        return await self.read(self.database, unit, "statement")

@@ -1,0 +1,149 @@
+"""How events enter the log: one transaction, the head row locked first.
+
+::
+
+    lock the head row (generation, state and epoch stated)
+      └─ decide what to write                         `batch`, `rotation`
+           └─ seal, insert, advance the head, fold the projections: `enter`
+                └─ commit: positions are gapless and in commit order
+
+Everything after the lock sees what the lock's last holder committed. Runs as one unit of
+work (`store.database`) on either database; `committing` runs it, and again
+where its outcome is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from secret_ledger.errors import LedgerError, TamperedEvent
+from secret_ledger.model.events import Event
+from secret_ledger.model.format import seal_event
+from secret_ledger.model.keys import LedgerKey
+from secret_ledger.model.rows import Head
+from secret_ledger.model.versions import SecretInfo
+from secret_ledger.rules.decide import Draft
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database, LockedHead
+from secret_ledger.store.driver_errors import fail_in_projection
+from secret_ledger.store.projection import InlineProjection, first_unread
+
+__all__ = [
+    "Attempt",
+    "Outcome",
+    "enter",
+    "keep",
+    "place",
+    "was_committed",
+]
+
+
+Outcome = Sequence[SecretInfo] | LedgerError
+"""What became of one request: a fact per intent, or why it was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a transaction tried to write: looked for if its commit's outcome is unknown."""
+
+    generation: int
+    first: Event
+    head: Head
+    """The head row as it is once this is committed."""
+    outcomes: Sequence[Outcome] = ()
+    streams: Collection[str] = ()
+    """Those whose heads are others by then."""
+
+
+def place(
+    ledger_id: bytes,
+    generation: int,
+    draft: Draft,
+    position: int,
+    recorded_at: int,
+    key: LedgerKey,
+    key_id: str | None = None,
+) -> Event:
+    """Give a draft its place in the log and seal it under `key`, whose label in the ledger
+    is `key_id` where that is not its own."""
+    stream, version, event_type, data, metadata, prev_hash = draft
+    bare = Event(
+        generation, position, stream, version, event_type, key_id or key.id, key.fingerprint,
+        recorded_at, metadata, prev_hash, b"", b"",
+    )  # fmt: skip
+    return seal_event(key.event_cipher, ledger_id, bare, data)
+
+
+def enter(
+    connection: Connection,
+    database: Database,
+    locked: LockedHead,
+    events: Sequence[Event],
+    projections: Sequence[InlineProjection],
+    *,
+    epoch: int | None = None,
+    outcomes: Sequence[Outcome] = (),
+) -> Attempt:
+    """Write sealed events behind the locked head, which moves on (to `epoch`, if given).
+
+    Raises TamperedEvent if the head row is not where it was.
+    """
+    before = locked.head
+    after = before._replace(
+        position=events[-1].position,
+        recorded_at=locked.now,
+        key_epoch=before.key_epoch if epoch is None else epoch,
+    )
+    first, folded = first_unread(projections), None
+    if first is not None:
+        try:
+            folded = first.folded(database, events)
+        except Exception as error:  # noqa: BLE001  # whatever its code raises
+            fail_in_projection(
+                error, first.name, f", at position {events[0].position} or behind it"
+            )
+    moved, done = database.extend(connection, before, after, events, folded)
+    if not moved:
+        raise TamperedEvent(
+            f"the head row of generation {before.generation} changed while it was locked"
+        )
+    for projection in projections[1:] if done else projections:
+        keep(projection, connection, database, before, events)
+    streams = {event.stream for event in events}
+    return Attempt(before.generation, events[0], after, outcomes, streams)
+
+
+def keep(
+    projection: InlineProjection,
+    connection: Connection,
+    database: Database,
+    head: Head,
+    events: Sequence[Event],
+) -> None:
+    """Have a projection fold `events`. Raises ProjectionFailed where its own code fails."""
+    try:
+        projection.apply(connection, database, head, events)
+    except Exception as error:  # noqa: BLE001  # whatever its code raises
+        first, last = events[0].position, events[-1].position
+        where = f", at position {first}" if first == last else f", at positions {first} to {last}"
+        fail_in_projection(error, projection.name, where)
+
+
+def was_committed(connection: Connection, database: Database, attempt: Attempt) -> bool | None:
+    """Whether an attempt of unknown outcome is in the log. None: nobody can tell any more.
+
+    Takes the head row first: the lost transaction may still be in flight.
+    """
+    head = database.lock_generation(connection, attempt.generation)
+    if head is None or head.state in ("purging", "purged"):
+        return None
+    found = connection.execute(
+        database.statements.event_of_version,
+        {
+            "generation": attempt.generation,
+            "stream": attempt.first.stream,
+            "version": attempt.first.version,
+        },
+    ).first()
+    return found is not None and Event.of_row(found).event_hash == attempt.first.event_hash

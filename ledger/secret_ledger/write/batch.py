@@ -1,0 +1,191 @@
+"""How a batch of callers is decided: in one transaction, each for itself.
+
+Under the head row's lock the heads that the batch builds on are read and must open; then
+each caller is decided in order of arrival, against the heads as the accepted ones before it
+leave them. A refused caller takes no place in the log, and harms nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from secret_ledger.errors import LedgerError, TamperedEvent
+from secret_ledger.model.control import Control
+from secret_ledger.model.events import Event
+from secret_ledger.model.floors import ended_at
+from secret_ledger.model.format import check_hash, hash_of
+from secret_ledger.model.rows import Head
+from secret_ledger.model.versions import info_of, opened
+from secret_ledger.read.found_rows import found_rows
+from secret_ledger.rules.authority import HeldKeys, read_newest
+from secret_ledger.rules.decide import (
+    Destroy,
+    Draft,
+    HeadView,
+    Intent,
+    Put,
+    Walked,
+    WalkNeeded,
+    decide,
+)
+from secret_ledger.rules.gate import Standing, check_not_behind, check_not_exhausted
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
+from secret_ledger.store.projection import InlineProjection
+from secret_ledger.write.append import Attempt, Outcome, enter, place
+from secret_ledger.write.log_end import DamagedEnd, check_end, damaged_end
+
+__all__ = [
+    "Request",
+    "append",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One caller's write: all of its intents happen, or none."""
+
+    intents: Sequence[Intent]
+    walked: Mapping[str, Walked] = field(default_factory=dict)
+    """By stream: what was found below its newest event before the lock was taken."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The state of one append while it decides."""
+
+    connection: Connection
+    database: Database
+    control: Control
+    held: HeldKeys
+    heads: dict[str, HeadView]
+    events: list[Event] = field(default_factory=list)
+
+
+def append(
+    connection: Connection,
+    database: Database,
+    standing: Standing,
+    requests: Sequence[Request],
+    projections: Sequence[InlineProjection],
+    seen: int,
+    own: Head | None = None,
+) -> Attempt | Sequence[Outcome] | None:
+    """Decide and write a batch in the current transaction.
+
+    None where the head row is no longer active at this epoch, or the control stream has grown
+    (a key that was given up raises no epoch): read on, then try again.
+    Outcomes alone where every request was refused and nothing was written.
+    Raises TamperedEvent where the log ends before the position `seen` of an earlier call, or
+    where the head row is not at its last event; `own` is the head row as this process left it.
+    """
+    control, held = standing.control, standing.held
+    intents = [intent for request in requests for intent in request.intents]
+    streams = sorted({intent.stream for intent in intents})
+    locked = database.lock_head(connection, control.generation, control.epoch, streams)
+    if locked is None or held is None or locked.control != control.last.version:
+        return None
+    head = locked.head
+    check_not_behind(head, seen)
+    damage: TamperedEvent | None = None
+    end: DamagedEnd | None = None
+    if head != own:  # its place and its time are about to be sealed
+        try:
+            check_end(connection, database, control, standing.keys, head)
+        except TamperedEvent as error:
+            damage, end = error, damaged_end(connection, database, control, standing.keys, head)
+            if end is None:
+                raise
+            locked = locked._replace(now=max(end.time, database.clock(connection)))
+    views = {event.stream: _view(control, held, event) for event in locked.newest}
+    batch = _Batch(connection, database, control, held, views)
+    outcomes: list[Outcome] = [
+        damage
+        if damage is not None and not _only_ends(request, end)
+        else _accept(batch, request, head, locked.now)
+        for request in requests
+    ]
+    if not batch.events:
+        return outcomes
+    return enter(connection, database, locked, batch.events, projections, outcomes=outcomes)
+
+
+def _only_ends(request: Request, end: DamagedEnd | None) -> bool:
+    """Whether a request only ends secrets that the damaged events at the log's end belong to."""
+    return end is not None and all(
+        isinstance(intent, Destroy) and intent.stream in end.streams for intent in request.intents
+    )
+
+
+def _view(control: Control, held: HeldKeys, event: Event) -> HeadView:
+    problem: LedgerError | None = None
+    hash_: bytes = event.event_hash
+    try:
+        context = check_hash(control.ledger_id, event)
+        read_newest(control, held.by_fingerprint, event, context=context)
+    except LedgerError as error:
+        problem = error
+        with suppress(TamperedEvent):  # then no such row was ever written
+            hash_ = hash_of(control.ledger_id, event)
+    return HeadView(event.with_seal(b"", hash_), problem, ended_at(control, event))
+
+
+def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
+    position = head.position + len(batch.events)
+    staged: dict[str, HeadView] = {}
+    events: list[Event] = []
+    drafts: list[Draft] = []
+    control, held = batch.control, batch.held
+    unwalked: list[str] = []
+    try:
+        check_not_exhausted(control, position + len(request.intents))
+        for intent in request.intents:
+            view, walked = batch.heads.get(intent.stream), request.walked.get(intent.stream)
+            if isinstance(intent, Destroy) and view is not None and not intent.facts:
+                intent = _with_what_it_finds(batch, intent, view)
+            try:
+                drafts.append(decide(control, intent, view, walked))
+            except WalkNeeded as needed:
+                unwalked += needed.streams
+        if unwalked:
+            return WalkNeeded(unwalked)
+        for number, draft in enumerate(drafts, position + 1):
+            event = place(
+                control.ledger_id, head.generation, draft, number, now, held.active, held.active_id
+            )
+            events.append(event)
+            row = event.with_seal(b"", event.event_hash)
+            staged[draft.stream] = HeadView(row, None, ended_at(control, row))
+    except LedgerError as error:
+        return error
+    batch.events.extend(events)
+    batch.heads.update(staged)
+    return [
+        opened(event, intent.value)
+        if isinstance(intent, Put)
+        else replace(info_of(event), check="ok")
+        for intent, event in zip(request.intents, events, strict=True)
+    ]
+
+
+def _with_what_it_finds(batch: _Batch, intent: Destroy, view: HeadView) -> Destroy:
+    """A destruction that states what lies below it: the damage too, which it accounts for.
+
+    Raises TamperedEvent if the newest row claims the highest version that there can be.
+    """
+    newest = view.event
+    if newest.version >= 2**63 - 1:
+        raise TamperedEvent(
+            f"{newest.stream} claims version {newest.version}: none can follow it",
+            hint="put the row's true version back from a backup, then verify",
+            stream=newest.stream,
+            version=newest.version,
+        )
+    if any(event.stream == intent.stream for event in batch.events):
+        return intent  # this very batch has opened what it builds on
+    found = found_rows(
+        batch.connection, batch.database, batch.control, intent.stream, newest.version + 1
+    )
+    return replace(intent, facts={**intent.facts, "rows": found.facts()})

@@ -1,0 +1,75 @@
+"""Writing to the control stream: the end of it as verified, under the head row's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from secret_ledger.model.control import Control
+from secret_ledger.model.events import CONTROL_STREAM, Event
+from secret_ledger.model.keys import LedgerKey
+from secret_ledger.model.secret import Secret
+from secret_ledger.rules.authority import HeldKeys
+from secret_ledger.rules.decide import Draft
+from secret_ledger.rules.gate import Standing
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database, LockedHead
+from secret_ledger.write.append import place
+from secret_ledger.write.log_end import check_end
+
+__all__ = ["Entry", "control_events", "lock_control"]
+
+
+class Entry(NamedTuple):
+    """What is to be said in the control stream."""
+
+    event_type: str
+    metadata: str
+    key: LedgerKey | None = None
+    """Sealed under another key than the active one: the one that is being activated."""
+
+
+def lock_control(
+    connection: Connection, database: Database, standing: Standing
+) -> LockedHead | None:
+    """Lock the active head row, if the control stream still ends as it was verified.
+
+    None where it has grown: read on, then try again. The epoch alone does not say so: a
+    retirement leaves it as it is.
+    """
+    control = standing.control
+    locked = database.lock_head(connection, control.generation, control.epoch, [CONTROL_STREAM])
+    if locked is None:
+        return None
+    check_end(connection, database, control, standing.keys, locked.head)
+    ends = [end.event_hash for end in locked.newest]
+    return locked if ends == [control.last.event_hash] else None
+
+
+def control_events(
+    control: Control, held: HeldKeys, locked: LockedHead, entries: Iterable[Entry]
+) -> Sequence[Event]:
+    """The sealed events that `entries` become behind the locked head."""
+    events: list[Event] = []
+    for number, entry in enumerate(entries, 1):
+        last = events[-1] if events else control.last
+        draft = Draft(
+            CONTROL_STREAM,
+            last.version + 1,
+            entry.event_type,
+            Secret(b""),
+            entry.metadata,
+            last.event_hash,
+        )
+        events.append(
+            place(
+                control.ledger_id,
+                control.generation,
+                draft,
+                locked.head.position + number,
+                locked.now,
+                entry.key or held.active,
+                None if entry.key else held.active_id,
+            )
+        )
+    return events

@@ -1,0 +1,120 @@
+"""The end of the log, as an append must find it: the last event opens where the head row says.
+
+What an append seals next follows from the head row: a position, and a time that never runs
+back. A head row proves nothing. So unless this process left it so itself, the last event is
+opened and must be the one that the row describes, with no row above it. Runs under the head
+row's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from secret_ledger.errors import LedgerError, TamperedEvent
+from secret_ledger.model.control import Control
+from secret_ledger.model.events import Event
+from secret_ledger.model.format import check_hash, printable
+from secret_ledger.model.keys import LedgerKey
+from secret_ledger.model.rows import Head
+from secret_ledger.rules.authority import read_newest
+from secret_ledger.store.connection import Connection
+from secret_ledger.store.database import Database
+from secret_ledger.store.reads import events_from, newest_events
+
+__all__ = ["DamagedEnd", "check_end", "damaged_end"]
+
+MOST: Final = 1000
+"""Damaged events at the end of the log that a destruction may go over."""
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedEnd:
+    """A log whose last events don't open: only the secrets that they belong to can be ended."""
+
+    streams: Collection[str]
+    time: int
+    """Of the newest event that opens: microseconds since 1970."""
+
+
+def check_end(
+    connection: Connection,
+    database: Database,
+    control: Control,
+    keys: Mapping[bytes, LedgerKey],
+    head: Head,
+) -> None:
+    """Raises TamperedEvent unless the last event opens at the head row's position and time."""
+    rows = events_from(connection, database, head.generation, head.position)
+    if not rows or rows[0].position != head.position or head.position < control.last.position:
+        raise _not_there(head)
+    last = rows[0]
+    if len(rows) > 1:
+        raise TamperedEvent(
+            f"the head row says that the log ends at position {head.position}; there is an event at"
+            f" position {rows[1].position}",
+            hint=_HINT,
+            position=head.position,
+        )
+    problem = _problem(control, keys, last)
+    if problem is not None:
+        raise TamperedEvent(
+            f"the last event of the log does not open: {problem.message}",
+            hint=f"`destroy` {printable(last.stream)}, or restore the row from a backup;"
+            " `secret-ledger verify --level full` lists every damaged row",
+            position=head.position,
+        )
+    if last.recorded_at != head.recorded_at:
+        raise TamperedEvent(
+            f"the head row's time is not that of the last event, at position {head.position}",
+            hint=f"the event's is {last.recorded_at}: put that into ledger_head.recorded_at of"
+            f" generation {head.generation}, once you know who changed it",
+            position=head.position,
+        )
+
+
+def damaged_end(
+    connection: Connection,
+    database: Database,
+    control: Control,
+    keys: Mapping[bytes, LedgerKey],
+    head: Head,
+) -> DamagedEnd | None:
+    """What a destruction may build on if the last events don't open.
+
+    They lie at the positions up to the head row's, each once, and no more than 1,000 of them.
+    None if it is the head row that is at fault, or too much is damaged.
+    """
+    streams: set[str] = set()
+    position = head.position
+    for event in newest_events(connection, database, head.generation, MOST + 1):
+        if event.position != position:
+            return None
+        if _problem(control, keys, event) is None:
+            return DamagedEnd(streams, event.recorded_at) if streams else None
+        streams.add(event.stream)
+        position -= 1
+    return None
+
+
+def _problem(control: Control, keys: Mapping[bytes, LedgerKey], event: Event) -> LedgerError | None:
+    """Why an event does not open, if it does not."""
+    try:
+        context = check_hash(control.ledger_id, event)
+        read_newest(control, keys, event, context=context)
+    except LedgerError as error:
+        return error
+    return None
+
+
+_HINT: Final = "`secret-ledger verify --level full` lists every damaged row"
+
+
+def _not_there(head: Head) -> TamperedEvent:
+    return TamperedEvent(
+        f"the head row says that the log ends at position {head.position}; there is no such event,"
+        " or the control stream goes on behind it",
+        hint=_HINT,
+        position=head.position,
+    )
