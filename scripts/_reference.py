@@ -23,10 +23,11 @@ from cyclopts import App
 
 import secret_ledger
 import secret_ledger_projections
-from secret_ledger import alembic, errors, readiness, settings
+from secret_ledger import alembic, errors, readiness
 from secret_ledger.cli import app as root
 from secret_ledger.cli import key_audit, keys, migrating, nodes, secrets, verifying, watching
 from secret_ledger.cli import projections as projections_verbs
+from secret_ledger.config import settings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 FOLDER: Final = ROOT / "docs" / "reference"

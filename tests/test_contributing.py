@@ -17,6 +17,7 @@ PACKAGE = ROOT / "ledger" / "secret_ledger"
 def boxes() -> dict[str, set[str]]:
     """The words behind each folder of the picture, in its order."""
     found: dict[str, set[str]] = {}
+    words: set[str] = set()
     for line in LEDGER.splitlines():
         if folder := re.match(r" ([\w/]+/|\*\.py)", line):
             words = found.setdefault(folder[1].rstrip("/"), set())

@@ -60,6 +60,7 @@ from secret_ledger.model.versions import SecretInfo, SecretVersion
 from secret_ledger.nodes.health import Health, KeyStatus, Observer, key_status, tell
 from secret_ledger.nodes.heartbeat import Presence
 from secret_ledger.nodes.registry import HEARTBEAT, NodeInfo, list_nodes
+from secret_ledger.opening import DEFAULT, Projections
 from secret_ledger.read.census import Census, census
 from secret_ledger.read.listing import Checker, list_history, list_secrets
 from secret_ledger.read.reading import get_secret
@@ -110,7 +111,7 @@ class SecretLedger:
         ledger_id: str | bytes | None = None,
         schema: str | None = None,
         node: str | None = None,
-        projections: opening.Projections = opening.DEFAULT,
+        projections: Projections = DEFAULT,
         watch_keys: float | None = None,
         heartbeat: float = HEARTBEAT,
         patience: float = 10.0,
