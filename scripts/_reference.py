@@ -470,7 +470,7 @@ def _default(value: object) -> str:
 def _annotation(annotation: object) -> str:
     if isinstance(annotation, type):
         return annotation.__name__
-    return str(annotation).strip("'\"")
+    return re.sub(r"\bsecret_ledger\w*\.(?:\w+\.)*", "", str(annotation).strip("'\""))
 
 
 # --- Markdown -----------------------------------------------------------------------
