@@ -72,3 +72,14 @@ def test_the_picture_names_the_modules_of_the_projections() -> None:
 def test_every_file_that_is_named_exists() -> None:
     for name in re.findall(r"`((?:ledger|projections|tests|scripts)/[\w/]+\.py)", TEXT + ADDING):
         assert (ROOT / name).exists(), name
+
+
+def test_every_module_that_is_named_by_its_folder_exists() -> None:
+    named = [
+        name
+        for name in re.findall(r"`(\w+(?:/\w+)+)`", TEXT + ADDING)
+        if name.split("/")[0] in folders()
+    ]
+    assert len(named) > 20
+    for name in named:
+        assert (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir(), name
