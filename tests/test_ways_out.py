@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from attacker import attacking, events
-from ledgers import NEW, OLD, opened
+from ledgers import NEW, OLD, THIRD, opened
 from secret_ledger import SecretDestroyed, SecretLedger, TamperedEvent
 from secret_ledger.model.events import Event
 
@@ -166,3 +166,45 @@ async def test_after_damage_was_ended_a_key_can_be_lost_and_the_ledger_opens(
         async with opened(database_url, NEW, verify=level, projections=()) as ledger:
             with pytest.raises(SecretDestroyed, match="its key k-old is lost"):
                 await ledger.get("kept")
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["ended", "ended and written anew"])
+async def test_damage_that_was_ended_stays_accounted_for_when_its_key_is_lost(
+    database_url: str, anew: bool
+) -> None:
+    async with opened(database_url, OLD, projections=()) as ledger:
+        await _ledger(ledger)
+        async with attacking(database_url) as attacker:
+            rows = await events(attacker)
+        row = next(e for e in rows if (e.stream, e.version) == OLDER)
+        await _change(database_url, row, "metadata", '{"actor":"mallory"}', row)
+        await ledger.destroy("kept", reason="damaged")
+        if anew:
+            await ledger.put("kept", "anew")
+        await ledger.rotate(NEW)
+    async with opened(database_url, NEW, verify="control", projections=()) as ledger:
+        await ledger.lost("k-old", reason="gone")
+        report = await ledger.verify("full")
+        assert report.ok, report.findings
+    async with opened(database_url, THIRD, NEW, verify="full", projections=()) as ledger:
+        await ledger.rotate()
+        await ledger.migrate()
+        report = await ledger.verify("full")
+        assert report.ok, report.findings
+
+
+async def test_what_changes_below_an_end_that_went_with_its_key_is_found(
+    database_url: str,
+) -> None:
+    async with opened(database_url, OLD, projections=()) as ledger:
+        await _ledger(ledger)
+        async with attacking(database_url) as attacker:
+            rows = await events(attacker)
+        row = next(e for e in rows if (e.stream, e.version) == OLDER)
+        await _change(database_url, row, "metadata", '{"actor":"mallory"}', row)
+        await ledger.destroy("kept", reason="damaged")
+        await ledger.rotate(NEW)
+    async with opened(database_url, NEW, verify="control", projections=()) as ledger:
+        await ledger.lost("k-old", reason="gone")
+        await _change(database_url, row, "metadata", '{"actor":"eve"}', row)
+        assert not (await ledger.verify("full")).ok

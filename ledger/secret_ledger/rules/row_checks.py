@@ -191,6 +191,13 @@ class Rules:
             found = damaged.event_hash
         return is_unopened(end) and end.prev_hash == found and self.is_end(end)
 
+    def is_followed(self, below: Event, above: Event) -> bool:
+        """Whether `above` was written behind `below`, as that is now."""
+        try:
+            return hash_of(self.control.ledger_id, below) == above.prev_hash
+        except TamperedEvent:
+            return False
+
     def is_end(self, end: Event) -> bool:
         """Whether an event is a `secret.destroyed` that opens."""
         try:

@@ -22,6 +22,7 @@ from secret_ledger.model.format import is_purged, printable
 from secret_ledger.model.rows import CheckedRow, Head
 from secret_ledger.read.found_rows import found_rows, stated_rows
 from secret_ledger.rules.findings import MAX_FINDINGS, Finding, Progress, Tally, Tell, finding_of
+from secret_ledger.rules.read_checks import lost_with
 from secret_ledger.rules.row_checks import CheckedPage, Rules, missing_positions
 from secret_ledger.rules.sealed_counts import SealedCounts
 from secret_ledger.store.connection import Connection
@@ -55,7 +56,7 @@ class Scan:
     read_ahead: bool = True
     """Whether the next page comes from the database while one is checked. Not where something
     else is to go on meanwhile: one interpreter does not do three things at once."""
-    _as_found: dict[str, bool] = field(default_factory=dict)
+    _as_found: dict[tuple[str, int], bool] = field(default_factory=dict)
     """By stream: whether the rows below its end are as the end has found them."""
     before: int = 0
     """Events of generations that were gone over before this one, and count as progress."""
@@ -400,7 +401,25 @@ class Scan:
         if end is not None and self.rules.ends(end, event):
             return True
         end = await self._version(event.stream, row.destroyed or 0)
-        return end is not None and end.version > event.version and await self._is_as_found(end)
+        while end is not None and end.version > event.version:
+            if await self._is_as_found(end):
+                return True
+            end = await self._end_below(end)
+        return False
+
+    async def _end_below(self, end: Event) -> Event | None:
+        """The destruction that lies below an end which states no digest, as the end of a secret
+        that went with its key does not. The chain from that end leads to it."""
+        if lost_with(end) is None or not self.rules.is_end(end):
+            return None
+        above = end
+        while below := await self._version(end.stream, above.version - 1):
+            if not self.rules.is_followed(below, above):
+                return None
+            if below.event_type == EventType.DESTROYED:
+                return below
+            above = below
+        return None
 
     async def _is_as_found(self, end: Event) -> bool:
         """Whether the rows below a destruction are those that it states to have found there."""
@@ -409,14 +428,14 @@ class Scan:
             return False
         if control.opened is not None and end.position < control.opened[0]:
             return True  # a migration has sealed what was proven of them
-        if self._as_found.get(end.stream) is None:
+        if (end.stream, end.version) not in self._as_found:
             found = await self.read(
                 self.database,
                 lambda c: found_rows(c, self.database, control, end.stream, end.version),
                 "snapshot",
             )
-            self._as_found[end.stream] = found.facts() == stated
-        return self._as_found[end.stream]
+            self._as_found[end.stream, end.version] = found.facts() == stated
+        return self._as_found[end.stream, end.version]
 
     async def _rows_to_expect(self, newest: Event) -> int:
         """How many rows a stream has, by its newest event, which has opened.
