@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from shutil import which
+from types import MappingProxyType
 from typing import Any, Final
 
 from cli_session import KEY
@@ -172,13 +174,22 @@ def _stand_in_for_objdump(work: Path) -> Path:
     return folder
 
 
-def run_program(command: list[str], url: str, value: str, folder: Path) -> dict[str, Any]:
+def run_program(
+    command: list[str],
+    url: str,
+    value: str,
+    folder: Path,
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """What `PROGRAM` says after it has stored `value`."""
     ours = ("OS_SECRET_", "PYTHON")
     done = subprocess.run(
         command,
         input=json.dumps({"url": url, "key": KEY.text().reveal_text(), "value": value}),
-        env={name: kept for name, kept in os.environ.items() if not name.startswith(ours)},
+        env={
+            **{name: kept for name, kept in os.environ.items() if not name.startswith(ours)},
+            **environ,
+        },
         cwd=folder,
         capture_output=True,
         encoding="utf-8",

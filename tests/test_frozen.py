@@ -15,6 +15,7 @@ import pytest
 
 from cli_process import environment
 from freezing import (
+    PROGRAM,
     ROOT,
     CannotFreeze,
     build_wheel,
@@ -103,6 +104,35 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == files()
+
+
+def test_the_wheel_brings_two_names_to_import_and_no_other(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name.split("/")[0] for name in archive.namelist()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {
+        "secret_ledger",
+        "secret_ledger_projections",
+    }
+
+
+def test_an_installed_wheel_works_in_an_application_that_has_modules_ledger_and_projections(
+    wheel: Path, tmp_path: Path, database_url: str
+) -> None:
+    installed = unpack(wheel, tmp_path / "installed")
+    application = tmp_path / "application"
+    (application / "ledger").mkdir(parents=True)
+    for module in ("ledger/__init__.py", "projections.py", "model.py", "store.py"):
+        (application / module).write_text("MINE = True\n", "utf-8")
+    mine = "import ledger, projections\nassert ledger.MINE and projections.MINE\n"
+    (application / "main.py").write_text(mine + PROGRAM, "utf-8")
+    told = run_program(
+        [sys.executable, str(application / "main.py")],
+        database_url,
+        VALUE,
+        application,
+        {"PYTHONPATH": str(installed)},
+    )
+    assert_stored(told, installed)
 
 
 def test_the_hook_names_every_module_but_the_command_line_and_every_data_file(
