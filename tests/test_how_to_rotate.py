@@ -1,4 +1,4 @@
-"""The README's rotation of a fleet, as it is typed, beside nodes that are running."""
+"""docs/how-to/rotate-a-key.md, as it is typed, beside nodes that are running."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import documented
 from ledgers import NEW, OLD, opened
 from secret_ledger import Keyring
 
-(FLEET,) = (
-    [line.removeprefix("$ ") for line in block.text.splitlines()]
-    for block in documented.blocks("README.md")
-    if "keys rotate" in block.text and "keys retire" in block.text
-)
+PAGE = "docs/how-to/rotate-a-key.md"
+COMMANDS = documented.commands(PAGE)
+FROM_STEP_2 = COMMANDS[COMMANDS.index("secret-ledger keys rotate") :]
+"""From where every node holds both keys."""
 
 
 async def test_the_rotation_of_a_fleet_runs_as_it_stands_beside_its_nodes(
@@ -33,7 +32,7 @@ async def test_the_rotation_of_a_fleet_runs_as_it_stands_beside_its_nodes(
         )
         done = await asyncio.to_thread(
             subprocess.run,
-            ["bash", "-eu", "-c", "\n".join(FLEET).replace("KEY_ID", "k-old")],
+            ["bash", "-eu", "-c", "\n".join(["OLD_ID=k-old", *FROM_STEP_2])],
             cwd=tmp_path, env=environ, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
