@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
+from sqlalchemy import make_url
 
 from daily_use import use
-from ledgers import NEW, OLD, opened
+from ledgers import NEW, OLD, opened, refused
 from search_path import CAUGHT, plant
+from secret_ledger import LedgerUnavailable
 from secret_ledger.store.postgresql.names import qualified
 
 
@@ -28,6 +30,19 @@ async def test_nothing_on_the_search_path_is_called_by_any_statement(postgres_ur
         await use(ledger, "second")
     async with opened(postgres_url, NEW, verify="full") as ledger:
         assert (await ledger.get("second/a")).value.reveal() == b"2"
+
+
+async def test_a_type_with_the_name_of_one_of_postgresql_s_own_is_said(postgres_url: str) -> None:
+    connection = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+    try:
+        await connection.execute("CREATE SCHEMA bait; CREATE DOMAIN bait.text AS pg_catalog.text")
+        database = make_url(postgres_url).database
+        await connection.execute(f'ALTER DATABASE "{database}" SET search_path = bait, pg_catalog')
+    finally:
+        await connection.close()
+    refusal = await refused(postgres_url, LedgerUnavailable, OLD)
+    assert "a type on the search path has the name of one of PostgreSQL's own" in refusal.message
+    assert not refusal.details.get("transient")
 
 
 async def test_the_baits_catch_what_is_not_qualified(postgres_url: str) -> None:

@@ -392,6 +392,11 @@ class PostgresqlDatabase:
             lost = connection.raw.is_closed()
             failure = translate(error, self.place, lost=lost)
             self._undo(borrowed, connection, keep=not lost and not takes_no_writes(error))
+        except RecursionError:
+            # asyncpg asks for types it does not know by a query of its own, which it can't qualify:
+            # to decode what that says it asks again.
+            failure = _unknown_types(self.place)
+            self._undo(borrowed, connection, keep=False)
         except BaseException as error:
             self._undo(borrowed, connection, keep=isinstance(error, Exception))
             raise
@@ -633,6 +638,14 @@ class PostgresqlDatabase:
     def text(self, value: str) -> str | bytes:
         # What UTF-8 can't encode is in no row here; it stands for a NULL.
         return value.encode("utf-8", "replace").decode()
+
+
+def _unknown_types(place: str) -> LedgerUnavailable:
+    return LedgerUnavailable(
+        f"{place}: the driver can't tell the types of this database: a type on the search path has"
+        " the name of one of PostgreSQL's own, such as text",
+        hint="put pg_catalog first on the search path of this role or database, or leave it out",
+    )
 
 
 def _newest(prefix: str) -> str:
