@@ -12,9 +12,13 @@ import pytest
 from sqlalchemy.engine import make_url
 
 import old_ledgers
+from hostile import originals, victim
 from moves import Route
 from postgresql_server import DatabaseHost, ExternalServer, PostgresServer
 from secret_ledger import Keyring
+from viewed import seldom_asked
+
+__all__ = ["originals", "seldom_asked", "victim"]  # fixtures of their own modules
 
 
 @pytest.fixture(scope="session")

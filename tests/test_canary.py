@@ -555,3 +555,21 @@ def test_the_watch_knows_a_canary_in_every_form() -> None:
 
 def _raise_with(secret: bytes) -> None:
     raise ValueError(secret)
+
+
+def test_no_setting_shows_in_help() -> None:
+    shown = (
+        "import pydoc, secret_ledger\n"
+        "for name in secret_ledger.__all__:\n"
+        "    print(pydoc.render_doc(getattr(secret_ledger, name)))\n"
+    )
+    key = Key.generate().text().reveal_text()
+    done = subprocess.run(
+        [sys.executable, "-c", shown],
+        env={**os.environ, "OS_SECRET_KEY": key},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "from_env" in done.stdout
+    assert key not in done.stdout + done.stderr
