@@ -54,8 +54,9 @@ class Keyring:
         return cls(Key.generate(), is_ephemeral=True)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Keyring:
-        """The keyring of the `OS_SECRET_…` settings; see `config.environment`.
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Keyring:
+        """The keyring of the `OS_SECRET_…` settings, of `os.environ` by default; see
+        `config.environment`.
 
         Raises NoStableKey, InvalidKey or InsecureKeyFile. Reads files; in development it may
         mint a key.
@@ -63,7 +64,8 @@ class Keyring:
         # Sources build keys, so the import can only go this way round at call time.
         from secret_ledger.config.environment import Environment, keyring_from_env
 
-        settings = Environment(environ)
+        # No default of the parameter: `help` would show every value of the environment.
+        settings = Environment(os.environ if environ is None else environ)
         del environ  # its repr shows every value, in a traceback with locals too
         return keyring_from_env(settings)
 
