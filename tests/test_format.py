@@ -28,9 +28,9 @@ from secret_ledger.model.format import (
     purge,
     seal,
     seal_event,
-    tampered,
     unframe,
 )
+from secret_ledger.model.refusals import tampered
 from secret_ledger.model.secret import Secret
 
 VECTORS: dict[str, Any] = json.loads(

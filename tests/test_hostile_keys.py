@@ -17,12 +17,7 @@ from hostile import (
     refused_or_found,
     remove,
 )
-from secret_ledger import (
-    Key,
-    KeyFingerprintMismatch,
-    Keyring,
-    TamperedEvent,
-)
+from secret_ledger import Key, KeyFingerprintMismatch, Keyring, TamperedEvent
 from secret_ledger.boot.creation import genesis
 from secret_ledger.model.control import key_metadata
 from secret_ledger.model.events import CONTROL_STREAM, Event, EventType

@@ -14,11 +14,7 @@ import pytest
 from hanging import hanging
 from ledgers import OLD, file_of, open_files, opened
 from postgresql_server import PostgresServer
-from secret_ledger import (
-    InvalidValue,
-    LedgerUnavailable,
-    SecretLedger,
-)
+from secret_ledger import InvalidValue, LedgerUnavailable, SecretLedger
 from viewed import LONG, STALENESS, asking, counting, keep, status, text
 from waiting import until
 

@@ -13,12 +13,7 @@ from cutting_proxy import CuttingProxy
 from held_commit import HeldCommit
 from ledgers import NEW, OLD, opened
 from log_builder import building
-from secret_ledger import (
-    LedgerUnavailable,
-    SecretDeleted,
-    SecretDestroyed,
-    SecretLedger,
-)
+from secret_ledger import LedgerUnavailable, SecretDeleted, SecretDestroyed, SecretLedger
 from secret_ledger_projections import default
 from viewed import LONG, STALENESS, keep, status, text
 

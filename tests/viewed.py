@@ -9,10 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from between import Transactions, interrupted
-from secret_ledger import (
-    SecretLedger,
-    ViewStatus,
-)
+from secret_ledger import SecretLedger, ViewStatus
 
 LONG = 3600.0
 """A staleness that no test lives to see the end of."""

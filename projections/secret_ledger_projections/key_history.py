@@ -92,7 +92,7 @@ async def key_history(
                 elsewhere=_elsewhere(key, others),
                 secrets=secrets[mark],
                 nodes=[
-                    f"{node.node} (pid {node.pid} on {node.host})"
+                    node.label
                     for node in nodes
                     if node.state == "live" and mark.hex() in [held for _, held in node.readable]
                 ],

@@ -24,7 +24,7 @@ from secret_ledger.errors import (
 )
 from secret_ledger.log import log
 from secret_ledger.model.control import Control
-from secret_ledger.model.format import tampered
+from secret_ledger.model.refusals import short, tampered
 from secret_ledger.model.rows import Meta, State
 from secret_ledger.nodes.registry import (
     Identity,
@@ -35,7 +35,7 @@ from secret_ledger.nodes.registry import (
     record_refusal,
     several_write,
 )
-from secret_ledger.rules.authority import bind, short
+from secret_ledger.rules.authority import bind
 from secret_ledger.rules.findings import OpenLevel, VerifyReport
 from secret_ledger.rules.gate import (
     Standing,

@@ -79,4 +79,4 @@ def _reach(
 
 def named(node: NodeInfo) -> str:
     """A node, so that an operator finds it."""
-    return f"{node.node} (pid {node.pid} on {node.host})"
+    return node.label

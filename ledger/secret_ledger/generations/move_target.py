@@ -21,7 +21,7 @@ from secret_ledger.errors import (
 )
 from secret_ledger.generations.builder import kept_in
 from secret_ledger.model.control import Control
-from secret_ledger.model.format import printable
+from secret_ledger.model.refusals import printable
 from secret_ledger.model.rows import Head, Meta, Move
 from secret_ledger.session.in_progress import moving
 from secret_ledger.store.connection import Connection

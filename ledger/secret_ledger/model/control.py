@@ -23,8 +23,9 @@ from secret_ledger.model.events import (
     Event,
     EventType,
 )
-from secret_ledger.model.format import check_hash, is_purged, printable, tampered
+from secret_ledger.model.format import check_hash, is_purged
 from secret_ledger.model.metadata import encode_metadata, parse_metadata
+from secret_ledger.model.refusals import printable, tampered
 
 _FLIP: Final = (EventType.GENERATION_OPENED, EventType.GENERATION_CLOSED)
 

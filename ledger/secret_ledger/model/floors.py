@@ -14,8 +14,9 @@ from typing import Any, Self
 
 from secret_ledger.model.control import Control
 from secret_ledger.model.events import Event, EventType
-from secret_ledger.model.format import hash_of, tampered
+from secret_ledger.model.format import hash_of
 from secret_ledger.model.metadata import parse_metadata
+from secret_ledger.model.refusals import tampered
 
 __all__ = ["Walk", "ended_at", "floor_facts", "floor_in", "is_unopened", "stated_floor"]
 

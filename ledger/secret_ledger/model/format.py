@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidTag
 
 from secret_ledger.errors import TamperedEvent
 from secret_ledger.model.derivation import NAMESPACE
+from secret_ledger.model.refusals import tampered
 from secret_ledger.model.secret import Secret
 
 if TYPE_CHECKING:
@@ -241,31 +242,3 @@ def open_event(
         if "position" in error.details:
             raise
     raise tampered(event, reason)
-
-
-def tampered(event: Event, reason: str, **details: object) -> TamperedEvent:
-    """A TamperedEvent that names the row: generation, position, stream and version."""
-    version, position = printable(event.version), printable(event.position)
-    return TamperedEvent(
-        f"{printable(event.stream)} version {version} at position {position}: {reason}",
-        hint="compare with a backup; `secret-ledger verify --level full` lists every damaged row,"
-        " and `destroy` ends a secret that can't be saved",
-        generation=event.generation,
-        position=event.position,
-        stream=printable(event.stream),
-        version=event.version,
-        reason=reason,
-        **details,
-    )
-
-
-def printable(text: object) -> str:
-    """A name as it can be shown, whatever the row holds: no control characters, bounded."""
-    try:
-        shown = text if isinstance(text, str) else repr(text)
-    except ValueError:  # a number of more digits than Python writes out
-        shown = "(a huge number)"
-    if shown.isprintable() and len(shown) <= 600:
-        return shown
-    shown = shown.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in shown[:600])

@@ -21,8 +21,8 @@ from typing import Any, Final, Literal
 from secret_ledger.errors import LedgerError, TamperedEvent
 from secret_ledger.model.control import Control
 from secret_ledger.model.events import from_microseconds
-from secret_ledger.model.format import printable
 from secret_ledger.model.keys import LedgerKey
+from secret_ledger.model.refusals import printable
 from secret_ledger.model.rows import Head
 from secret_ledger.rules.authority import HeldKeys
 from secret_ledger.rules.node_proof import Announcement, Judge, ProofVerdict, prove
@@ -112,6 +112,11 @@ class NodeInfo:
     """Seconds since its last heartbeat, or refused boot, by the database's clock."""
     proof: ProofVerdict = "unknown"
     """Whether a holder of a key wrote this line; `unknown` without the key that would tell."""
+
+    @property
+    def label(self) -> str:
+        """How a message names it."""
+        return f"{self.node} (pid {self.pid} on {self.host})"
 
     def reads(self, key_fingerprint: bytes) -> bool:
         """Whether it says that it holds the key of this fingerprint."""
@@ -248,7 +253,7 @@ def difference(node: NodeInfo, active_fingerprint: bytes) -> str:
         if node.reads(active_fingerprint)
         else "it can't write until it has the active key"
     )
-    where = f"node {node.node} (pid {node.pid} on {node.host})"
+    where = f"node {node.label}"
     doubt = {"unproven": "; no key proves this line", "stale": "; the line is stale"}
     return f"{where} announces another active key, {node.key_id}: {end}{doubt.get(node.proof, '')}"
 

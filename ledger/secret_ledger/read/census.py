@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from secret_ledger.model.events import CONTROL_STREAM
-from secret_ledger.model.format import printable
+from secret_ledger.model.refusals import printable
 from secret_ledger.model.rows import Head
 from secret_ledger.store.bounds import MAX_KEYS, behind, checked_number
 from secret_ledger.store.connection import Connection

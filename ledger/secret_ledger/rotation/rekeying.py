@@ -21,7 +21,8 @@ from secret_ledger.errors import Incomplete, LedgerError
 from secret_ledger.model.control import Control
 from secret_ledger.model.events import CONTROL_STREAM, Event
 from secret_ledger.model.floors import ended_at
-from secret_ledger.model.format import check_hash, tampered
+from secret_ledger.model.format import check_hash
+from secret_ledger.model.refusals import tampered
 from secret_ledger.model.secret import Secret
 from secret_ledger.read.older import walk_to_floor
 from secret_ledger.rules.authority import read_newest

@@ -16,11 +16,11 @@ from secret_ledger.log import log
 from secret_ledger.model.control import Control, ControlKey
 from secret_ledger.model.events import EventType
 from secret_ledger.model.metadata import encode_metadata
+from secret_ledger.model.refusals import short
 from secret_ledger.model.rows import Head
 from secret_ledger.nodes.registry import Identity, list_nodes
 from secret_ledger.read.census import KeyUse, census
 from secret_ledger.rotation.losing import Ending, give_up
-from secret_ledger.rules.authority import short
 from secret_ledger.rules.gate import Standing
 from secret_ledger.session.following import Follower
 from secret_ledger.store.connection import Connection
@@ -211,7 +211,7 @@ async def _report(follower: Follower, me: Identity, key: ControlKey, *, changed:
     counted = await census(database, follower.standing.control.generation)
     nodes = await through_outages(database, lambda c: list_nodes(c, database, None), "statement")
     holding = [
-        f"{node.node} (pid {node.pid} on {node.host})"
+        node.label
         for node in nodes
         if node.state == "live"
         and node.node_id != me.node_id

@@ -17,9 +17,9 @@ from secret_ledger.log import log
 from secret_ledger.model.control import Control, key_metadata
 from secret_ledger.model.events import EventType, from_microseconds
 from secret_ledger.model.keys import LedgerKey
+from secret_ledger.model.refusals import short
 from secret_ledger.nodes.registry import Identity, NodeInfo, list_nodes
 from secret_ledger.read.census import KeyCount, heads_by_key
-from secret_ledger.rules.authority import short
 from secret_ledger.rules.gate import Standing
 from secret_ledger.rules.node_proof import Judge
 from secret_ledger.session.following import Follower
@@ -193,7 +193,7 @@ def _lacking(
     for node in nodes:
         if node.state == "live" and node.node_id != me.node_id and not node.reads(new.fingerprint):
             told = proven if node.proof == "proven" else others
-            told.append(f"{node.node} (pid {node.pid} on {node.host})")
+            told.append(node.label)
     return proven, others
 
 

@@ -21,10 +21,17 @@ from secret_ledger.errors import (
 )
 from secret_ledger.model.control import Control, ControlKey
 from secret_ledger.model.events import CONTROL_STREAM, Event
-from secret_ledger.model.format import is_purged, open_event, printable, tampered
+from secret_ledger.model.format import is_purged, open_event
 from secret_ledger.model.keys import LedgerKey
+from secret_ledger.model.refusals import printable, short, tampered
 
-__all__ = ["HeldKeys", "check_control_seals", "choose_keys", "read_event", "read_newest", "short"]
+__all__ = [
+    "HeldKeys",
+    "check_control_seals",
+    "choose_keys",
+    "read_event",
+    "read_newest",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +52,6 @@ class HeldKeys:
     def get(self, fingerprint: bytes) -> LedgerKey | None:
         """The held key of that fingerprint."""
         return self.by_fingerprint.get(fingerprint)
-
-
-def short(fingerprint: bytes) -> str:
-    """The first eight bytes of a fingerprint in hex: enough to tell keys apart by eye."""
-    return fingerprint[:8].hex()
 
 
 def check_control_seals(control: Control, held: Mapping[bytes, LedgerKey]) -> None:

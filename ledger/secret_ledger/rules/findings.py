@@ -9,7 +9,7 @@ from typing import Final, Literal, get_args
 
 from secret_ledger.errors import InvalidValue, LedgerError, MissingKey, TamperedEvent
 from secret_ledger.model.events import Event
-from secret_ledger.model.format import printable
+from secret_ledger.model.refusals import printable
 
 __all__ = [
     "MAX_FINDINGS",

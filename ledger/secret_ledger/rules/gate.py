@@ -29,9 +29,10 @@ from secret_ledger.errors import (
 )
 from secret_ledger.model.control import FACTS, Control, check_known, fold_control
 from secret_ledger.model.events import Event
-from secret_ledger.model.format import hash_of, printable
+from secret_ledger.model.format import hash_of
 from secret_ledger.model.keys import LedgerKey
 from secret_ledger.model.metadata import parse_metadata
+from secret_ledger.model.refusals import printable, short
 from secret_ledger.model.rows import Head, State
 from secret_ledger.rules.authority import (
     HeldKeys,
@@ -39,7 +40,6 @@ from secret_ledger.rules.authority import (
     check_control_authority,
     check_control_seals,
     choose_keys,
-    short,
 )
 
 __all__ = [

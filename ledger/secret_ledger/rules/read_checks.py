@@ -10,8 +10,8 @@ from __future__ import annotations
 from secret_ledger.errors import LedgerError, SecretDeleted, SecretDestroyed, SecretNotFound
 from secret_ledger.model.control import Control
 from secret_ledger.model.events import Event
-from secret_ledger.model.format import tampered
 from secret_ledger.model.metadata import parse_metadata
+from secret_ledger.model.refusals import tampered
 from secret_ledger.model.versions import state_of
 
 __all__ = [

@@ -21,9 +21,10 @@ from secret_ledger.model.events import (
     EventType,
 )
 from secret_ledger.model.floors import floor_in, is_unopened, stated_floor
-from secret_ledger.model.format import check_hash, hash_of, printable
+from secret_ledger.model.format import check_hash, hash_of
 from secret_ledger.model.keys import LedgerKey
 from secret_ledger.model.metadata import is_metadata
+from secret_ledger.model.refusals import printable
 from secret_ledger.model.rows import CheckedRow
 from secret_ledger.model.secret import Values
 from secret_ledger.rules.authority import read_event, read_newest

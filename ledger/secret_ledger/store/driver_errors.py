@@ -19,7 +19,7 @@ from secret_ledger.errors import (
     ProjectionFailed,
     TamperedEvent,
 )
-from secret_ledger.model.format import printable
+from secret_ledger.model.refusals import printable
 
 __all__ = [
     "DRIVER_ERRORS",

@@ -18,7 +18,7 @@ from secret_ledger.errors import LedgerError, TamperedEvent
 from secret_ledger.log import log
 from secret_ledger.model.control import Control
 from secret_ledger.model.events import Event, from_microseconds
-from secret_ledger.model.format import printable
+from secret_ledger.model.refusals import printable
 from secret_ledger.model.rows import Head, Meta, State
 from secret_ledger.rules.attestation import Attestation, Proof, attest, judge
 from secret_ledger.rules.findings import OpenLevel, Tally

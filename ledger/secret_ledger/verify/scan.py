@@ -18,7 +18,8 @@ from anyio import to_thread
 
 from secret_ledger.model.events import CONTROL_STREAM, Event, EventType
 from secret_ledger.model.floors import ended_at
-from secret_ledger.model.format import is_purged, printable
+from secret_ledger.model.format import is_purged
+from secret_ledger.model.refusals import printable
 from secret_ledger.model.rows import CheckedRow, Head
 from secret_ledger.read.found_rows import found_rows, stated_rows
 from secret_ledger.rules.findings import MAX_FINDINGS, Finding, Progress, Tally, Tell, finding_of

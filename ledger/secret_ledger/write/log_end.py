@@ -15,8 +15,9 @@ from typing import Final
 from secret_ledger.errors import LedgerError, TamperedEvent
 from secret_ledger.model.control import Control
 from secret_ledger.model.events import Event
-from secret_ledger.model.format import check_hash, printable
+from secret_ledger.model.format import check_hash
 from secret_ledger.model.keys import LedgerKey
+from secret_ledger.model.refusals import printable
 from secret_ledger.model.rows import Head
 from secret_ledger.rules.authority import read_newest
 from secret_ledger.store.connection import Connection

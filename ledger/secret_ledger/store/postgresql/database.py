@@ -23,7 +23,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from secret_ledger.errors import LedgerError, LedgerUnavailable, NotALedger
 from secret_ledger.model.events import CONTROL_STREAM, Event
-from secret_ledger.model.format import printable
+from secret_ledger.model.refusals import printable
 from secret_ledger.model.rows import Head
 from secret_ledger.store.bounds import Bounds
 from secret_ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
