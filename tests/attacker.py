@@ -17,8 +17,7 @@ from typing import Any, Protocol
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from secret_ledger.model.events import Event
-from secret_ledger.store.statements import EVENT_COLUMNS
+from inside import EVENT_COLUMNS, Event
 
 _PLACE = re.compile(r"\$(\d+)")
 

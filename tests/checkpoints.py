@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secret_ledger.store.database import Database
+from inside import Database
 
 __all__ = ["spelt", "spelt_for"]
 

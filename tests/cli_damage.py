@@ -7,10 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from attacker import Attacker, attacking
 from cli_session import KEY, NEW_KEY, Cli, Done
+from inside import context_of, encode_metadata, event_hash, seal, to_microseconds
 from secret_ledger import EventType, Keyring, SecretLedger
-from secret_ledger.model.events import to_microseconds
-from secret_ledger.model.format import context_of, event_hash, seal
-from secret_ledger.model.metadata import encode_metadata
 
 VERBS = (
     ["put", "b"], ["get", "a"], ["list"], ["history", "a"], ["delete", "a"], ["restore", "a"],

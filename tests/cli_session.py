@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from inside import main
 from secret_ledger import Key
-from secret_ledger.cli import main
 
 KEY = Key.from_bytes(bytes(range(1, 33)), "k-old")
 NEW_KEY = Key.from_bytes(bytes(range(101, 133)), "k-new")

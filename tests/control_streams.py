@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secret_ledger.boot.creation import genesis
-from secret_ledger.model.control import Control, fold_control, key_metadata
-from secret_ledger.model.events import CONTROL_STREAM, NO_HASH, Event, EventType
-from secret_ledger.model.format import hash_of, purge, seal_event
-from secret_ledger.model.keys import Key, LedgerKey
-from secret_ledger.model.metadata import encode_metadata
+from inside import (
+    CONTROL_STREAM,
+    NO_HASH,
+    Control,
+    Event,
+    EventType,
+    Key,
+    LedgerKey,
+    encode_metadata,
+    fold_control,
+    genesis,
+    hash_of,
+    key_metadata,
+    purge,
+    seal_event,
+)
 
 LEDGER = bytes(range(16))
 NOW = 1_790_000_000_000_000

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import make_url
 
+from inside import grants
 from postgresql_server import execute
-from secret_ledger.store.grants import grants
 
 
 @dataclass(frozen=True)

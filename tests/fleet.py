@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from independent_fold import Folded, fold_log
+from inside import Connection, events_page
 from ledgers import opened
 from secret_ledger import Event, Key, SecretLedger
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.reads import events_page
 from writer_process import Part, run
 
 ROOT = Path(__file__).resolve().parent.parent

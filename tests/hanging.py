@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from inside import READERS
 from secret_ledger import SecretLedger
-from secret_ledger.store.sqlite.database import READERS
 
 
 @asynccontextmanager

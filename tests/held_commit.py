@@ -13,10 +13,8 @@ from sqlalchemy.util import await_only
 
 from connections import around, each_statement
 from independent_fold import read_rows
+from inside import Connection, Database, Head
 from secret_ledger import Event
-from secret_ledger.model.rows import Head
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.database import Database
 from waiting import until
 
 _THREADS: Final = Path("/proc/self/task")

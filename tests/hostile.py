@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from attacker import TABLES, Attacker, attacking, events, put_back, saved
+from inside import Event, EventType
 from secret_ledger import (
     Finding,
     KeyFingerprintMismatch,
@@ -19,7 +20,6 @@ from secret_ledger import (
     SecretLedger,
     StaleKey,
 )
-from secret_ledger.model.events import Event, EventType
 from victim import OLD, Truth, build, ending, opened
 
 WRONG_KEY = (KeyFingerprintMismatch, StaleKey, MissingKey)

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from inside import HOME, MODE, Key, Keyring, LedgerError
 from leaks import shown_by
-from secret_ledger.config.environment import HOME, MODE
-from secret_ledger.config.keyring import Keyring
-from secret_ledger.errors import LedgerError
-from secret_ledger.model.keys import Key
 
 ROOTS = [bytes([n]) + bytes(range(0xC0, 0xDF)) for n in range(4)]
 HEX = [root.hex() for root in ROOTS]

@@ -6,7 +6,7 @@ import pickle
 import traceback
 from pathlib import Path
 
-from secret_ledger.errors import LedgerError
+from inside import LedgerError
 
 _LIBRARY = str(Path(__file__).parents[1] / "ledger" / "secret_ledger")
 

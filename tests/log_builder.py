@@ -15,17 +15,27 @@ from typing import Any
 
 from sqlalchemy import text
 
+from inside import (
+    CONTROL_STREAM,
+    GENESIS_EPOCH,
+    SCHEMA_VERSION,
+    Connection,
+    Control,
+    Database,
+    Event,
+    EventType,
+    Head,
+    Key,
+    base_version,
+    connect,
+    encode_metadata,
+    genesis,
+    key_metadata,
+    parse_metadata,
+    read_meta,
+    state_of,
+)
 from log_rows import Entry, LogRows
-from secret_ledger.boot.creation import GENESIS_EPOCH, genesis
-from secret_ledger.model.control import Control, key_metadata
-from secret_ledger.model.events import CONTROL_STREAM, Event, EventType
-from secret_ledger.model.keys import Key
-from secret_ledger.model.metadata import encode_metadata, parse_metadata
-from secret_ledger.model.rows import Head
-from secret_ledger.model.versions import base_version, state_of
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.database import Database, connect
-from secret_ledger.store.schema import SCHEMA_VERSION, read_meta
 
 
 @asynccontextmanager

@@ -11,19 +11,36 @@ from typing import Any
 
 from sqlalchemy import column, table, update
 
-from secret_ledger.model.control import Control, fold_control
-from secret_ledger.model.events import CONTROL_STREAM, NO_HASH, Event, EventType
-from secret_ledger.model.floors import ended_at, floor_facts
-from secret_ledger.model.format import hash_of, is_purged, open_event, purge, seal_event
-from secret_ledger.model.keys import Key, LedgerKey
-from secret_ledger.model.metadata import encode_metadata, parse_metadata
-from secret_ledger.model.rows import Head
-from secret_ledger.model.versions import state_of
-from secret_ledger.rules.sealed_counts import RowDigest
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.database import Database
-from secret_ledger.store.reads import events_page, read_state
-from secret_ledger.store.schema import FORMAT, SCHEMA_VERSION, apply, read_meta
+from inside import (
+    CONTROL_STREAM,
+    FORMAT,
+    NO_HASH,
+    SCHEMA_VERSION,
+    Connection,
+    Control,
+    Database,
+    Event,
+    EventType,
+    Head,
+    Key,
+    LedgerKey,
+    RowDigest,
+    apply,
+    encode_metadata,
+    ended_at,
+    events_page,
+    floor_facts,
+    fold_control,
+    hash_of,
+    is_purged,
+    open_event,
+    parse_metadata,
+    purge,
+    read_meta,
+    read_state,
+    seal_event,
+    state_of,
+)
 
 _EVERYTHING = 1_000_000
 

@@ -13,6 +13,7 @@ import pytest
 from commits import Killed, killed_before_commit
 from histories import fill
 from independent_fold import read_rows
+from inside import BULK, connect
 from ledgers import OLD, opened
 from secret_ledger import (
     Key,
@@ -22,8 +23,6 @@ from secret_ledger import (
     NotALedger,
     SecretLedger,
 )
-from secret_ledger.store.database import connect
-from secret_ledger.store.reads import BULK
 
 
 class Route(NamedTuple):

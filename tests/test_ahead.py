@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from secret_ledger.store.read_ahead import ahead
+from inside import ahead
 
 
 async def others_run() -> None:

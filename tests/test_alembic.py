@@ -11,12 +11,8 @@ from sqlalchemy import Column, Integer, MetaData, Table
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from inside import OUR_TABLES, Keyring, connect, include_object, init_ledger
 from ledgers import OLD
-from secret_ledger.alembic import include_object
-from secret_ledger.config.keyring import Keyring
-from secret_ledger.opening import init_ledger
-from secret_ledger.store.database import connect
-from secret_ledger.store.schema import OUR_TABLES
 
 # SQLAlchemy can't reflect the index that keeps one generation in use, and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression")

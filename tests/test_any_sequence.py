@@ -24,12 +24,9 @@ from hypothesis import strategies as st
 
 from doomed import Enough
 from independent_fold import CONTROL, fold_log, read_rows
+from inside import Level, emptying, from_microseconds, reads
 from ledgers import emptied
 from secret_ledger import Key, Keyring, LedgerError, SecretInfo, SecretLedger
-from secret_ledger.generations import emptying
-from secret_ledger.model.events import from_microseconds
-from secret_ledger.rules.findings import Level
-from secret_ledger.store import reads
 from secret_model import Model, Ring, Version, shown
 
 T = TypeVar("T")

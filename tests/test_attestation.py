@@ -12,11 +12,18 @@ import pytest
 
 import attestation_vectors
 from control_streams import GENESIS, LEDGER, A, B, C, Stream, about, added, rotated
-from secret_ledger.model.control import Control, fold_control
-from secret_ledger.model.events import EventType
-from secret_ledger.model.keys import Key, LedgerKey
-from secret_ledger.rules.attestation import Attestation, Proof, attest, judge
-from secret_ledger.rules.findings import Level
+from inside import (
+    Attestation,
+    Control,
+    EventType,
+    Key,
+    LedgerKey,
+    Level,
+    Proof,
+    attest,
+    fold_control,
+    judge,
+)
 
 VECTORS = json.loads(attestation_vectors.FILE.read_text("utf-8"))
 HELD = {key.fingerprint: key for key in (A, B)}

@@ -21,10 +21,7 @@ from control_streams import (
     rotated,
     row,
 )
-from secret_ledger.errors import MissingKey, SecretDestroyed, TamperedEvent
-from secret_ledger.model.events import EventType
-from secret_ledger.model.keys import LedgerKey
-from secret_ledger.rules.authority import read_event
+from inside import EventType, LedgerKey, MissingKey, SecretDestroyed, TamperedEvent, read_event
 
 BEFORE = [(1, A), (2, A), (9, A), (10, A), (11, B), (12, B), (20, B), (21, C), (10**9, C)]
 HELD = {key.fingerprint: key for key in (A, B, C, D)}

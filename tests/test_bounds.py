@@ -13,6 +13,18 @@ import pytest
 
 from attacker import Attacker, attacking
 from checkpoints import spelt_for
+from inside import (
+    HEAD_COLUMNS,
+    MAX_GENERATIONS,
+    MAX_KEYS,
+    MAX_SEALED,
+    MAX_SHOWN,
+    MAX_VALUE,
+    Level,
+    behind,
+    frame,
+    sealed_size,
+)
 from ledgers import NEW, OLD, opened, refused
 from secret_ledger import (
     Finding,
@@ -23,12 +35,6 @@ from secret_ledger import (
     TamperedEvent,
     open_unverified,
 )
-from secret_ledger.model.format import frame, sealed_size
-from secret_ledger.model.secret import MAX_VALUE
-from secret_ledger.nodes.registry import MAX_SHOWN
-from secret_ledger.rules.findings import Level
-from secret_ledger.store.bounds import MAX_GENERATIONS, MAX_KEYS, MAX_SEALED, behind
-from secret_ledger.store.statements import HEAD_COLUMNS
 from secret_ledger_projections import SysSecret, rebuild
 
 MIB = 1024 * 1024

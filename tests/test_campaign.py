@@ -15,9 +15,9 @@ from campaign import run
 from damage import Case, Edit, cases, edit_of
 from finding import Outcome
 from grounds import SITUATIONS
+from inside import OUR_TABLES
 from page import Result, judge, table
 from postgresql_server import DatabaseHost
-from secret_ledger.store.schema import OUR_TABLES
 from tampering import PRIMARY_KEYS
 
 

@@ -22,6 +22,20 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from attacker import Attacker, attacking, events
 from canary import LogCapture, Watch
+from inside import (
+    _U32,
+    Connection,
+    Database,
+    Destroy,
+    Head,
+    LedgerKey,
+    Put,
+    context_of,
+    event_hash,
+    liveness,
+    open_event,
+    readiness,
+)
 from ledgers import file_of
 from postgresql_server import PASSWORD, PostgresServer
 from secret_ledger import (
@@ -41,13 +55,6 @@ from secret_ledger import (
     VersionConflict,
     open_unverified,
 )
-from secret_ledger.model.format import _U32, context_of, event_hash, open_event
-from secret_ledger.model.keys import LedgerKey
-from secret_ledger.model.rows import Head
-from secret_ledger.readiness import liveness, readiness
-from secret_ledger.rules.decide import Destroy, Put
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.database import Database
 
 CANARY = "c4nary+Wert/äöü:5f8e1d0b7a"
 ROOT = bytes.fromhex("a7d3f10b5c2e49868f6a1d3b7c905e24e1f0a9b8c7d6e5f4132435465768798a")

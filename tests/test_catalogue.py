@@ -12,13 +12,11 @@ from cli_damage import attack
 from cli_session import Cli
 from conftest import OldLedger
 from database_roles import roles_of
+from inside import as_text, catalogue, connect
 from ledgers import NEW, OLD, file_of, opened, refused
 from log_builder import building
 from postgresql_server import execute
 from secret_ledger import Keyring, TamperedEvent, upgrade_schema
-from secret_ledger.store import catalogue
-from secret_ledger.store.database import connect
-from secret_ledger.store.postgresql.catalogue import as_text
 
 ANSWERING_SQLITE = {
     "a column of another type": (

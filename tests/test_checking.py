@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from secret_ledger.model.events import NO_HASH, Event, EventType
-from secret_ledger.model.rows import CheckedRow
-from secret_ledger.model.secret import Values
-from secret_ledger.rules.row_checks import CheckedPage
+from inside import NO_HASH, CheckedPage, CheckedRow, Event, EventType, Values
 
 POSITIONS = range(11, 16)
 

@@ -11,8 +11,8 @@ import pytest
 
 from cli_damage import VERBS, WITHOUT_A_KEY, assert_refused, attack, moved
 from cli_session import OTHER_KEY, Cli
+from inside import secrets
 from secret_ledger import Health, SecretLedger
-from secret_ledger.cli import secrets
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from attacker import attacking
 from cli_session import Cli
-from secret_ledger.model.secret import MAX_VALUE
+from inside import MAX_VALUE
 
 CANARY = b"canary-value-90c1"
 

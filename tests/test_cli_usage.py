@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from cli_session import KEY, Cli
-from secret_ledger import errors
-from secret_ledger.cli.app import make_app
-from secret_ledger.cli.usage import _ENDING, _OTHER_WORDS
+from inside import _ENDING, _OTHER_WORDS, errors, make_app
 
 VERBS = (
     "init", "keygen", "put", "get", "list", "history", "delete", "restore", "destroy", "verify",

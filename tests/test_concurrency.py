@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fleet import Acknowledged, check_history, start, whole_log
+from inside import Connection, events_page, head_in_use
 from ledgers import OLD, opened
 from secret_ledger import (
     Event,
@@ -20,8 +21,6 @@ from secret_ledger import (
     SecretVersion,
     VersionConflict,
 )
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.reads import events_page, head_in_use
 
 
 @pytest.fixture

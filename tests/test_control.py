@@ -25,11 +25,18 @@ from control_streams import (
     rehashed,
     rotated,
 )
-from secret_ledger.errors import SchemaTooNew, TamperedEvent
-from secret_ledger.model.control import check_known, fold_control, key_metadata, upgrade_metadata
-from secret_ledger.model.events import EventType
-from secret_ledger.model.format import purge
-from secret_ledger.rules.authority import check_control_authority, check_control_seals
+from inside import (
+    EventType,
+    SchemaTooNew,
+    TamperedEvent,
+    check_control_authority,
+    check_control_seals,
+    check_known,
+    fold_control,
+    key_metadata,
+    purge,
+    upgrade_metadata,
+)
 
 T = EventType
 

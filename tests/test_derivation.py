@@ -14,10 +14,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leaks import shown_by
-from secret_ledger.errors import InvalidKey
-from secret_ledger.model.derivation import (
+from inside import (
     NAMESPACE,
+    InvalidKey,
+    Secret,
     default_key_id,
     derive,
     fingerprint,
@@ -25,7 +25,7 @@ from secret_ledger.model.derivation import (
     parse_key_text,
     root_problem,
 )
-from secret_ledger.model.secret import Secret
+from leaks import shown_by
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "vectors" / "event_v1.json").read_text(encoding="utf-8")

@@ -9,11 +9,10 @@ from contextlib import closing
 import asyncpg
 import pytest
 
+from inside import READERS, writer
+from inside import database as sqlite
 from ledgers import OLD, file_of, opened, refused
 from secret_ledger import LedgerUnavailable, SecretLedger, TamperedEvent
-from secret_ledger.store.sqlite import database as sqlite
-from secret_ledger.store.sqlite.database import READERS
-from secret_ledger.write import writer
 
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 COLUMNS = (

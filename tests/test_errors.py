@@ -8,10 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from inside import Key, Keyring
 from ledgers import OLD
 from secret_ledger import KeyFingerprintMismatch, LedgerError, NoStableKey, SecretLedger
-from secret_ledger.config.keyring import Keyring
-from secret_ledger.model.keys import Key
 
 
 def shown(error: BaseException) -> str:

@@ -9,6 +9,16 @@ import pytest
 
 from attacker import Attacker, attacking, events
 from conftest import OldLedger
+from inside import (
+    CONTROL_STREAM,
+    FORMAT,
+    SCHEMA_VERSION,
+    Connection,
+    EventType,
+    connect,
+    fold_control,
+    parse_metadata,
+)
 from ledgers import OLD, opened, refused, rows
 from log_builder import building
 from secret_ledger import (
@@ -21,12 +31,6 @@ from secret_ledger import (
     TamperedEvent,
     upgrade_schema,
 )
-from secret_ledger.model.control import fold_control
-from secret_ledger.model.events import CONTROL_STREAM, EventType
-from secret_ledger.model.metadata import parse_metadata
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.database import connect
-from secret_ledger.store.schema import FORMAT, SCHEMA_VERSION
 
 OLDER = 5
 """The last schema of a release that sealed no facts."""

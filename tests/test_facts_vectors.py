@@ -10,9 +10,9 @@ import pytest
 
 import facts_vectors
 from attacker import attacking
+from inside import encode_metadata
 from ledgers import opened
 from secret_ledger import Key, LedgerError, SecretLedger
-from secret_ledger.model.metadata import encode_metadata
 
 VECTOR: dict[str, Any] = json.loads(facts_vectors.FILE.read_text("utf-8"))
 KEYS = {name: Key.from_bytes(bytes.fromhex(root), name) for name, root in VECTOR["roots"].items()}

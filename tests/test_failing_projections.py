@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
 
+from inside import checkpoint
 from ledgers import OLD, opened
 from log_builder import building
 from secret_ledger import Event, InvalidValue, LedgerError, LedgerUnavailable, ProjectionFailed
@@ -17,7 +18,6 @@ from secret_ledger_projections import (
     SysSecret,
     catch_up,
     check,
-    checkpoint,
     default,
     install,
     lag,

@@ -12,13 +12,10 @@ import pytest
 from attacker import attacking, put_back, saved
 from cutting_proxy import CuttingProxy
 from fleet import Acknowledged, check_history, start, whole_log
+from inside import SILENCE, Connection, PostgresqlConnection, is_transient
 from ledgers import OLD, opened, refused
 from postgresql_server import DatabaseHost
 from secret_ledger import LedgerUnavailable, SecretLedger, TamperedEvent
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.driver_errors import is_transient
-from secret_ledger.store.postgresql.database import PostgresqlConnection
-from secret_ledger.store.postgresql.hosts import SILENCE
 from standby import DATABASE, Pair, ask, replicated
 
 

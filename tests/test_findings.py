@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from inside import MAX_FINDINGS, Finding, Progress, Tally
 from ledgers import NEW, OLD, opened
 from secret_ledger import MissingKey, TamperedEvent
-from secret_ledger.rules.findings import MAX_FINDINGS, Finding, Progress, Tally
 
 
 def test_findings_that_are_left_out_are_counted_by_what_they_are() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from inside import Keyring, connect
 from ledgers import NEW, OLD, file_of, has_tables, opened, refused, rows
 from secret_ledger import (
     KeyFingerprintMismatch,
@@ -18,8 +19,6 @@ from secret_ledger import (
     WrongLedger,
     init_ledger,
 )
-from secret_ledger.config.keyring import Keyring
-from secret_ledger.store.database import connect
 
 
 async def test_an_empty_database_becomes_a_whole_ledger(database_url: str) -> None:

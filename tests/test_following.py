@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from attacker import attacking, put_back, saved
+from inside import Level, verify_ledger
 from ledgers import NEW, OLD, THIRD, opened, rows
 from log_builder import building
 from secret_ledger import (
@@ -18,8 +19,6 @@ from secret_ledger import (
     TamperedEvent,
     WrongLedger,
 )
-from secret_ledger.rules.findings import Level
-from secret_ledger.verify.verify import verify_ledger
 
 LEVELS: tuple[Level, ...] = ("latest", "full")
 EVERYTHING = ("secret_event", "ledger_key", "ledger_head")

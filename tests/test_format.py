@@ -13,13 +13,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaks import shown_by
-from secret_ledger.errors import TamperedEvent
-from secret_ledger.model.derivation import derive, fingerprint
-from secret_ledger.model.events import NO_HASH, Event
-from secret_ledger.model.format import (
+from inside import (
+    NO_HASH,
+    Event,
+    Secret,
+    TamperedEvent,
     context_of,
+    derive,
     event_hash,
+    fingerprint,
     frame,
     hash_of,
     is_purged,
@@ -28,10 +30,10 @@ from secret_ledger.model.format import (
     purge,
     seal,
     seal_event,
+    tampered,
     unframe,
 )
-from secret_ledger.model.refusals import tampered
-from secret_ledger.model.secret import Secret
+from leaks import shown_by
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "vectors" / "event_v1.json").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from attacker import attacking
+from inside import hash_of
 from ledgers import NEW, OLD, STRANGER, THIRD, lines, opened, refused, rows
 from log_builder import building
 from secret_ledger import (
@@ -21,7 +22,6 @@ from secret_ledger import (
     TamperedEvent,
     WrongLedger,
 )
-from secret_ledger.model.format import hash_of
 
 Levels = pytest.mark.parametrize("level", ["control", "latest", "full"])
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from attacker import attacking
+from inside import EventType
 from ledgers import NEW, OLD, STRANGER, refused
 from log_builder import building
 from log_rows import Entry
 from secret_ledger import Key, TamperedEvent
-from secret_ledger.model.events import EventType
 
 
 @pytest.mark.parametrize("key", [OLD, STRANGER], ids=["right key", "wrong key"])

@@ -8,12 +8,17 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from secret_ledger.generations.reseal import read_back
-from secret_ledger.model.events import NO_HASH, Event, EventType
-from secret_ledger.model.format import purge, seal_event
-from secret_ledger.model.rows import CheckedRow
-from secret_ledger.model.secret import Values
-from secret_ledger.rules.row_checks import CheckedPage
+from inside import (
+    NO_HASH,
+    CheckedPage,
+    CheckedRow,
+    Event,
+    EventType,
+    Values,
+    purge,
+    read_back,
+    seal_event,
+)
 
 LEDGER = bytes(16)
 OLD, NEW = AESGCM(os.urandom(32)), AESGCM(os.urandom(32))

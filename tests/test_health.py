@@ -13,13 +13,10 @@ import pytest
 from attacker import attacking, put_back, saved
 from between import interrupted
 from cli_session import KEY, NEW_KEY, Cli
+from inside import Connection, Database, Head, Level
 from ledgers import NEW, OLD, opened
 from log_builder import building
 from secret_ledger import Keyring, MissingKey, SecretLedger, SecretNotFound
-from secret_ledger.model.rows import Head
-from secret_ledger.rules.findings import Level
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.database import Database
 from secret_ledger_projections import Inline, SysSecret, default
 from waiting import until
 

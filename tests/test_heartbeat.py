@@ -8,10 +8,10 @@ import asyncpg
 import pytest
 
 from connections import each_statement
+from inside import Mode
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
 from secret_ledger import Keyring, SecretLedger
-from secret_ledger.store.database import Mode
 from waiting import until
 
 

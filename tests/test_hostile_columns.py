@@ -19,6 +19,17 @@ from hostile import (
     reads_are_right,
     refused_or_found,
 )
+from inside import (
+    CONTROL_STREAM,
+    NO_HASH,
+    BootOptions,
+    Event,
+    EventType,
+    Identity,
+    Level,
+    boot,
+    purge,
+)
 from secret_ledger import (
     InvalidName,
     LedgerError,
@@ -28,11 +39,6 @@ from secret_ledger import (
     SecretNotFound,
     TamperedEvent,
 )
-from secret_ledger.boot.boot import BootOptions, boot
-from secret_ledger.model.events import CONTROL_STREAM, NO_HASH, Event, EventType
-from secret_ledger.model.format import purge
-from secret_ledger.nodes.registry import Identity
-from secret_ledger.rules.findings import Level
 from victim import BOTH, OLD, Ending, ending, opened
 
 PLACE = ("generation", "stream", "version")

@@ -9,8 +9,8 @@ import pytest
 
 from attacker import TABLES, attacking, put_back, saved
 from hostile import Victim, change, edits_of_every_column, flipped, gate_of, names_row
+from inside import Head
 from secret_ledger import Key, Keyring, SecretDestroyed, SecretNotFound, TamperedEvent, WrongLedger
-from secret_ledger.model.rows import Head
 from secret_ledger_projections import SysSecret, rebuild
 from victim import NEW, OLD, build, ending, opened
 

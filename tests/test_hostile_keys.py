@@ -17,12 +17,19 @@ from hostile import (
     refused_or_found,
     remove,
 )
+from inside import (
+    CONTROL_STREAM,
+    Event,
+    EventType,
+    LedgerKey,
+    context_of,
+    event_hash,
+    genesis,
+    hash_of,
+    key_metadata,
+    seal,
+)
 from secret_ledger import Key, KeyFingerprintMismatch, Keyring, TamperedEvent
-from secret_ledger.boot.creation import genesis
-from secret_ledger.model.control import key_metadata
-from secret_ledger.model.events import CONTROL_STREAM, Event, EventType
-from secret_ledger.model.format import context_of, event_hash, hash_of, seal
-from secret_ledger.model.keys import LedgerKey
 from victim import BOTH, NEW, OLD, opened
 
 

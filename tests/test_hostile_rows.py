@@ -20,9 +20,8 @@ from hostile import (
     refused_or_found,
     remove,
 )
+from inside import Event, hash_of
 from secret_ledger import LedgerError, SecretNotFound, TamperedEvent
-from secret_ledger.model.events import Event
-from secret_ledger.model.format import hash_of
 from victim import NEW, build, ending, opened
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import documented
-from secret_ledger import errors
+from inside import errors
 
 PAGE = "docs/how-to/troubleshooting.md"
 

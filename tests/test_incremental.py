@@ -9,14 +9,11 @@ from typing import Any, cast
 import pytest
 
 from attacker import Attacker, attacking, events
+from inside import CONTROL_STREAM, SAMPLE, EventType, Proof, Scan, keep_proof
 from ledgers import NEW, OLD, THIRD, opened, refused, rows
 from log_builder import building
 from log_rows import Entry
 from secret_ledger import InvalidValue, Keyring, MissingKey, SecretLedger, StaleKey, TamperedEvent
-from secret_ledger.model.events import CONTROL_STREAM, EventType
-from secret_ledger.rules.attestation import Proof
-from secret_ledger.verify.incremental import SAMPLE, keep_proof
-from secret_ledger.verify.scan import Scan
 from waiting import until
 
 SLOW = {"verify": "incremental", "scrub_rate": 0.01}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from attacker import attacking
+from inside import Level
 from ledgers import OLD, file_of, opened, refused
 from secret_ledger import SecretLedger, SecretNotFound, TamperedEvent
-from secret_ledger.rules.findings import Level
 
 
 async def _forget(url: str, index: str, condition: str) -> None:

@@ -12,6 +12,25 @@ from typing import Any
 
 import pytest
 
+from inside import (
+    DEV_MARK,
+    HOME,
+    KEY,
+    KEY_ID,
+    LEDGER_ID,
+    LEDGER_TARGET_URL,
+    LEDGER_URL,
+    MAX_FILE_BYTES,
+    MODE,
+    PREVIOUS_KEYS,
+    InsecureKeyFile,
+    InvalidKey,
+    Key,
+    Keyring,
+    LocalKeyProvider,
+    NoStableKey,
+    setting,
+)
 from key_material import (
     BASE64,
     HEX,
@@ -23,22 +42,6 @@ from key_material import (
     write,
 )
 from leaks import shown_by
-from secret_ledger.config.environment import (
-    HOME,
-    KEY,
-    KEY_ID,
-    LEDGER_ID,
-    LEDGER_URL,
-    MODE,
-    PREVIOUS_KEYS,
-    LocalKeyProvider,
-    setting,
-)
-from secret_ledger.config.key_files import DEV_MARK, MAX_FILE_BYTES
-from secret_ledger.config.keyring import Keyring
-from secret_ledger.config.settings import LEDGER_TARGET_URL
-from secret_ledger.errors import InsecureKeyFile, InvalidKey, NoStableKey
-from secret_ledger.model.keys import Key
 
 PRIVATE = [KEY, PREVIOUS_KEYS, LEDGER_URL, LEDGER_TARGET_URL]
 

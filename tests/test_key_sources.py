@@ -12,6 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inside import (
+    HOME,
+    KEY,
+    KEY_ID,
+    LEDGER_ID,
+    MODE,
+    PREVIOUS_KEYS,
+    EnvKeyProvider,
+    InsecureKeyFile,
+    InvalidKey,
+    Key,
+    Keyring,
+    LedgerError,
+    NoStableKey,
+    keyring_from_env,
+    pinned_ledger_id,
+)
 from key_material import (
     BASE64,
     HEX,
@@ -21,20 +38,6 @@ from key_material import (
     refused,
     write,
 )
-from secret_ledger.config.environment import (
-    HOME,
-    KEY,
-    KEY_ID,
-    LEDGER_ID,
-    MODE,
-    PREVIOUS_KEYS,
-    EnvKeyProvider,
-    keyring_from_env,
-    pinned_ledger_id,
-)
-from secret_ledger.config.keyring import Keyring
-from secret_ledger.errors import InsecureKeyFile, InvalidKey, LedgerError, NoStableKey
-from secret_ledger.model.keys import Key
 
 # --- the current key ---------------------------------------------------------------
 

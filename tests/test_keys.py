@@ -19,12 +19,17 @@ import rich.console
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inside import (
+    InvalidKey,
+    Key,
+    Keyring,
+    LedgerKey,
+    Secret,
+    check_key_id,
+    default_key_id,
+    fingerprint,
+)
 from leaks import shown_by
-from secret_ledger.config.keyring import Keyring
-from secret_ledger.errors import InvalidKey
-from secret_ledger.model.derivation import default_key_id, fingerprint
-from secret_ledger.model.keys import Key, LedgerKey, check_key_id
-from secret_ledger.model.secret import Secret
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "vectors" / "event_v1.json").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from cli_session import KEY, NEW_KEY, Cli
+from inside import LEDGER_SCHEMA, connect
 from key_material import write
 from ledgers import NEW, OLD, opened, refused, rows
 from secret_ledger import (
@@ -19,8 +20,6 @@ from secret_ledger import (
     open_unverified,
     upgrade_schema,
 )
-from secret_ledger.config.environment import LEDGER_SCHEMA
-from secret_ledger.store.database import connect
 
 
 @pytest.fixture

@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 
 from attacker import Attacker, attacking, put_back, saved
+from inside import REMEMBERED, Connection, Head, Met
 from ledgers import NEW, OLD, opened
 from log_builder import building
 from secret_ledger import SecretLedger, TamperedEvent
-from secret_ledger.model.rows import Head
-from secret_ledger.session.lineage import REMEMBERED, Met
-from secret_ledger.store.connection import Connection
 
 LATE = 3600.0
 """Seconds: no heartbeat comes by itself."""

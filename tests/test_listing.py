@@ -11,9 +11,9 @@ import pytest
 
 from attacker import Attacker, attacking, events
 from cli_session import Cli
+from inside import hash_of
 from ledgers import NEW, OLD, opened
 from secret_ledger import SecretInfo, SecretLedger, SecretNotFound, open_unverified
-from secret_ledger.model.format import hash_of
 
 MARKS = tuple[str, int, str]
 

@@ -10,6 +10,7 @@ import pytest
 
 from attacker import Attacker, attacking, events
 from control_streams import GENESIS, MIGRATED, folded
+from inside import Event, check_answer
 from ledgers import OLD, opened
 from secret_ledger import (
     LedgerError,
@@ -19,8 +20,6 @@ from secret_ledger import (
     SecretVersion,
     TamperedEvent,
 )
-from secret_ledger.model.events import Event
-from secret_ledger.rules.read_checks import check_answer
 
 FAR = 10_000_000_000
 """Microseconds, nearly three hours: more than any test takes."""

@@ -12,8 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secret_ledger.errors import InvalidValue, LedgerError, ValueTooLarge
-from secret_ledger.model.metadata import MAX_METADATA, Metadata, encode_metadata, parse_metadata
+from inside import (
+    MAX_METADATA,
+    InvalidValue,
+    LedgerError,
+    Metadata,
+    ValueTooLarge,
+    encode_metadata,
+    parse_metadata,
+)
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "vectors" / "event_v1.json").read_text(encoding="utf-8")

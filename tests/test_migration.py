@@ -9,6 +9,7 @@ import pytest
 from attacker import attacking
 from doomed import Enough
 from histories import facts, fill
+from inside import BULK
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
 from secret_ledger import (
@@ -21,7 +22,6 @@ from secret_ledger import (
     SecretDestroyed,
     TamperedEvent,
 )
-from secret_ledger.store.reads import BULK
 
 
 async def test_the_history_is_the_same_under_the_new_key_and_the_old_one_is_not_needed(

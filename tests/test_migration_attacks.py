@@ -19,9 +19,9 @@ from attacker import attacking
 from between import interrupted
 from doomed import do
 from independent_fold import fold_log
+from inside import reads
 from ledgers import NEW, OLD, THIRD, file_of, opened
 from secret_ledger import KeyReused, LedgerError, MigrationInProgress, SecretLedger, TamperedEvent
-from secret_ledger.store import reads
 from victim import Truth, ending, told
 
 EARLY = 4

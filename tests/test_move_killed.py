@@ -10,6 +10,7 @@ import pytest
 
 from commits import Killed, killed_before_commit
 from fleet import start
+from inside import BULK
 from ledgers import OLD, file_of, opened, refused
 from log_builder import building
 from moves import (
@@ -26,7 +27,6 @@ from moves import (
     states,
 )
 from secret_ledger import LedgerMoved, LedgerUnavailable, Progress, TamperedEvent, WrongLedger
-from secret_ledger.store.reads import BULK
 
 
 async def test_killed_between_any_two_steps_the_same_command_goes_on(route: Route) -> None:

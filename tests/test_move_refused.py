@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from attacker import attacking
+from inside import BULK, connect
 from ledgers import NEW, OLD, STRANGER, file_of, has_tables, opened, rows
 from log_builder import building
 from moves import (
@@ -39,8 +40,6 @@ from secret_ledger import (
     TamperedEvent,
     WrongLedger,
 )
-from secret_ledger.store.database import connect
-from secret_ledger.store.reads import BULK
 
 # --- proven ----------------------------------------------------------------------------------
 

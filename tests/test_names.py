@@ -11,13 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secret_ledger.errors import InvalidName
-from secret_ledger.model.names import (
-    CONTROL_STREAM,
-    MAX_NAME_BYTES,
-    normalise_name,
-    normalise_prefix,
-)
+from inside import CONTROL_STREAM, MAX_NAME_BYTES, InvalidName, normalise_name, normalise_prefix
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,7 @@ from typing import Any
 import pytest
 
 from control_streams import GENESIS, LEDGER, A, B, C, Stream, about, added, rotated
-from secret_ledger.model.control import fold_control
-from secret_ledger.model.events import EventType
-from secret_ledger.model.keys import Key, LedgerKey
-from secret_ledger.rules.node_proof import Announcement, Judge, ProofVerdict, prove
+from inside import Announcement, EventType, Judge, Key, LedgerKey, ProofVerdict, fold_control, prove
 
 VECTORS = json.loads((Path(__file__).parent / "vectors/node_proof_v1.json").read_text())
 VECTOR_LEDGER = bytes.fromhex(VECTORS["ledger_id"])

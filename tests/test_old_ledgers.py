@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conftest import OldLedger
+from inside import SCHEMA_VERSION
 from ledgers import rows
 from old_ledgers import SCHEMA
 from secret_ledger import (
@@ -14,7 +15,6 @@ from secret_ledger import (
     SecretLedger,
     upgrade_schema,
 )
-from secret_ledger.store.schema import SCHEMA_VERSION
 
 VALUES = {
     "app/anew": "app/anew under key two",

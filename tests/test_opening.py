@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import text
 
+from inside import connect
 from ledgers import OLD, lines, opened, refused
 from secret_ledger import InvalidKey, InvalidValue, SecretLedger, TamperedEvent
-from secret_ledger.store.database import connect
 
 
 async def change_projection(url: str) -> None:

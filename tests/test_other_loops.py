@@ -9,9 +9,9 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
+from inside import open_unverified
 from ledgers import OLD, opened
 from secret_ledger import Keyring, LedgerUnavailable, SecretLedger, SecretNotFound
-from secret_ledger.unverified import open_unverified
 
 WORK: list[Callable[[SecretLedger], Awaitable[object]]] = [
     lambda ledger: ledger.get("a"),

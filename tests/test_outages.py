@@ -13,11 +13,10 @@ import pytest
 from connections import around
 from cutting_proxy import CuttingProxy
 from fleet import check_history
+from inside import emptying, pages, reads
 from ledgers import NEW, OLD, opened
 from secret_ledger import LedgerError, SecretLedger
-from secret_ledger.generations import emptying
-from secret_ledger.store import reads
-from secret_ledger_projections import SysSecret, catch_up, check, pages, rebuild
+from secret_ledger_projections import SysSecret, catch_up, check, rebuild
 
 SECRETS = 12
 

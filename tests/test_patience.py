@@ -13,9 +13,9 @@ import pytest
 
 from connections import around
 from held_commit import HeldCommit
+from inside import writer
 from ledgers import OLD, file_of, opened
 from secret_ledger import LedgerUnavailable
-from secret_ledger.write import writer
 from secret_ledger_projections import default
 
 CALLERS = 12

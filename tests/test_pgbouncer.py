@@ -24,12 +24,11 @@ from certificates import authority
 from daily_use import use
 from fleet import check_history, start
 from independent_fold import Folded
+from inside import Connection, EventType
 from ledgers import NEW, OLD, opened, refused, rows
 from pgbouncer_server import MISSING, PgBouncer
 from postgresql_server import PostgresServer, execute, process_runs, wait_until
 from secret_ledger import KeyFingerprintMismatch, Keyring, LedgerUnavailable, SecretLedger
-from secret_ledger.model.events import EventType
-from secret_ledger.store.connection import Connection
 
 if pgbouncer_server.program() is None:
     pytest.skip(MISSING, allow_module_level=True)

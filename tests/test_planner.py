@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from attacker import attacking
+from inside import Connection, PostgresqlDatabase, Statement
 from ledgers import NEW, OLD, opened
 from secret_ledger import SecretLedger
-from secret_ledger.store.connection import Connection, Statement
-from secret_ledger.store.postgresql.database import PostgresqlDatabase
 
 SECRETS = 1200
 

@@ -9,10 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from daily_use import use
+from inside import Connection, Dialling, read_url
 from ledgers import OLD, opened, refused
 from secret_ledger import LedgerUnavailable, SecretLedger
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.postgresql.url import Dialling, read_url
 
 ADDRESS = "postgresql+asyncpg://u@db.example/app"
 TLS = "sslmode=verify-full&sslrootcert=/etc/ca.pem"

@@ -37,6 +37,17 @@ from checkpoints import spelt
 from commits import before_commit
 from connections import each_statement
 from held_commit import watching_waiters
+from inside import (
+    EVENT_COLUMNS,
+    HEAD_COLUMNS,
+    Database,
+    Head,
+    ProjectionTable,
+    connect,
+    encode_metadata,
+    pages,
+    to_microseconds,
+)
 from secret_ledger import (
     Event,
     EventType,
@@ -50,11 +61,6 @@ from secret_ledger import (
     SecretLedger,
     TamperedEvent,
 )
-from secret_ledger.model.events import to_microseconds
-from secret_ledger.model.metadata import encode_metadata
-from secret_ledger.model.rows import Head
-from secret_ledger.store.database import Database, connect
-from secret_ledger.store.statements import EVENT_COLUMNS, HEAD_COLUMNS
 from secret_ledger_projections import (
     Difference,
     Inline,
@@ -65,10 +71,8 @@ from secret_ledger_projections import (
     default,
     install,
     lag,
-    pages,
     rebuild,
 )
-from secret_ledger_projections.table import ProjectionTable
 
 KEYRING = Keyring.of(Key.generate())
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from attacker import Attacker, attacking, events
+from inside import Event, Migrator, hash_of, purge
 from ledgers import NEW, OLD, THIRD, opened
 from secret_ledger import (
     LedgerError,
@@ -24,9 +25,6 @@ from secret_ledger import (
     SecretNotFound,
     TamperedEvent,
 )
-from secret_ledger.generations.migration import Migrator
-from secret_ledger.model.events import Event
-from secret_ledger.model.format import hash_of, purge
 
 
 async def said(call: Awaitable[Any]) -> object:

@@ -10,10 +10,10 @@ from attacker import attacking
 from doomed import do
 from histories import fill
 from independent_fold import read_rows
+from inside import emptying
 from ledgers import NEW, OLD, opened
 from moves import states
 from secret_ledger import KeyInUse, SecretLedger
-from secret_ledger.generations import emptying
 
 
 @pytest.fixture

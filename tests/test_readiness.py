@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from hanging import hanging, waiting_for_locks
+from inside import Probe, liveness, probes, readiness
 from ledgers import NEW, OLD, opened
 from log_builder import building
 from secret_ledger import SecretLedger
-from secret_ledger.readiness import Probe, liveness, probes, readiness
 from waiting import until
 
 

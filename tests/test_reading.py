@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from inside import EventType
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
 from log_rows import Entry
@@ -21,7 +22,6 @@ from secret_ledger import (
     TamperedEvent,
     VersionConflict,
 )
-from secret_ledger.model.events import EventType
 
 MICROSECOND = timedelta(microseconds=1)
 

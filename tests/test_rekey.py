@@ -9,6 +9,7 @@ import pytest
 
 from attacker import attacking
 from between import interrupted
+from inside import EventType
 from ledgers import NEW, OLD, THIRD, opened
 from log_builder import building
 from secret_ledger import (
@@ -21,7 +22,6 @@ from secret_ledger import (
     SecretLedger,
     StaleKey,
 )
-from secret_ledger.model.events import EventType
 
 
 async def heads(ledger: SecretLedger) -> dict[str, tuple[str, str]]:

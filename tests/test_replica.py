@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 from cli_session import Cli
+from inside import Connection, head_in_use, is_transient, patiently, upgrade_schema
 from ledgers import NEW, OLD, STRANGER, opened, refused, rows
 from secret_ledger import (
     KeyFingerprintMismatch,
@@ -19,11 +20,6 @@ from secret_ledger import (
     SecretLedger,
     open_unverified,
 )
-from secret_ledger.opening import upgrade_schema
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.driver_errors import is_transient
-from secret_ledger.store.reads import head_in_use
-from secret_ledger.store.retry import patiently
 from standby import DATABASE, Pair, ask, replicated, wait_until
 
 

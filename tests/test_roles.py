@@ -10,6 +10,7 @@ import pytest
 from cli_session import Cli
 from daily_use import read, use
 from database_roles import Roles, name_of, roles_of
+from inside import grants
 from ledgers import NEW, OLD, STRANGER, lines, opened, refused, rows
 from postgresql_server import execute
 from secret_ledger import (
@@ -21,7 +22,6 @@ from secret_ledger import (
     init_ledger,
     upgrade_schema,
 )
-from secret_ledger.store.grants import grants
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from typing import Literal
 
 from rich.console import Console, Group
 
+from inside import Rollout, drawn, rollout
 from secret_ledger import KeyStatus, NodeInfo
-from secret_ledger.cli.rollout import Rollout, rollout
-from secret_ledger.cli.screen import drawn
 
 NOW = datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)
 OLD, NEW, THIRD = (bytes([n]) * 32 for n in (1, 2, 3))

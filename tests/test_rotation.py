@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from attacker import attacking
+from inside import CONTROL_STREAM, EventType, parse_metadata, stream_page
 from ledgers import NEW, OLD, STRANGER, THIRD, opened, refused
 from log_builder import building
 from secret_ledger import (
@@ -20,9 +21,6 @@ from secret_ledger import (
     StaleKey,
     open_unverified,
 )
-from secret_ledger.model.events import CONTROL_STREAM, EventType
-from secret_ledger.model.metadata import parse_metadata
-from secret_ledger.store.reads import stream_page
 
 
 async def test_a_rotation_activates_the_pending_key_and_says_what_it_left(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from inside import SCHEMA_VERSION, Connection, Database, connect, steps
 from ledgers import OLD, STRANGER, opened, refused, rows
 from log_builder import LogBuilder, building
 from secret_ledger import (
@@ -18,9 +19,6 @@ from secret_ledger import (
     WrongLedger,
     upgrade_schema,
 )
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.database import Database, connect
-from secret_ledger.store.schema import SCHEMA_VERSION, steps
 
 REFUSED_CHANGES = [
     "UPDATE {s}secret_event SET metadata = '{}'",

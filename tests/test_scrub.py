@@ -10,14 +10,12 @@ import pytest
 
 from attacker import attacking
 from between import interrupted
+from inside import Event, EventType, Scan, readiness
 from ledgers import NEW, OLD, opened, rows
 from log_builder import building
 from log_rows import Entry
 from postgresql_server import PostgresServer
 from secret_ledger import SecretLedger
-from secret_ledger.model.events import Event, EventType
-from secret_ledger.readiness import readiness
-from secret_ledger.verify.scan import Scan
 from test_incremental import attestations, attested_position
 from waiting import until
 

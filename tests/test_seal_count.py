@@ -6,12 +6,10 @@ import pytest
 
 from doomed import do
 from independent_fold import read_rows
+from inside import Control, gate, parse_metadata
 from ledgers import NEW, OLD, opened
 from moves import Route, half_made, only, states
 from secret_ledger import KeyExhausted, SecretLedger
-from secret_ledger.model.control import Control
-from secret_ledger.model.metadata import parse_metadata
-from secret_ledger.rules import gate
 
 
 async def control_of(ledger: SecretLedger) -> Control:

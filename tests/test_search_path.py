@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import make_url
 
 from daily_use import use
+from inside import qualified
 from ledgers import NEW, OLD, opened, refused
 from search_path import CAUGHT, plant
 from secret_ledger import LedgerUnavailable
-from secret_ledger.store.postgresql.names import qualified
 
 
 async def test_nothing_on_the_search_path_is_called_by_any_statement(postgres_url: str) -> None:

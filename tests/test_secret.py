@@ -21,9 +21,8 @@ import rich.console
 import structlog
 from rich.traceback import Traceback
 
+from inside import InvalidValue, Secret, Values
 from leaks import shown_by
-from secret_ledger.errors import InvalidValue
-from secret_ledger.model.secret import Secret, Values
 
 CANARY = "canary-7f3a"
 

@@ -8,6 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from inside import (
+    HOME,
+    KEY,
+    KEY_ID,
+    LEDGER_ID,
+    LEDGER_SCHEMA,
+    LEDGER_TARGET_URL,
+    LEDGER_URL,
+    MODE,
+    PREVIOUS_KEYS,
+    Environment,
+    EnvKeyProvider,
+    InvalidKey,
+    Keyring,
+    LedgerError,
+    Secret,
+    keyring_from_env,
+    mode,
+    parse_ledger_id,
+    pinned_ledger_id,
+    setting,
+)
 from key_material import (
     HEX,
     assert_shows_no_key,
@@ -15,27 +37,6 @@ from key_material import (
     refused,
     write,
 )
-from secret_ledger.config.environment import (
-    HOME,
-    KEY,
-    KEY_ID,
-    LEDGER_ID,
-    LEDGER_SCHEMA,
-    LEDGER_URL,
-    MODE,
-    PREVIOUS_KEYS,
-    Environment,
-    EnvKeyProvider,
-    keyring_from_env,
-    mode,
-    parse_ledger_id,
-    pinned_ledger_id,
-    setting,
-)
-from secret_ledger.config.keyring import Keyring
-from secret_ledger.config.settings import LEDGER_TARGET_URL
-from secret_ledger.errors import InvalidKey, LedgerError
-from secret_ledger.model.secret import Secret
 
 SETTINGS = [
     KEY, KEY_ID, PREVIOUS_KEYS, LEDGER_ID, LEDGER_URL, LEDGER_TARGET_URL, LEDGER_SCHEMA, MODE, HOME,

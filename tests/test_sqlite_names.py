@@ -11,9 +11,9 @@ import pytest
 
 from cli_process import ROOT
 from cli_session import Cli
+from inside import upgrade_schema
 from ledgers import OLD, file_of, opened, refused
 from secret_ledger import Keyring, LedgerUnavailable, open_unverified
-from secret_ledger.opening import upgrade_schema
 
 
 @pytest.fixture

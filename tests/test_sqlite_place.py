@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from cli_session import KEY, Cli
+from inside import wal_reset_race
 from ledgers import OLD, file_of, opened, refused
 from rights import without_rights
 from secret_ledger import LedgerUnavailable, open_unverified
-from secret_ledger.store.sqlite.race import wal_reset_race
 
 
 @pytest.fixture

@@ -8,12 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from inside import Connection, Database, Event, Head, Statement
 from ledgers import OLD, opened, rows
 from secret_ledger import LedgerUnavailable, SecretLedger
-from secret_ledger.model.events import Event
-from secret_ledger.model.rows import Head
-from secret_ledger.store.connection import Connection, Statement
-from secret_ledger.store.database import Database
 from secret_ledger_projections import default
 
 FAILS = {

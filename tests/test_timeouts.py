@@ -17,13 +17,10 @@ from sqlalchemy.pool import Pool
 from connections import around
 from daily_use import use
 from database_roles import Roles, name_of, roles_of
+from inside import PAGE, Connection, Database, Head, Rows
 from ledgers import OLD, opened
 from postgresql_server import execute
 from secret_ledger import Event, Keyring, LedgerUnavailable, SecretLedger, init_ledger
-from secret_ledger.model.rows import Head
-from secret_ledger.store.connection import Connection, Rows
-from secret_ledger.store.database import Database
-from secret_ledger.store.reads import PAGE
 from secret_ledger_projections import SysSecret, check, default, rebuild
 from waiting import until
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+from inside import (
+    FORMAT,
+    SCHEMA_VERSION,
+    Connection,
+    EventType,
+    checkpoint,
+    connect,
+    steps,
+    upgrade,
+)
 from ledgers import OLD, opened, rows
 from log_builder import building
 from secret_ledger import Keyring, upgrade_schema
-from secret_ledger.boot.creation import upgrade
-from secret_ledger.model.events import EventType
-from secret_ledger.store.connection import Connection
-from secret_ledger.store.database import connect
-from secret_ledger.store.schema import FORMAT, SCHEMA_VERSION, steps
-from secret_ledger_projections import checkpoint
 
 
 async def test_of_two_upgraders_at_once_both_end_well_and_each_file_is_applied_once(

@@ -9,10 +9,10 @@ import pytest
 
 from between import interrupted
 from doomed import do
+from inside import Database, opening
+from inside import connect as database_of
 from ledgers import opened
-from secret_ledger import Key, Keyring, SecretLedger, TamperedEvent, opening
-from secret_ledger.store.database import Database
-from secret_ledger.store.database import connect as database_of
+from secret_ledger import Key, Keyring, SecretLedger, TamperedEvent
 
 
 class Operator:

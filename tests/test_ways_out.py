@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from attacker import attacking, events
+from inside import Event
 from ledgers import NEW, OLD, THIRD, opened
 from secret_ledger import SecretDestroyed, SecretLedger, TamperedEvent
-from secret_ledger.model.events import Event
 
 OLDER, NEWEST, LAST = ("kept", 1), ("kept", 2), ("last", 2)
 """A version below the newest, a newest version, and the newest event of the log."""

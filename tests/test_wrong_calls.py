@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 import pytest
 
+from inside import readiness
 from leaks import shown_by
 from ledgers import OLD, opened
 from secret_ledger import (
@@ -21,7 +22,6 @@ from secret_ledger import (
     SecretLedger,
     open_unverified,
 )
-from secret_ledger.readiness import readiness
 
 SECRET: Final = "hunter2-canary"
 WRONG: Final[dict[str, object]] = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from secret_ledger.nodes.health import KeyStatus
     from secret_ledger.nodes.registry import NodeInfo
 
-__all__ = ["Reach", "Rollout", "named", "rollout"]
+__all__ = ["Reach", "Rollout", "rollout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,5 @@ def _reach(
     state: Literal["active", "pending"], key_id: str, fingerprint: bytes, live: Iterable[NodeInfo]
 ) -> Reach:
     live = list(live)
-    missing = [named(node) for node in live if not node.reads(fingerprint)]
+    missing = [node.label for node in live if not node.reads(fingerprint)]
     return Reach(state, key_id, fingerprint, len(live) - len(missing), len(live), missing)
-
-
-def named(node: NodeInfo) -> str:
-    """A node, so that an operator finds it."""
-    return node.label
