@@ -31,7 +31,7 @@ FORKS.set_forkserver_preload(
         "secret_ledger.ledger",
         "secret_ledger.store.postgresql.database",
         "secret_ledger.store.sqlite.database",
-        "projections",
+        "secret_ledger_projections",
         "sqlalchemy.dialects.postgresql.asyncpg",
         "sqlalchemy.dialects.sqlite",
         "doomed",
