@@ -105,7 +105,7 @@ from secret_ledger.rules import gate
 from secret_ledger.rules.attestation import Attestation, Proof, attest, judge
 from secret_ledger.rules.authority import check_control_authority, check_control_seals, read_event
 from secret_ledger.rules.decide import Destroy, Put
-from secret_ledger.rules.findings import MAX_FINDINGS, Finding, Level, Progress, Tally
+from secret_ledger.rules.findings import MAX_FINDINGS, Finding, Level, OpenLevel, Progress, Tally
 from secret_ledger.rules.node_proof import Announcement, Judge, ProofVerdict, prove
 from secret_ledger.rules.read_checks import check_answer
 from secret_ledger.rules.row_checks import CheckedPage
@@ -114,7 +114,7 @@ from secret_ledger.session.lineage import REMEMBERED, Met
 from secret_ledger.store import catalogue, reads
 from secret_ledger.store.bounds import MAX_GENERATIONS, MAX_KEYS, MAX_SEALED, behind
 from secret_ledger.store.connection import Connection, Rows, Statement
-from secret_ledger.store.database import Database, Mode, connect
+from secret_ledger.store.database import Database, Folded, Mode, connect
 from secret_ledger.store.driver_errors import is_transient
 from secret_ledger.store.grants import grants
 from secret_ledger.store.postgresql.catalogue import as_text
@@ -191,6 +191,7 @@ __all__ = [
     "Event",
     "EventType",
     "Finding",
+    "Folded",
     "Head",
     "Identity",
     "InsecureKeyFile",
@@ -210,6 +211,7 @@ __all__ = [
     "MissingKey",
     "Mode",
     "NoStableKey",
+    "OpenLevel",
     "PostgresqlConnection",
     "PostgresqlDatabase",
     "Probe",

@@ -12,6 +12,7 @@ import pytest
 
 from attacker import Attacker, attacking
 from independent_fold import read_rows
+from inside import EVENT_COLUMNS
 from ledgers import NEW, OLD, THIRD, opened
 from moves import states
 from secret_ledger import KeyInUse, MissingKey, SecretLedger, TamperedEvent
@@ -22,6 +23,17 @@ NEW_COLUMNS = (
 )
 
 Edit = Sequence[str]
+
+
+def planted(position: int) -> Edit:
+    """A row too many in generation 0, in a stream of its own."""
+    copied = ", ".join(EVENT_COLUMNS.split(", ")[4:])
+    return [
+        f"INSERT INTO secret_event ({EVENT_COLUMNS})"  # noqa: S608  # ours
+        f" SELECT 0, {position}, 'planted', 1, {copied}"
+        " FROM secret_event WHERE generation = 0 AND position = 4"
+    ]
+
 
 OF_A_CLOSED_GENERATION: dict[str, Edit] = {
     "it says purged": ["UPDATE ledger_head SET state = 'purged' WHERE generation = 0"],
@@ -57,6 +69,8 @@ OF_A_CLOSED_GENERATION: dict[str, Edit] = {
         "UPDATE ledger_head SET generation = 99, state = 'purged' WHERE generation = 0",
     ],
     "its head row is gone": ["DELETE FROM ledger_head WHERE generation = 0"],
+    "a row lies behind its end": planted(99),
+    "a row lies before its beginning": planted(-1),
     "its end is another secret's": [
         "UPDATE secret_event SET stream = 'other' WHERE generation = 0 AND stream = 'a'"
     ],
@@ -168,14 +182,17 @@ async def test_the_last_good_copy_is_kept_while_the_generation_in_use_is_damaged
         assert (await ledger.retire("k-old")).changed
 
 
+@pytest.mark.parametrize("closed", [False, True])
 async def test_a_key_is_not_retired_while_rows_under_another_one_can_not_be_looked_at(
-    database_url: str,
+    database_url: str, closed: bool
 ) -> None:
     """They may lie under the key that is to be retired, and be relabelled."""
     async with opened(database_url, OLD) as ledger:
         await migrated(ledger)
         await ledger.purge_generation(0)
         await ledger.rotate(THIRD)
+        if closed:
+            await ledger.migrate()
     async with opened(database_url, THIRD, OLD, verify="control") as ledger:
         with pytest.raises(MissingKey, match="k-new"):
             await ledger.retire("k-old")

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, MetaData, Table, Text
 
-from inside import checkpoint
+from attacker import attacking
+from inside import Folded, checkpoint
 from ledgers import OLD, opened
 from log_builder import building
 from secret_ledger import Event, InvalidValue, LedgerError, LedgerUnavailable, ProjectionFailed
@@ -165,6 +166,32 @@ async def test_a_table_that_went_away_is_named_by_its_projection(
         assert (await ledger.verify("full")).ok
 
 
+async def test_a_table_that_the_database_does_not_make_is_named_by_its_projection(
+    database_url: str,
+) -> None:
+    its_table = table("counted")
+    its_table.append_constraint(CheckConstraint("nowhere > 0"))
+    expected = "projection counted, table counted: the database refused the statement"
+    async with opened(database_url, OLD) as ledger:
+        with pytest.raises(LedgerUnavailable, match=expected):
+            await install(ledger.database, Counted(its_table=its_table))
+    with pytest.raises(LedgerUnavailable, match=expected):
+        async with opened(database_url, OLD, projections=[Inline(Counted(its_table=its_table))]):
+            pass
+
+
+async def test_a_table_that_is_another_is_named_by_its_projection_and_positions(
+    database_url: str,
+) -> None:
+    async with opened(database_url, OLD) as ledger, attacking(database_url) as attacker:
+        await ledger.put("a", "1")
+        await install(ledger.database, Counted())
+        await attacker.sql("ALTER TABLE counted RENAME COLUMN writes TO written")
+        expected = f"projection counted, at positions 1 to {ledger.position}: the database refused"
+        with pytest.raises(LedgerUnavailable, match=expected):
+            await catch_up(ledger.database, Counted())
+
+
 async def test_a_projection_that_was_never_made_is_behind_and_no_damage(
     database_url: str,
 ) -> None:
@@ -193,6 +220,19 @@ async def test_a_projection_that_is_no_inline_one_of_ours_is_named_too(database_
             await ledger.put("a", "1")
         with pytest.raises(ProjectionFailed, match=r"projection own, at positions \d+ to \d+"):
             await ledger.put_many({"a": "1", "b": "1"})
+
+
+async def test_a_projection_that_fails_before_the_events_are_written_is_named_too(
+    database_url: str,
+) -> None:
+    class Own(Inline):
+        def folded(self, *_: object) -> Folded | None:
+            raise KeyError("x")
+
+    async with opened(database_url, OLD, projections=[Own(Counted()), *default()]) as ledger:
+        place = f"position {ledger.position + 1} or behind it"
+        with pytest.raises(ProjectionFailed, match=f"projection counted, at {place}: KeyError"):
+            await ledger.put("a", "1")
 
 
 OURS = ("secret_event", "sys_secret", "secret_current", "ledger_head", "Projection_Checkpoint")

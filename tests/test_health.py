@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from attacker import attacking, put_back, saved
 from between import interrupted
@@ -71,10 +73,10 @@ async def test_a_probe_does_not_wait_for_the_secrets_and_is_not_ready_until_they
         ledger._first_proof.forget()
         async with interrupted(ledger, looks + 1, meanwhile):
             health = await ledger.health(within=0.5)
+            free.set()
             assert health.reasons == (
                 "the newest versions of the secrets are still being verified",
             )
-            free.set()
             await until(lambda: is_ready(ledger))
 
 
@@ -108,8 +110,8 @@ async def test_a_ledger_closes_while_a_probe_waits_for_its_secrets(database_url:
             probing = asyncio.create_task(ledger.health(within=60))
             await reached.wait()
             await ledger._first_proof.close()
-            assert (await probing).reasons == ("the ledger was closed",)
             hold.set()
+            assert (await probing).reasons == ("the ledger was closed",)
 
 
 @pytest.fixture
@@ -224,14 +226,25 @@ class Lost(Inline):
         raise ZeroDivisionError("hunter2")
 
 
+class Astray(Inline):
+    """A projection whose own SQL fails there."""
+
+    def lag(self, connection: Connection, database: Database, head: Head) -> int:
+        return int(connection.execute(text("SELECT at FROM nowhere")).scalar_one())
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(Lost, r"ZeroDivisionError"), (Astray, r".*the database refused.*")]
+)
 async def test_a_projection_that_can_t_say_how_far_it_is_degrades_health_by_its_name(
-    database_url: str,
+    database_url: str, kind: type[Inline], told: str
 ) -> None:
-    lost: Any = Lost(SysSecret())
+    lost: Any = kind(SysSecret())
     lost.name = "lost"
     async with opened(database_url, OLD, projections=[*default(), lost]) as ledger:
         health = await ledger.health()
         assert (health.ready, health.state) == (True, "degraded")
-        assert health.reasons == ("projection lost: ZeroDivisionError",)
+        (reason,) = health.reasons
+        assert re.fullmatch(f"projection lost: {told}", reason)
         assert health.projection_lag is None
         assert (await ledger.health(within=5)).state == "degraded"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from attacker import attacking
 from doomed import do
 from independent_fold import read_rows
 from inside import Control, gate, parse_metadata
@@ -55,6 +56,22 @@ async def test_each_copy_of_the_history_counts_also_those_that_were_thrown_away(
         assert (await ledger.verify("full")).ok
 
 
+async def test_a_head_row_claims_no_more_than_the_log_was_long(database_url: str) -> None:
+    """What was sealed for good would else use the key up."""
+    async with opened(database_url, OLD) as ledger:
+        await ledger.put("a", "1")
+        await ledger.rotate(NEW)
+        await do(ledger, "begin")
+        end = ledger.position
+        async with attacking(database_url) as attacker:
+            await attacker.sql(
+                "UPDATE ledger_head SET position = 9000000000000000000 WHERE state = 'building'"
+            )
+        await ledger.abandon_migration()
+        assert [about["count"] for about in await abandoned(database_url)] == [end]
+        assert (await ledger.put("a", "2")).version == 2
+
+
 @only
 async def test_of_an_abandoned_move_no_more_counts_than_the_log_was_long(route: Route) -> None:
     await half_made(route)
@@ -85,3 +102,19 @@ async def test_at_the_bound_nothing_more_is_sealed_nor_copied_and_a_rotation_is_
             await ledger.put("a", "2")
         await ledger.rotate(OLD.from_bytes(bytes(range(50, 82)), "k-fourth"))
         assert (await ledger.put("a", "2")).version == 2
+
+
+async def test_at_the_bound_no_newest_event_is_re_encrypted(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(database_url, OLD) as ledger:
+        await ledger.put_many({f"many/{n}": "x" for n in range(20)})
+        await ledger.rotate(NEW)
+        end = ledger.position
+        used = (await control_of(ledger)).seals_under_active(end)
+        monkeypatch.setattr(gate, "MAX_EVENTS_PER_KEY", used + 19)
+        with pytest.raises(KeyExhausted, match="k-new"):
+            await ledger.rekey()
+        assert (await ledger.health()).position == end
+        monkeypatch.setattr(gate, "MAX_EVENTS_PER_KEY", used + 20)
+        assert (await ledger.rekey()).rekeyed == 20

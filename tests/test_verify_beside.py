@@ -9,7 +9,8 @@ import pytest
 
 from between import interrupted
 from doomed import do
-from inside import Database, opening
+from independent_fold import read_rows
+from inside import Database, OpenLevel, opening, parse_metadata
 from inside import connect as database_of
 from ledgers import opened
 from secret_ledger import Key, Keyring, SecretLedger, TamperedEvent
@@ -90,9 +91,12 @@ async def test_nothing_is_found_that_a_migration_or_a_purge_does_meanwhile(
                 await getattr(operator, after)()
 
 
-@pytest.mark.parametrize("story", ["a flip and a purge", "a purge"])
+@pytest.mark.parametrize(
+    ("story", "level"),
+    [("a flip and a purge", "full"), ("a purge", "full"), ("a flip and a purge", "incremental")],
+)
 async def test_no_opening_is_refused_for_what_a_migration_or_a_purge_does_meanwhile(
-    database_url: str, story: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, story: str, level: OpenLevel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, meanwhile, after = STORIES[story]
     keys = [Key.generate()]
@@ -107,10 +111,13 @@ async def test_no_opening_is_refused_for_what_a_migration_or_a_purge_does_meanwh
             await operator.reloaded(other)
             if before:
                 await getattr(operator, before)()
+            if level == "incremental":
+                async with opened(database_url, *keys):
+                    pass  # which leaves an attestation to build on
             begun = Begun(connect, step, getattr(operator, meanwhile))
             monkeypatch.setattr(opening, "connect", begun.connect)
             try:
-                async with opened(database_url, *keys, verify="full", heartbeat=3600) as ledger:
+                async with opened(database_url, *keys, verify=level, heartbeat=3600) as ledger:
                     await ledger.get("secret/0")
                     last = min(begun.transactions, 60)
             except TamperedEvent as error:
@@ -118,6 +125,48 @@ async def test_no_opening_is_refused_for_what_a_migration_or_a_purge_does_meanwh
             monkeypatch.setattr(opening, "connect", connect)
             if after:
                 await getattr(operator, after)()
+
+
+async def test_a_certificate_speaks_of_the_generation_that_is_in_use_when_it_is_written(
+    database_url: str,
+) -> None:
+    keys = [Key.generate()]
+    async with (
+        opened(database_url, *keys, heartbeat=3600) as ledger,
+        opened(database_url, *keys, node="operator") as other,
+    ):
+        await ledger.put("secret", "x")
+        operator = Operator(other, keys)
+        begun = 0
+        for before_the_end in (None, 0, 1, 2, 3):  # it is written in one of its last transactions
+            await operator.reloaded(ledger, other)
+            await operator.migrates_and_purges()
+            unused = keys[1].for_ledger(bytes.fromhex(ledger.ledger_id)).id
+            await operator.reloaded(ledger, other)
+            at = 0 if before_the_end is None else begun - before_the_end
+            async with interrupted(ledger, at, operator.migrates_and_purges) as seen:
+                assert (await ledger.retire(unused)).changed
+            begun = begun or seen.begun
+            certified, in_use = await last_certificate(database_url)
+            assert certified == in_use, before_the_end
+
+
+async def last_certificate(url: str) -> tuple[int, int]:
+    """Of the last key that was retired: the generation that its certificate says was verified,
+    and how many had been opened by then."""
+    newest = "generation = (SELECT max(generation) FROM secret_event)"
+    ((position, metadata),) = await read_rows(
+        url,
+        f"SELECT position, metadata FROM secret_event WHERE {newest}"  # noqa: S608  # ours
+        " AND event_type = 'key.retired' ORDER BY position DESC LIMIT 1",
+    )
+    ((opened_before,),) = await read_rows(
+        url,
+        f"SELECT count(*) FROM secret_event WHERE {newest}"  # noqa: S608  # ours
+        f" AND event_type = 'generation.opened' AND position < {position}",
+    )
+    verified = parse_metadata(str(metadata)).ledger["verified"]
+    return verified["generation"], int(opened_before)
 
 
 class Begun:
