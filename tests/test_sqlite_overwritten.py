@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -135,6 +137,35 @@ async def test_a_file_that_is_emptied_or_filled_with_something_else_takes_no_wri
         with pytest.raises(LedgerUnavailable):
             await ledger.put("a", "3")
     assert Path(file_of(sqlite_url)).read_bytes() == end
+
+
+async def test_a_checkpoint_that_was_killed_stops_nobody(sqlite_url: str) -> None:
+    """It writes the first page first, which speaks of pages that the file does not have yet."""
+    file = Path(file_of(sqlite_url))
+    async with opened(sqlite_url, OLD) as one, opened(sqlite_url, OLD) as two:
+        await one.put_many({f"s/{n}": "x" * 2000 for n in range(60)})
+        whole = file.with_name("whole.db")
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{file}{suffix}", f"{whole}{suffix}")
+        with closing(sqlite3.connect(whole)) as raw:
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert file.stat().st_size < whole.stat().st_size
+        with subprocess.Popen(  # a process of its own: to close the file drops no lock of ours
+            [sys.executable, "-c", KILLED, str(file), str(whole)]
+        ) as killed:
+            assert killed.wait() == 0
+        for ledger in (one, two):
+            await ledger.put("a", "1")
+            assert (await ledger.get("s/3")).version == 1
+        async with opened(sqlite_url, OLD, verify="full") as third:
+            assert (await third.put("a", "2")).version == 3
+
+
+KILLED = """
+import sys
+with open(sys.argv[2], "rb") as whole, open(sys.argv[1], "r+b") as file:
+    file.write(whole.read(4096))
+"""
 
 
 def _vacuum(raw: sqlite3.Connection) -> None:

@@ -8,6 +8,9 @@ its `-wal`: after a checkpoint that is a later state of the same ledger, after a
 It is read through SQLite (`immutable`, which keeps off the `-wal`), never by opening the file:
 to close such a handle would drop the locks that this process has on it (sqlite.org/howtocorrupt.
 html, 2.2). A look takes half a millisecond, and there is one for each checkpoint.
+
+A checkpoint that was killed can leave a file that is no database without its `-wal`. It is as long
+as before, or longer: then the checkpoint is brought to its end, and the file looked at again.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import os
 import sqlite3
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -28,6 +32,8 @@ TRIES: Final = 4
 """Looks until a finding is believed: a page can be read while it is half written."""
 PAUSE: Final = 0.005
 """Seconds between two of them."""
+LONGEST: Final = 2.0
+"""Seconds that a checkpoint of another process is waited for."""
 
 Signature = tuple[int, int, int]
 """Size, time of the last write, time of the last change."""
@@ -101,6 +107,8 @@ class Content:
                         return
                 except _Unreadable:
                     unreadable = True
+                    if attempt and self._has_not_shrunk(signature):
+                        _finish_checkpoint(connection)
             if unreadable:
                 raise LedgerUnavailable(
                     f"sqlite:{self._path}: the file can't be read by itself: it is being written by"
@@ -116,6 +124,10 @@ class Content:
             hint=_HINT,
             **details,
         )
+
+    def _has_not_shrunk(self, found: Signature) -> bool:
+        """Whether the file is as long as it was: a copy over it begins with an empty one."""
+        return self._signature is None or found[0] >= self._signature[0]
 
     def _sign(self) -> Signature:
         return _signature_of(os.stat(self._path))  # noqa: PTH116  # as `OpenFiles` does
@@ -168,6 +180,17 @@ class Content:
             if raw is not None:
                 raw.close()
         raise _Unreadable
+
+
+def _finish_checkpoint(connection: sqlite3.Connection) -> None:
+    """Write what a checkpoint has left out that is under way, or was killed: the file's first page
+    may speak of pages that it does not have yet. One that is under way is waited for."""
+    until = time.monotonic() + LONGEST
+    with suppress(sqlite3.Error):  # of a connection that only reads, say
+        while time.monotonic() < until:
+            if connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0] == 0:
+                return
+            time.sleep(PAUSE)
 
 
 def _signature_of(found: os.stat_result) -> Signature:
