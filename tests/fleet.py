@@ -115,7 +115,7 @@ class Process:
     async def finish(self) -> int:
         """Hear it to the end and return the exit code."""
         await self._listener
-        await asyncio.to_thread(self.handle.join)
+        await ended(self.handle)
         self._writer.close()
         assert self.handle.exitcode is not None
         return self.handle.exitcode
@@ -124,6 +124,19 @@ class Process:
         """kill -9, and hear what it had said."""
         self.handle.kill()
         await self.finish()
+
+
+async def ended(process: ForkServerProcess) -> None:
+    """Wait for a process. On the loop: of two threads that ask how it ended only one hears it, and
+    to start another one asks that of all."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    loop.add_reader(process.sentinel, told.set)
+    try:
+        await told.wait()
+    finally:
+        loop.remove_reader(process.sentinel)
+    process.join()
 
 
 async def start(

@@ -33,7 +33,7 @@ class Clients:
 
     async def join(self, url: str, **options: Any) -> Process:
         process = await start(url, OLD, f"n{next(self._numbers)}", "history", tasks=3, **options)
-        assert await process.hear("opened")
+        assert await process.hear("opened"), process.lines
         self.all.append(process)
         if options.get("patience") == 0:
             self.hasty.add(process.node)

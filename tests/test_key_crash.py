@@ -14,7 +14,7 @@ from typing import get_args
 import pytest
 
 from doomed import Errand, Moment, do, run
-from fleet import FORKS
+from fleet import FORKS, ended
 from independent_fold import fold_log, read_rows
 from key_needs import outcome, rows_of
 from ledgers import NEW, OLD, emptied, opened
@@ -41,7 +41,7 @@ async def sent(
     process = FORKS.Process(target=run, args=(errand, theirs), daemon=True)
     process.start()
     theirs.close()
-    await asyncio.to_thread(process.join)
+    await ended(process)
     said: list[str | int] = []
     with ours:
         while ours.poll():
