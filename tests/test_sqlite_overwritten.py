@@ -154,11 +154,30 @@ async def test_a_checkpoint_that_was_killed_stops_nobody(sqlite_url: str) -> Non
             [sys.executable, "-c", KILLED, str(file), str(whole)]
         ) as killed:
             assert killed.wait() == 0
+        async with opened(sqlite_url, OLD, read_only=True) as reading:
+            assert (await reading.get("s/3")).version == 1
         for ledger in (one, two):
             await ledger.put("a", "1")
             assert (await ledger.get("s/3")).version == 1
         async with opened(sqlite_url, OLD, verify="full") as third:
             assert (await third.put("a", "2")).version == 3
+
+
+async def test_a_copy_under_way_is_no_killed_checkpoint(sqlite_url: str) -> None:
+    """The first pages of a backup: a database that speaks of pages which are not there yet."""
+    file = Path(file_of(sqlite_url))
+    async with opened(sqlite_url, OLD) as ledger:
+        await ledger.put_many({f"s/{n}": "x" * 2000 for n in range(60)})
+        checkpoint(sqlite_url)
+        backup = back_up(sqlite_url)
+        await ledger.put("a", "1")
+        file.write_bytes(backup.read_bytes()[: 10 * 4096])
+        with pytest.raises(LedgerUnavailable, match="a program other than SQLite"):
+            await ledger.get("s/3")
+        assert file.stat().st_size == 10 * 4096
+        copy_over(backup, sqlite_url)
+        with pytest.raises(LedgerUnavailable, match=OVERWRITTEN):
+            await ledger.put("a", "2")
 
 
 KILLED = """

@@ -9,8 +9,8 @@ It is read through SQLite (`immutable`, which keeps off the `-wal`), never by op
 to close such a handle would drop the locks that this process has on it (sqlite.org/howtocorrupt.
 html, 2.2). A look takes half a millisecond, and there is one for each checkpoint.
 
-A checkpoint that was killed can leave a file that is no database without its `-wal`. It is as long
-as before, or longer: then the checkpoint is brought to its end, and the file looked at again.
+A checkpoint that was killed can leave a file that is no database without its `-wal`. If such a
+file is not shorter than before, and nobody writes it, the checkpoint is brought to its end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -29,11 +29,11 @@ from secret_ledger.errors import LedgerUnavailable
 __all__ = ["Content"]
 
 TRIES: Final = 4
-"""Looks until a finding is believed: a page can be read while it is half written."""
+"""Looks in a row until a finding is believed: a page can be read while it is half written."""
 PAUSE: Final = 0.005
 """Seconds between two of them."""
 LONGEST: Final = 2.0
-"""Seconds that a checkpoint of another process is waited for."""
+"""Seconds that a look waits, if the file can't be read by itself."""
 
 Signature = tuple[int, int, int]
 """Size, time of the last write, time of the last change."""
@@ -91,32 +91,8 @@ class Content:
         Raises LedgerUnavailable, with `details`, if it was overwritten, or is just being so.
         """
         with self._lock:
-            unreadable = False
-            for attempt in range(TRIES):
-                if self._overwritten:
-                    break
-                if attempt:
-                    time.sleep(PAUSE)
-                signature = self._sign()
-                if signature == self._signature:
-                    return
-                try:
-                    unreadable = False
-                    if self._is_later(connection):
-                        self._signature = signature
-                        return
-                except _Unreadable:
-                    unreadable = True
-                    if attempt and self._has_not_shrunk(signature):
-                        _finish_checkpoint(connection)
-            if unreadable:
-                raise LedgerUnavailable(
-                    f"sqlite:{self._path}: the file can't be read by itself: it is being written by"
-                    " a program other than SQLite",
-                    hint=_HINT,
-                    transient=True,
-                    **details,
-                )
+            if not self._overwritten and self._settle(connection, details):
+                return
             self._overwritten = True
         raise LedgerUnavailable(
             f"sqlite:{self._path} was overwritten while it was in use, by a backup perhaps: it no"
@@ -125,9 +101,62 @@ class Content:
             **details,
         )
 
-    def _has_not_shrunk(self, found: Signature) -> bool:
-        """Whether the file is as long as it was: a copy over it begins with an empty one."""
+    def _settle(self, connection: sqlite3.Connection, details: Mapping[str, object]) -> bool:
+        """Look until the file tells whether SQLite itself has written it: False if it has not.
+
+        Raises LedgerUnavailable if the file tells nothing.
+        """
+        until = time.monotonic() + LONGEST
+        not_later = unchanged = 0
+        helped, last = False, None
+        while not_later < TRIES:
+            signature = self._sign()
+            if signature == self._signature:
+                return True
+            try:
+                if self._is_later(connection):
+                    self._signature = signature
+                    return True
+                not_later += 1
+            except _Unreadable:
+                # A copy that is under way changes the file; so does a checkpoint.
+                unchanged = unchanged + 1 if signature == last else 0
+                last = signature
+                if time.monotonic() > until or (unchanged >= TRIES and helped):
+                    break
+                if unchanged >= TRIES:
+                    if not self._may_be_half_checkpointed(signature):
+                        break
+                    if not _finish_checkpoint(connection, until) and self._goes_on(connection):
+                        return True  # whoever only reads acknowledges nothing
+                    helped, unchanged = True, 0
+            time.sleep(PAUSE)  # on the thread of a unit, never on the event loop
+        else:
+            return False
+        raise LedgerUnavailable(
+            f"sqlite:{self._path}: the file can't be read by itself: it is being written by a"
+            " program other than SQLite",
+            hint=_HINT,
+            transient=True,
+            **details,
+        )
+
+    def _may_be_half_checkpointed(self, found: Signature) -> bool:
+        """Whether the file is not shorter than it was: a copy over it begins with an empty one."""
         return self._signature is None or found[0] >= self._signature[0]
+
+    def _goes_on(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file with its -wal is the ledger that was known, or a later state of it."""
+        known = self._known
+        try:
+            whole = _state(connection)
+        except _Unclear:
+            return True
+        return known is None or (
+            whole is not None
+            and whole.ledger_id == known.ledger_id
+            and whole.position >= known.position
+        )
 
     def _sign(self) -> Signature:
         return _signature_of(os.stat(self._path))  # noqa: PTH116  # as `OpenFiles` does
@@ -182,15 +211,19 @@ class Content:
         raise _Unreadable
 
 
-def _finish_checkpoint(connection: sqlite3.Connection) -> None:
-    """Write what a checkpoint has left out that is under way, or was killed: the file's first page
-    may speak of pages that it does not have yet. One that is under way is waited for."""
-    until = time.monotonic() + LONGEST
-    with suppress(sqlite3.Error):  # of a connection that only reads, say
-        while time.monotonic() < until:
-            if connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0] == 0:
-                return
-            time.sleep(PAUSE)
+def _finish_checkpoint(connection: sqlite3.Connection, until: float) -> bool:
+    """Bring a checkpoint to its end that was killed, or wait for the one that runs.
+
+    Until its end the file's first page may speak of pages that the file does not have yet.
+    Returns False if the connection only reads.
+    """
+    if connection.execute("PRAGMA query_only").fetchone() != (0,):
+        return False
+    while connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0]:  # another one runs
+        if time.monotonic() > until:
+            break
+        time.sleep(PAUSE)
+    return True
 
 
 def _signature_of(found: os.stat_result) -> Signature:
