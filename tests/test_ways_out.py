@@ -134,14 +134,19 @@ async def test_what_an_end_found_can_neither_go_nor_come_nor_change(
             assert other.version == 1
 
 
+async def _end_over_damage(ledger: SecretLedger, url: str, place: Any, column: str) -> Event:
+    """Damage one row of "kept", and destroy that secret; the row as it was."""
+    await _ledger(ledger)
+    async with attacking(url) as attacker:
+        row = next(e for e in await events(attacker) if (e.stream, e.version) == place)
+    await _change(url, row, column, EDITS[column][0], row)
+    await ledger.destroy("kept", reason="damaged")
+    return row
+
+
 async def test_an_end_over_damage_is_kept_by_a_migration(database_url: str) -> None:
     async with opened(database_url, OLD, projections=()) as ledger:
-        await _ledger(ledger)
-        async with attacking(database_url) as attacker:
-            rows = await events(attacker)
-        row = next(e for e in rows if (e.stream, e.version) == NEWEST)
-        await _change(database_url, row, "version", 50, row)
-        await ledger.destroy("kept", reason="damaged")
+        await _end_over_damage(ledger, database_url, NEWEST, "version")
         await ledger.rotate(NEW)
         await ledger.migrate()
         report = await ledger.verify("full")
@@ -152,12 +157,7 @@ async def test_after_damage_was_ended_a_key_can_be_lost_and_the_ledger_opens(
     database_url: str,
 ) -> None:
     async with opened(database_url, OLD, projections=()) as ledger:
-        await _ledger(ledger)
-        async with attacking(database_url) as attacker:
-            rows = await events(attacker)
-        row = next(e for e in rows if (e.stream, e.version) == NEWEST)
-        await _change(database_url, row, "version", 50, row)
-        await ledger.destroy("kept", reason="damaged")
+        await _end_over_damage(ledger, database_url, NEWEST, "version")
         await ledger.put("kept", "anew")
         await ledger.rotate(NEW)
     async with opened(database_url, NEW, verify="control", projections=()) as ledger:
@@ -173,12 +173,7 @@ async def test_damage_that_was_ended_stays_accounted_for_when_its_key_is_lost(
     database_url: str, anew: bool
 ) -> None:
     async with opened(database_url, OLD, projections=()) as ledger:
-        await _ledger(ledger)
-        async with attacking(database_url) as attacker:
-            rows = await events(attacker)
-        row = next(e for e in rows if (e.stream, e.version) == OLDER)
-        await _change(database_url, row, "metadata", '{"actor":"mallory"}', row)
-        await ledger.destroy("kept", reason="damaged")
+        await _end_over_damage(ledger, database_url, OLDER, "metadata")
         if anew:
             await ledger.put("kept", "anew")
         await ledger.rotate(NEW)
@@ -197,12 +192,7 @@ async def test_what_changes_below_an_end_that_went_with_its_key_is_found(
     database_url: str,
 ) -> None:
     async with opened(database_url, OLD, projections=()) as ledger:
-        await _ledger(ledger)
-        async with attacking(database_url) as attacker:
-            rows = await events(attacker)
-        row = next(e for e in rows if (e.stream, e.version) == OLDER)
-        await _change(database_url, row, "metadata", '{"actor":"mallory"}', row)
-        await ledger.destroy("kept", reason="damaged")
+        row = await _end_over_damage(ledger, database_url, OLDER, "metadata")
         await ledger.rotate(NEW)
     async with opened(database_url, NEW, verify="control", projections=()) as ledger:
         await ledger.lost("k-old", reason="gone")

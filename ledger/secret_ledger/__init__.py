@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from secret_ledger.config.keyring import KeyProvider, Keyring
     from secret_ledger.generations.migration import MigrationReport
     from secret_ledger.generations.purge import GenerationInfo, PurgeReport
-    from secret_ledger.ledger import SecretLedger, open_ledger
+    from secret_ledger.ledger import SecretLedger
     from secret_ledger.model.events import Event, EventType
     from secret_ledger.model.keys import Key
     from secret_ledger.model.secret import Secret
@@ -75,7 +75,6 @@ __all__ = [  # noqa: PLE0604  # the error tree lists itself
     "VerifyReport",
     "ViewStatus",
     "init_ledger",
-    "open_ledger",
     "open_unverified",
     "upgrade_schema",
 ]
@@ -115,7 +114,6 @@ _HOMES = {
     "VerifyReport": "rules.findings",
     "ViewStatus": "read.view",
     "init_ledger": "opening",
-    "open_ledger": "ledger",
     "open_unverified": "unverified",
     "upgrade_schema": "opening",
 }

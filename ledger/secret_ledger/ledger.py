@@ -159,21 +159,21 @@ class SecretLedger:
         source, where = key_source(keyring), opening.without_text(url)
         del keyring, url  # a traceback with locals would show them
         options = opening.Options(
-            create,
-            verify,
-            read_only,
-            read_moved,
-            ledger_id,
-            schema,
-            node,
-            projections,
-            watch_keys,
-            heartbeat,
-            patience,
-            scrub_rate,
-            max_staleness,
-            when_stale,
-            view_bytes,
+            create=create,
+            verify=verify,
+            read_only=read_only,
+            read_moved=read_moved,
+            ledger_id=ledger_id,
+            schema=schema,
+            node=node,
+            projections=projections,
+            watch_keys=watch_keys,
+            heartbeat=heartbeat,
+            patience=patience,
+            scrub_rate=scrub_rate,
+            max_staleness=max_staleness,
+            when_stale=when_stale,
+            view_bytes=view_bytes,
         )
         async with opening.opened(where, source, options) as parts:
             ledger = cls(parts)
@@ -853,6 +853,3 @@ def _version(written: Sequence[SecretInfo]) -> SecretVersion:
     (one,) = written
     assert isinstance(one, SecretVersion)  # noqa: S101  # a Put's fact carries its value
     return one
-
-
-open_ledger = SecretLedger.open

@@ -68,12 +68,10 @@ DEFAULT: Final = Default()
 SHORTEST: Final = 0.001
 """Seconds between two things that are done again and again."""
 Projections = Sequence[InlineProjection] | Default
-
-
 Audit = Callable[[Database, bytes, Sequence[NodeInfo]], Awaitable[Sequence[KeyRecord]]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What an open ledger is made of."""
 
@@ -91,9 +89,9 @@ class Parts:
     view: SealedView | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `SecretLedger.open` is told beside where and with which keys."""
+    """The parameters of `SecretLedger.open`, except the URL and the keys."""
 
     create: bool
     verify: OpenLevel
@@ -116,7 +114,7 @@ class Options:
 async def opened(
     where: URL | AsyncEngine | None, source: Keyring | KeyProvider | InvalidKey, options: Options
 ) -> AsyncIterator[Parts]:
-    """Pass the boot gate, and have the projections caught up; the database is closed at the end.
+    """Pass the boot gate. The database is closed at the end.
 
     Raises any refusal of the boot gate.
     """
@@ -162,26 +160,28 @@ async def opened(
         if bounds is not None:
             view = SealedView(booted.follower, bounds, await database.watch())
         yield Parts(
-            database,
-            booted,
-            identity,
-            kept,
-            read_side.key_history,
-            provider,
-            options.verify,
-            read_only,
-            patience,
-            watch_keys,
-            options.scrub_rate,
-            view,
+            database=database,
+            booted=booted,
+            identity=identity,
+            projections=kept,
+            audit=read_side.key_history,
+            provider=provider,
+            level=options.verify,
+            read_only=read_only,
+            patience=patience,
+            watch_keys=watch_keys,
+            scrub_rate=options.scrub_rate,
+            view=view,
         )
     finally:
         await close(database)
 
 
 async def catch_up(parts: Parts) -> None:
-    """Fold what was written while nobody kept the projections, and hold them against the log if
-    the whole of it was verified. Raises TamperedEvent."""
+    """Fold the events that the projections lack. At level "full", compare them with the log.
+
+    Raises TamperedEvent if a projection differs from the log.
+    """
     if not parts.read_only:
         for projection in parts.projections:
             await projection.catch_up(parts.database)

@@ -63,7 +63,7 @@ class Inline:
         self._table(database).apply(connection, generation, events)
 
     def folded(self, database: Database, events: Sequence[Event]) -> Folded | None:
-        """What `events` make of the rows; None if `apply` has to see what they are."""
+        """The rows after `events`. Returns None if `apply` must read the rows first."""
         if type(self).apply is not Inline.apply:  # a subclass does more, or something else
             return None
         return self._table(database).folded(events)

@@ -96,7 +96,7 @@ class ProjectionTable:
         self._first = _first_values(projection, self.columns)
         later = [name for name in self.columns if name not in (self._first or ())]
         self._update = compiled(self._make_upsert(later), database.dialect, given_columns)
-        """For secrets that go on: leaves alone what stays as the first event gave it."""
+        """For later events of a secret: leaves `first_values` as they are."""
         self._in_order = itemgetter(*map(given_columns.index, self._upsert.names))
 
     def _sql(self, name: str, bounded: Callable[[str], str]) -> str:
@@ -192,8 +192,10 @@ class ProjectionTable:
         self._fold_in(connection, generation, events, first, before)
 
     def folded(self, events: Sequence[Event]) -> Folded | None:
-        """What events of one generation make of the rows, without a look at them; None if the
-        fold builds on what is there, or if rows are to go."""
+        """The rows after events of one generation, without reading the rows before.
+
+        Returns None if the fold needs those rows, or if it removes some.
+        """
         if self._first is None:
             return None
         first = self._begins(events)

@@ -193,11 +193,12 @@ class Rules:
         return is_unopened(end) and end.prev_hash == found and self.is_end(end)
 
     def is_followed(self, below: Event, above: Event) -> bool:
-        """Whether `above` was written behind `below`, as that is now."""
+        """Whether `above` is the next version after `below`, and has sealed its hash."""
         try:
-            return hash_of(self.control.ledger_id, below) == above.prev_hash
+            found = hash_of(self.control.ledger_id, below)
         except TamperedEvent:
             return False
+        return below.version == above.version - 1 and found == above.prev_hash
 
     def is_end(self, end: Event) -> bool:
         """Whether an event is a `secret.destroyed` that opens."""

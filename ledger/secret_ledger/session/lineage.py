@@ -85,8 +85,8 @@ class Lineage:
         never changes, and a row that was damaged since is not the event."""
         self._keep([self._mark(event) for event in events if event is not None])
 
-    def wrote(self, event: Event) -> None:
-        """Remember an event that this process itself has put at its position."""
+    def remember_own(self, event: Event) -> None:
+        """Remember an event that this process itself has written."""
         self._keep([
             _Mark(
                 event.position, event.generation, event.recorded_at, event.event_hash, damaged=False

@@ -11,13 +11,13 @@ from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database, Folded
 
 __all__ = [
+    "BlindProjection",
     "CheckedProjection",
     "Forgetting",
     "InlineProjection",
     "Installable",
     "Lagging",
-    "Unread",
-    "first_unread",
+    "first_blind",
 ]
 
 
@@ -37,21 +37,21 @@ class InlineProjection(Protocol):
         ...
 
 
-class Unread(InlineProjection, Protocol):
-    """A projection that may be able to fold events without reading the rows that it has."""
+class BlindProjection(InlineProjection, Protocol):
+    """A projection that may fold events without reading its rows (a blind write)."""
 
     def folded(self, database: Database, events: Sequence[Event]) -> Folded | None:
-        """What `events` make of its rows; None if `apply` has to find that out."""
+        """The rows after `events`. Returns None if `apply` must read the rows first."""
         ...
 
 
-def first_unread(projections: Sequence[InlineProjection]) -> Unread | None:
-    """The first projection, if it is such a one: its rows are written with the events."""
+def first_blind(projections: Sequence[InlineProjection]) -> BlindProjection | None:
+    """The first projection, if its rows may be written in the statement that adds the events."""
 
-    def is_unread(projection: InlineProjection) -> TypeGuard[Unread]:
+    def is_blind(projection: InlineProjection) -> TypeGuard[BlindProjection]:
         return hasattr(projection, "folded")
 
-    return projections[0] if projections and is_unread(projections[0]) else None
+    return projections[0] if projections and is_blind(projections[0]) else None
 
 
 @runtime_checkable

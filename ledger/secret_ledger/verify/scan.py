@@ -37,6 +37,7 @@ from secret_ledger.store.reads import (
     heads_at,
     heads_of_generations,
     heads_page,
+    stream_page_down,
 )
 from secret_ledger.store.retry import Read, patiently
 
@@ -58,6 +59,7 @@ class Scan:
     """Whether the next page comes from the database while one is checked. Not where something
     else is to go on meanwhile: one interpreter does not do three things at once."""
     _as_found: dict[tuple[str, int], bool] = field(default_factory=dict)
+    _below: dict[tuple[str, int], Event | None] = field(default_factory=dict)
     """By stream: whether the rows below its end are as the end has found them."""
     before: int = 0
     """Events of generations that were gone over before this one, and count as progress."""
@@ -409,17 +411,28 @@ class Scan:
         return False
 
     async def _end_below(self, end: Event) -> Event | None:
-        """The destruction that lies below an end which states no digest, as the end of a secret
-        that went with its key does not. The chain from that end leads to it."""
-        if lost_with(end) is None or not self.rules.is_end(end):
+        """The next destruction below an end that states no digest: that of a secret whose key is
+        lost. The chain from that end leads to it."""
+        place = end.stream, end.version
+        if place not in self._below:
+            self._below[place] = await self._walk_to_end(end)
+        return self._below[place]
+
+    async def _walk_to_end(self, above: Event) -> Event | None:
+        if lost_with(above) is None or not self.rules.is_end(above):
             return None
-        above = end
-        while below := await self._version(end.stream, above.version - 1):
-            if not self.rules.is_followed(below, above):
-                return None
-            if below.event_type == EventType.DESTROYED:
-                return below
-            above = below
+
+        def page(connection: Connection) -> list[Event]:
+            place = self.generation, above.stream, above.version, 1
+            return stream_page_down(connection, self.database, *place)
+
+        while rows := await self.read(self.database, page, "snapshot"):
+            for row in rows:
+                if not self.rules.is_followed(row, above):
+                    return None
+                if row.event_type == EventType.DESTROYED:
+                    return row
+                above = row
         return None
 
     async def _is_as_found(self, end: Event) -> bool:

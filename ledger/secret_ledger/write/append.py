@@ -27,7 +27,7 @@ from secret_ledger.rules.decide import Draft
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database, LockedHead
 from secret_ledger.store.driver_errors import fail_in_projection
-from secret_ledger.store.projection import InlineProjection, first_unread
+from secret_ledger.store.projection import InlineProjection, first_blind
 
 __all__ = [
     "Attempt",
@@ -95,7 +95,7 @@ def enter(
         recorded_at=locked.now,
         key_epoch=before.key_epoch if epoch is None else epoch,
     )
-    first, folded = first_unread(projections), None
+    first, folded = first_blind(projections), None
     if first is not None:
         try:
             folded = first.folded(database, events)

@@ -133,7 +133,7 @@ async def commit(
             continue
         if isinstance(done, Attempt):
             follower.saw(done.head)
-            follower.lineage.wrote(done.first)
+            follower.lineage.remember_own(done.first)
         if done is not None:
             return done
         if standing.refusal is not None:
