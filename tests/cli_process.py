@@ -26,7 +26,6 @@ def environment(url: str) -> dict[str, str]:
     kept = {n: v for n, v in os.environ.items() if not n.startswith(ours)}
     return {
         **kept,
-        "PYTHONPATH": str(ROOT),
         "OS_SECRET_LEDGER_URL": url,
         "OS_SECRET_KEY": KEY.text().reveal_text(),
         "COLUMNS": "100",

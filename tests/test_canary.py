@@ -479,7 +479,6 @@ async def test_a_command_shows_the_value_neither_to_ps_nor_in_its_debug_output(
         "OS_SECRET_KEY_FILE": str(key_file),
         "OS_SECRET_KEY_ID": "k-canary",
         "OS_SECRET_LEDGER_URL": sqlite_url,
-        "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     lock = sqlite3.connect(file_of(sqlite_url), isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.slow
 def test_the_demo_refuses_each_bad_reopening_and_ends_with_0(tmp_path: Path) -> None:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
     environ["OS_SECRET_LEDGER_ID"] = "00" * 16  # somebody's own settings are no part of it
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "demo.py")],

@@ -46,7 +46,7 @@ async def _told(script: str, *words: str) -> Any:
     """What a process of its own says of itself, as JSON."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, *words,
-        cwd=ROOT / "tests", env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT / "tests",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()

@@ -190,7 +190,6 @@ def test_a_frozen_command_line_shows_its_help_stores_and_reads(
     frozen: Path, tmp_path: Path, database_url: str
 ) -> None:
     environ = environment(database_url)
-    del environ["PYTHONPATH"]
 
     def run(*words: str) -> bytes:
         done = subprocess.run(

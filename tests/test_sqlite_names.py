@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 
@@ -147,7 +146,7 @@ async def test_a_file_that_is_mounted_by_itself_is_not_written(
         "unshare", "--user", "--map-root-user", "--mount",
         "sh", "-c", 'mount --bind "$1" "$2" && shift && exec "$2" -c "$3" "sqlite+aiosqlite:///$1"',
         "sh", file_of(sqlite_url), str(inside), sys.executable, MOUNTED,
-        cwd=ROOT / "tests", env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT / "tests",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()
