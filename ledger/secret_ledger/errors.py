@@ -107,10 +107,10 @@ class LedgerError(Exception):
         return _rebuild, (type(self), self.message, self.hint, self.details)
 
     def __copy__(self) -> Self:
-        # Not by `__reduce__`: a class of the host's own may be made from something else.
+        # `__reduce__` can't make a host's subclass that takes other parameters.
         copied = type(self).__new__(type(self), *self.args)
         copied.__dict__ |= {**self.__dict__, "__notes__": [*getattr(self, "__notes__", ())]}
-        copied.__cause__ = self.__cause__  # of a projection's own code
+        copied.__cause__ = self.__cause__  # what a projection's code raised
         return copied
 
 

@@ -35,7 +35,7 @@ class Child:
 async def child(
     program: Path, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Child]:
-    """Start a Python program; it is asked to end at the end, by the end of its input."""
+    """Start a Python program. It ends when its input is closed."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, program, stdin=pipe, stdout=pipe, env=environment

@@ -32,7 +32,7 @@ _Fields = tuple[
     str, int, str, SecretState, datetime, str | None, Mapping[str, Any], str | None, str, bytes,
     int, datetime, str | None,
 ]  # fmt: skip
-"""Those of SecretInfo that every event has, in their order."""
+"""The fields of SecretInfo that an event gives, in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""What may be believed, and what may be written. Pure: rows in, a verdict out."""
+"""Rules: which rows to believe, and which writes to accept. Pure functions of rows."""

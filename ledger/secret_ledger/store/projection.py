@@ -1,4 +1,4 @@
-"""What the write side knows of a projection: what it may be asked for beside an append."""
+"""The protocols of projections: what the write side may ask of a projection."""
 
 from __future__ import annotations
 

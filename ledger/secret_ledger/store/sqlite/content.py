@@ -102,9 +102,9 @@ class Content:
         )
 
     def _settle(self, connection: sqlite3.Connection, details: Mapping[str, object]) -> bool:
-        """Look until the file tells whether SQLite itself has written it: False if it has not.
+        """Look at the file until it is clear who wrote it. Returns False if it was not SQLite.
 
-        Raises LedgerUnavailable if the file tells nothing.
+        Raises LedgerUnavailable if the file stays unreadable.
         """
         until = time.monotonic() + LONGEST
         not_later = unchanged = 0
@@ -146,7 +146,7 @@ class Content:
         return self._signature is None or found[0] >= self._signature[0]
 
     def _goes_on(self, connection: sqlite3.Connection) -> bool:
-        """Whether the file with its -wal is the ledger that was known, or a later state of it."""
+        """Whether the file and its `-wal` hold the known ledger, in the known state or a later one."""
         known = self._known
         try:
             whole = _state(connection)
