@@ -56,7 +56,9 @@ def _checked_out(revision: str) -> Iterator[Path]:
     """The tree of a revision, in a folder that goes again."""
     with tempfile.TemporaryDirectory(prefix="ledger-tree-") as folder:
         git = ["git", "-C", str(_ROOT)]
-        archive = subprocess.run([*git, "archive", revision], capture_output=True, check=True)
+        archive = subprocess.run([*git, "archive", revision], capture_output=True, check=False)
+        if archive.returncode:
+            raise SystemExit(f"git has no tree {revision!r}: {archive.stderr.decode().strip()}")
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
         yield Path(folder)
 

@@ -155,7 +155,7 @@ class SealedView:
         """
         self._database.home.check()
         if self._hits % BREATH == 0:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # lets others on the loop run, however many answers are kept
         # What is kept is kept by the names of streams, each of which is spelt as it has to be.
         kept = self._kept.get(name) if type(name) is str else None
         if kept is None:

@@ -146,7 +146,7 @@ class Content:
         return self._signature is None or found[0] >= self._signature[0]
 
     def _goes_on(self, connection: sqlite3.Connection) -> bool:
-        """Whether the file and its `-wal` hold the known ledger, in the known state or a later one."""
+        """Whether file and `-wal` hold the known ledger, in the known state or a later one."""
         known = self._known
         try:
             whole = _state(connection)
@@ -222,7 +222,7 @@ def _finish_checkpoint(connection: sqlite3.Connection, until: float) -> bool:
     while connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0]:  # another one runs
         if time.monotonic() > until:
             break
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # as above: on the thread of a unit
     return True
 
 
