@@ -43,3 +43,34 @@ async def interrupted(
     finally:
         del database.run
         await asyncio.gather(*others)
+
+
+@asynccontextmanager
+async def at_once(
+    ledger: SecretLedger,
+    due: Callable[[], Awaitable[bool]],
+    meanwhile: Callable[[], Awaitable[object]],
+) -> AsyncIterator[None]:
+    """Await `meanwhile` before the ledger's first transaction that begins when it is `due`.
+
+    None of its transactions begins while this is found out and done.
+    """
+    database: Any = ledger.database
+    run = database.run
+    gate = asyncio.Lock()
+    done = False
+
+    async def watched(unit: object, mode: object, **options: object) -> object:
+        nonlocal done
+        async with gate:
+            if not done and await due():
+                done = True
+                await meanwhile()
+        return await run(unit, mode, **options)
+
+    database.run = watched
+    try:
+        yield
+    finally:
+        del database.run
+    assert done, "it never was due"

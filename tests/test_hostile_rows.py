@@ -143,7 +143,8 @@ async def test_a_removed_head_leaves_the_version_before_it_and_is_found_at_boot(
 
 async def test_rows_behind_the_end_of_the_log_are_found_by_both_levels(victim: Victim) -> None:
     """The head row set back within a batch, whose events all have one time."""
-    async with opened(victim.url, projections=()) as running:
+    # No heartbeat comes meanwhile: one that sees it has every connection refuse before it looks.
+    async with opened(victim.url, projections=(), heartbeat=3600) as running:
         await victim.attacker.sql("UPDATE ledger_head SET position = position - 1")
         with pytest.raises(TamperedEvent):
             await running.put("new", "value")
