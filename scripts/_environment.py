@@ -55,7 +55,7 @@ def _usable(environments: list[Path], project: dict[str, Any]) -> Path:
             if _take(environment, project, make=environment is environments[-1]):
                 return environment
     except PermissionError as error:
-        raise _failure(
+        raise failure(
             f"{error.filename} can't be written", "run as the owner of this checkout"
         ) from None
     raise AssertionError("the last environment is always made")
@@ -83,7 +83,7 @@ def _wait_for(lock: int, kind: int, environment: Path) -> None:
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        _say(f"waiting for another run that makes or uses .venv/{environment.name}")
+        say(f"waiting for another run that makes or uses .venv/{environment.name}")
         fcntl.flock(lock, kind)
 
 
@@ -111,7 +111,7 @@ def _interpreter() -> Path:
 
 def _make(environment: Path, project: dict[str, Any], lock: int) -> None:
     version = platform.python_version()
-    _say(f"making .venv/{environment.name} with Python {version} (about a minute, once)")
+    say(f"making .venv/{environment.name} with Python {version} (about a minute, once)")
     if environment.exists():
         shutil.rmtree(environment)
     pip = _make_bare(environment, lock)
@@ -148,16 +148,16 @@ def _make_bare(environment: Path, lock: int) -> list[str]:
         _run([interpreter, "-m", "venv", str(environment)], failed, hint, lock)
         return [python, "-m", "pip"]
     if has["virtualenv"]:
-        _say("this Python has no ensurepip; using virtualenv")
+        say("this Python has no ensurepip; using virtualenv")
         _run([interpreter, "-m", "virtualenv", "--quiet", str(environment)], failed, hint, lock)
         return [python, "-m", "pip"]
     if has["venv"] and has["pip"]:
-        _say("this Python has no ensurepip; using its own pip")
+        say("this Python has no ensurepip; using its own pip")
         _run([interpreter, "-m", "venv", "--without-pip", str(environment)], failed, hint, lock)
         return [interpreter, "-m", "pip", "--python", python]
     missing = "ensurepip" if has["venv"] else "venv"
     text = f"{interpreter} can't make virtual environments: it has no module {missing}"
-    raise _failure(text, hint)
+    raise failure(text, hint)
 
 
 def _lower_bounds(project: dict[str, Any]) -> list[str]:
@@ -166,7 +166,7 @@ def _lower_bounds(project: dict[str, Any]) -> list[str]:
     for requirement in [*project["dependencies"], *project["optional-dependencies"]["cli"]]:
         found = re.fullmatch(r"([\w.-]+)(?:\[.*\])?>=([\d.]+)(?:,.*)?", requirement)
         if found is None:
-            raise _failure(
+            raise failure(
                 f"no lower bound in {requirement!r}", "declare one in pyproject.toml: name>=x.y"
             )
         bounds.append(f"{found[1]}=={found[2]}")
@@ -188,14 +188,14 @@ def _run(command: list[str], failure: str, hint: str, lock: int) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise _failure(failure, hint)
+        raise failure(failure, hint)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(f"environment: {text}", file=sys.stderr, flush=True)
 
 
-def _failure(text: str, hint: str) -> SystemExit:
+def failure(text: str, hint: str) -> SystemExit:
     print(f"error: {text}\nhint: {hint}", file=sys.stderr, flush=True)
     return SystemExit(2)
 

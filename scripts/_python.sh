@@ -12,7 +12,7 @@ if [ -n "${PYTHON:-}" ]; then
         exit 2
     fi
 else
-    for PYTHON in python3 python3.14 python3.13 python3.12 python3.11 none; do
+    for PYTHON in python3 python3.15 python3.14 python3.13 python3.12 python3.11 none; do
         if new_enough "$PYTHON"; then break; fi
     done
     if [ "$PYTHON" = none ]; then
