@@ -8,9 +8,13 @@ without the long tests in which no library of another version takes part.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import _system_packages
@@ -34,6 +38,11 @@ OLDEST = (
 )
 
 
+MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of our own is made in it
+ENOUGH = 4 * 1024**3
+"""Bytes that must be free there; a whole run was seen to take half of it."""
+
+
 def main() -> int:
     arguments = sys.argv[1:]
     oldest = os.environ.get("SECRET_LEDGER_ENVIRONMENT") == "minimums"
@@ -47,11 +56,14 @@ def main() -> int:
 
     failed = []
     began = time.monotonic()
-    for number, (name, command) in enumerate(steps, 1):
-        print(f"== {number}/{len(steps)} {name}", flush=True)
-        code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
-        if code != 0:
-            failed.append(f"{name} (exit {code})")
+    with _temporary_folder() as environ:
+        for number, (name, command) in enumerate(steps, 1):
+            print(f"== {number}/{len(steps)} {name}", flush=True)
+            done = subprocess.run(
+                command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, check=False
+            )
+            if done.returncode != 0:
+                failed.append(f"{name} (exit {done.returncode})")
 
     seconds = time.monotonic() - began
     if failed:
@@ -59,6 +71,40 @@ def main() -> int:
         return 1
     print(f"== all green: {len(steps)} of {len(steps)} steps in {seconds:.0f} s", flush=True)
     return 0
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[dict[str, str]]:
+    """The environment for the steps, with a temporary folder in memory, where there is room:
+    no test needs a disk, and thousands of databases are made and dropped."""
+    if "TMPDIR" in os.environ or not _may_use_memory():
+        yield dict(os.environ)
+        return
+    prefix = "secret-ledger-tests-"
+    for left in MEMORY.glob(f"{prefix}*"):  # by a run that was killed
+        if not Path("/proc", left.name.removeprefix(prefix)).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = MEMORY / f"{prefix}{os.getpid()}"
+    folder.mkdir()
+    folder.chmod(0o755)  # the server's user reaches its own folder in it
+    try:
+        yield {**os.environ, "TMPDIR": str(folder)}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _may_use_memory() -> bool:
+    """Whether there is room in /dev/shm, and programs may be run there."""
+    try:
+        if shutil.disk_usage(MEMORY).free < ENOUGH:
+            return False
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            program = Path(folder, "program")
+            program.write_text("#!/bin/sh\n", "utf-8")
+            program.chmod(0o700)
+            return subprocess.run([program], check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def _workers() -> list[str]:

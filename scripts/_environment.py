@@ -173,7 +173,7 @@ def _lower_bounds(project: dict[str, Any]) -> list[str]:
     return bounds
 
 
-def _run(command: list[str], failure: str, hint: str, lock: int) -> None:
+def _run(command: list[str], failed: str, hint: str, lock: int) -> None:
     """Run a command that holds the lock too: if we are killed, the next run waits until it ends."""
     environ = {**os.environ, "PIP_USER": "0"}  # a host's default of --user is refused in a venv
     for name in ("PYTHONPATH", "PYTHONHOME"):
@@ -188,7 +188,7 @@ def _run(command: list[str], failure: str, hint: str, lock: int) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise failure(failure, hint)
+        raise failure(failed, hint)
 
 
 def say(text: str) -> None:

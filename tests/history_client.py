@@ -83,7 +83,7 @@ async def _made(
     except SecretNotFound:
         return ("absent",), None
     except LedgerUnavailable as error:
-        return (None, None) if error.outcome_unknown else (("nothing",), None)
+        return (None, None) if error.outcome_unknown else (("nothing", error.message), None)
     return ("wrote", info.version), info.version
 
 
@@ -108,11 +108,12 @@ def histories(lines: Iterable[dict[str, Any]]) -> dict[str, list[Call]]:
 
 
 def refused_writes(lines: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The node and the id of each write that the database was out of reach for."""
+    """The node and the id of each write that the database was out of reach for, and what it was
+    told."""
     return [
-        (line["call"].partition("/")[0], line["call"])
+        (line["call"].partition("/")[0], f"{line['call']} {line['action']}: {end['outcome'][1]}")
         for line, end in _with_ends(lines)
-        if line["action"] != "get" and _did_nothing(end)
+        if line["action"] != "get" and end is not None and _did_nothing(end)
     ]
 
 
@@ -126,4 +127,4 @@ def _with_ends(
 
 
 def _did_nothing(end: dict[str, Any] | None) -> bool:
-    return end is not None and tuple(end["outcome"]) == ("nothing",)
+    return end is not None and end["outcome"][0] == "nothing"

@@ -98,7 +98,7 @@ from secret_ledger.model.refusals import tampered
 from secret_ledger.model.rows import CheckedRow, Head
 from secret_ledger.model.secret import MAX_VALUE, Secret, Values
 from secret_ledger.model.versions import base_version, state_of
-from secret_ledger.nodes.registry import MAX_SHOWN, Identity
+from secret_ledger.nodes.registry import MAX_SHOWN
 from secret_ledger.opening import init_ledger, upgrade_schema
 from secret_ledger.readiness import Probe, liveness, probes, readiness
 from secret_ledger.rules import gate
@@ -111,6 +111,7 @@ from secret_ledger.rules.read_checks import check_answer
 from secret_ledger.rules.row_checks import CheckedPage
 from secret_ledger.rules.sealed_counts import RowDigest
 from secret_ledger.session.lineage import REMEMBERED, Met
+from secret_ledger.session.opened import Identity
 from secret_ledger.store import catalogue, reads
 from secret_ledger.store.bounds import MAX_GENERATIONS, MAX_KEYS, MAX_SEALED, behind
 from secret_ledger.store.connection import Connection, Rows, Statement
@@ -124,7 +125,7 @@ from secret_ledger.store.postgresql.names import qualified
 from secret_ledger.store.postgresql.url import Dialling, read_url
 from secret_ledger.store.read_ahead import ahead
 from secret_ledger.store.reads import BULK, PAGE, events_page, head_in_use, read_state, stream_page
-from secret_ledger.store.retry import patiently
+from secret_ledger.store.retry import RETRIES, patiently
 from secret_ledger.store.schema import FORMAT, OUR_TABLES, SCHEMA_VERSION, apply, read_meta, steps
 from secret_ledger.store.sqlite import database
 from secret_ledger.store.sqlite.database import READERS, SqliteConnection, SqliteDatabase
@@ -170,6 +171,7 @@ __all__ = [
     "PREVIOUS_KEYS",
     "READERS",
     "REMEMBERED",
+    "RETRIES",
     "SAMPLE",
     "SCHEMA_VERSION",
     "SILENCE",

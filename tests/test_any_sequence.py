@@ -183,7 +183,7 @@ class Fleet:
         """Each node renews its line, as its heartbeat would have by now."""
         for node in self.nodes.values():
             with suppress(LedgerError):
-                await node.ledger._announce()
+                await node.ledger._session.announce()
 
     def next_key(self) -> str:
         return f"k{len(self.model.keys)}"

@@ -113,7 +113,7 @@ async def test_a_rollout_is_followed_on_a_terminal(
             await second.rotate()
             await shown(person, "active  2 of 2 live nodes can read k-new")
             await shown(person, "about to follow")
-            await first._announce()
+            await first._session.announce()
             person.type("\x03")
             assert await asyncio.to_thread(person.end) == 130
         assert "Traceback" not in person.shown
@@ -135,7 +135,7 @@ async def test_a_fenced_node_and_a_refused_one_are_remarked_on(
             await shown(person, "1 of 2 live nodes can read k-new")
             await shown(person, "fenced: late (pid ")
             await shown(person, "lacks k-new")
-            await late._announce()
+            await late._session.announce()
             await shown(person, "unready")
             await shown(person, "stale_key, lacks k-new")
             await refused(database_url, StaleKey, KEY, node="back")
@@ -162,7 +162,7 @@ async def test_a_pipe_gets_a_document_whenever_something_has_changed(
         assert (node["node"], node["state"], node["pending_id"]) == ("web-1", "live", None)
         # Neither a position nor a heartbeat is a change: the next document has the next node.
         await first.put("a", "1")
-        await first._announce()
+        await first._session.announce()
         async with opened(database_url, NEW_KEY, KEY, node="web-2"):
             seen = await watch.document()
             assert {n["node"] for n in seen["nodes"]} == {"web-1", "web-2"}

@@ -310,7 +310,7 @@ async def test_a_loss_behind_the_same_connection_is_noticed_by_the_heartbeat(
             await put_back(database, before)
         await other.put("b", "1")
         assert (await ledger.get("a")).version == 1  # on a connection that it has used before
-        await ledger._announce()
+        await ledger._session.announce()
         assert "is not the one" in " ".join((await ledger.health()).reasons)
         await everything(ledger)
 

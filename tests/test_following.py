@@ -129,8 +129,8 @@ async def test_an_idle_node_follows_with_its_heartbeat_and_a_stale_one_stays_vis
         opened(database_url, OLD, node="stale") as stale,
     ):
         await log.rotate(NEW)
-        await both._announce()
-        await stale._announce()
+        await both._session.announce()
+        await stale._session.announce()
         nodes = {n.node: n for n in await both.nodes()}
         assert (nodes["both"].key_id, nodes["both"].differs) == ("k-new", False)
         assert (nodes["stale"].key_id, nodes["stale"].differs) == ("k-old", True)

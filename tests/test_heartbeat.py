@@ -31,7 +31,7 @@ async def test_a_failing_heartbeat_degrades_health_and_takes_nothing_down(
 ) -> None:
     async with building(database_url, OLD) as log, opened(database_url, OLD) as ledger:
         await log.execute("ALTER TABLE {s}ledger_node RENAME TO gone")
-        await ledger._announce()
+        await ledger._session.announce()
         health = await ledger.health()
         assert (health.ready, health.state) == (True, "degraded")
         assert [reason.partition(": ")[0] for reason in health.reasons] == [
@@ -43,7 +43,7 @@ async def test_a_failing_heartbeat_degrades_health_and_takes_nothing_down(
         assert (await ledger.get("a")).value.reveal() == b"1"
         assert (await ledger.verify("full")).ok
         await log.execute("ALTER TABLE {s}gone RENAME TO ledger_node")
-        await ledger._announce()
+        await ledger._session.announce()
         assert (await ledger.health()).state == "ready"
 
 
@@ -51,7 +51,7 @@ async def test_a_failing_heartbeat_does_not_keep_a_ledger_from_closing(database_
     async with building(database_url, OLD) as log:
         async with opened(database_url, OLD) as ledger:
             await log.execute("DROP TABLE {s}ledger_node")
-            await ledger._announce()
+            await ledger._session.announce()
             await ledger.put("a", "1")
         assert (await log.execute("SELECT count(*) FROM {s}secret_event")) == [(4,)]
 
@@ -62,7 +62,7 @@ async def test_a_beat_renews_what_a_node_announces(database_url: str) -> None:
         position = (await ledger.put("a", "1")).position
         await log.execute("UPDATE {s}ledger_node SET last_seen = last_seen - 31000000")
         assert [n.state for n in await ledger.nodes()] == ["gone"]
-        await ledger._announce()
+        await ledger._session.announce()
         (node,) = await ledger.nodes()
         assert (node.state, node.position) == ("live", position)
         assert node.started_at == opening.started_at
@@ -75,7 +75,7 @@ async def test_a_beat_puts_a_lost_line_of_a_live_node_back(database_url: str) ->
         opened(database_url, NEW, OLD, node="web-1") as ledger,
     ):
         await log.execute("DELETE FROM {s}ledger_node")
-        await ledger._announce()
+        await ledger._session.announce()
         (node,) = await ledger.nodes()
         assert (node.node, node.key_id, node.pending_id) == ("web-1", "k-old", "k-new")
         assert {key_id for key_id, _ in node.readable} == {"k-old", "k-new"}
@@ -88,17 +88,17 @@ async def test_a_node_that_is_fenced_is_logged_when_noticed_and_not_at_every_bea
         opened(database_url, OLD, node="late") as late,
         opened(database_url, NEW, OLD, node="here") as here,
     ):
-        await here._announce()
+        await here._session.announce()
         assert told(caplog) == []
         await here.rotate(force_reason="test")
         (line,) = told(caplog)
         assert "node late" in line
         assert "it can't write until it has the active key" in line
-        await late._announce()
-        await here._announce()
+        await late._session.announce()
+        await here._session.announce()
         assert told(caplog) == []
         await late.reload_keys(Keyring.of(NEW, [OLD]))
-        await here._announce()
+        await here._session.announce()
         assert told(caplog) == []
         await here.rotate(THIRD, force_reason="test")
         (line,) = told(caplog)
@@ -113,7 +113,7 @@ async def test_what_the_boot_has_told_is_not_logged_again_at_the_first_beat(
         async with opened(database_url, NEW, OLD) as ledger:
             assert "node late" in caplog.text
             caplog.clear()
-            await ledger._announce()
+            await ledger._session.announce()
             assert told(caplog) == []
 
 
@@ -131,7 +131,7 @@ async def test_a_node_that_holds_the_active_key_is_not_logged_for_it_is_about_to
         (text,) = (await here.health()).differing
         assert text.startswith("node slow (pid ")
         assert text.endswith("it holds the active key, and follows at its next heartbeat")
-        await slow._announce()
+        await slow._session.announce()
         assert (await here.health()).differing == []
 
 
@@ -140,7 +140,7 @@ async def test_a_stale_node_does_not_tell_of_itself(
 ) -> None:
     async with building(database_url, OLD) as log, opened(database_url, OLD) as ledger:
         await log.rotate(NEW)
-        await ledger._announce()
+        await ledger._session.announce()
         assert told(caplog) == []
         assert (await ledger.health()).differing == []
 
@@ -204,6 +204,6 @@ async def test_a_beat_alone_follows_a_rotation_and_announces_it(database_url: st
         opened(database_url, NEW, OLD) as ledger,
     ):
         await log.rotate(NEW)
-        await ledger._announce()
+        await ledger._session.announce()
         (node,) = await ledger.nodes()
         assert (node.key_id, node.pending_id, node.differs) == ("k-new", None, False)

@@ -21,6 +21,8 @@ from waiting import until
 ROUND = 60
 """Calls that are answered, by all, between one disturbance and the next."""
 
+ANSWERS = {"wrote", "value", "conflict", "deleted"}
+
 
 class Clients:
     """Processes that make calls, those that were killed too."""
@@ -52,6 +54,13 @@ class Clients:
         return sum(len(process.said("ended")) for process in self.all)
 
     async def stop(self) -> None:
+        """Once every kind of answer was given."""
+
+        async def all_given() -> bool:
+            given = {line["outcome"][0] for p in self.all for line in p.said("ended")}
+            return given >= ANSWERS
+
+        await until(all_given)
         running = [process for process in self.all if process.running]
         for process in running:
             process.tell("stop")
@@ -72,7 +81,7 @@ async def check(url: str, clients: Clients) -> None:
     for name, calls in histories.items():
         assert not (stuck := unexplained(calls)), (name, stuck)
     kinds = Counter(c.outcome[0] if c.outcome else "?" for h in histories.values() for c in h)
-    assert kinds.keys() >= {"wrote", "value", "conflict", "deleted"}
+    assert kinds.keys() >= ANSWERS
     assert kinds["?"]
     refused = [
         call for call in history_client.refused_writes(lines) if call[0] not in clients.hasty

@@ -99,7 +99,7 @@ async def test_an_incremental_boot_looks_at_what_is_new_and_at_a_sample_of_the_o
     async with opened(large, OLD, verify="control") as ledger:
         await ledger.put_many({f"new/{n}": "1" for n in range(20)})
     async with opened(large, OLD, **SLOW) as ledger:
-        report = ledger._verified.report
+        report = ledger._prover.verified.report
         assert report.level == "incremental"
         # The control stream's two positions may be among those drawn; it has been verified.
         assert SAMPLE - 2 <= report.heads <= SAMPLE
@@ -297,7 +297,7 @@ async def test_an_older_attestation_that_is_put_back_spares_less(attested: str) 
         await attacker.sql("DELETE FROM ledger_attestation")
         await attacker.insert_rows("ledger_attestation", old)
     async with opened(attested, OLD, **SLOW) as ledger:
-        report = ledger._verified.report
+        report = ledger._prover.verified.report
         assert (report.level, report.events - report.heads) == ("incremental", 2)
 
 
@@ -431,7 +431,7 @@ async def test_an_attested_row_that_has_gone_is_found_by_the_sample_or_by_the_sc
             async with opened(large, OLD, verify="incremental", scrub_rate=1e9) as ledger:
 
                 async def scrubbed() -> bool:
-                    return ledger._verified.report.level == "latest"
+                    return ledger._prover.verified.report.level == "latest"
 
                 await until(scrubbed)
                 assert not (await ledger.health()).ready

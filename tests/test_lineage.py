@@ -28,7 +28,7 @@ async def damage(attacker: Attacker, first: int, last: int) -> None:
 
 async def heartbeat(ledger: SecretLedger) -> str | None:
     """What a beat ends with; None if all is well."""
-    await ledger._announce()
+    await ledger._session.announce()
     assert ledger._presence is not None
     return ledger._presence.failure
 

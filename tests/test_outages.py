@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -13,10 +14,11 @@ import pytest
 from connections import around
 from cutting_proxy import CuttingProxy
 from fleet import check_history
-from inside import emptying, pages, reads
+from inside import RETRIES, emptying, pages, reads
 from ledgers import NEW, OLD, opened
 from secret_ledger import LedgerError, SecretLedger
 from secret_ledger_projections import SysSecret, catch_up, check, rebuild
+from waiting import until
 
 SECRETS = 12
 
@@ -111,3 +113,24 @@ async def test_work_ends_typed_where_the_outage_lasts(postgres_url: str) -> None
             assert caught.value.code == "ledger_unavailable"
         proxy.down = False
         assert (await ledger.put("a", "1")).version == 1
+
+
+async def test_what_a_restore_reads_first_rides_an_outage_out_as_the_write_does(
+    postgres_url: str,
+) -> None:
+    async with opened(postgres_url, OLD):
+        pass
+    async with filled(postgres_url) as (proxy, ledger):
+        proxy.down = True
+        proxy.sever()
+        before = proxy.connections
+        restoring = asyncio.ensure_future(ledger.restore("s/1"))
+
+        async def has_tried_often() -> bool:
+            return proxy.connections > before + 2 * len(RETRIES) or restoring.done()
+
+        await until(has_tried_often)
+        assert not restoring.done()
+        proxy.down = False
+        assert (await restoring).version == 5
+        assert (await ledger.get("s/1")).value.reveal_text() == "2"

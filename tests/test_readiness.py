@@ -60,7 +60,7 @@ async def test_a_node_that_was_fenced_is_a_503_that_says_why(database_url: str) 
 async def test_what_only_degrades_a_node_keeps_it_ready(database_url: str) -> None:
     async with building(database_url, OLD) as log, opened(database_url, OLD) as ledger:
         await log.execute("ALTER TABLE {s}ledger_node RENAME TO gone")
-        await ledger._announce()
+        await ledger._session.announce()
         probe = await readiness(ledger)
         assert (probe.status, body(probe)["state"]) == (200, "degraded")
         assert body(probe)["reasons"][0].startswith("heartbeat: ")

@@ -84,7 +84,7 @@ async def test_a_stale_node_is_ready_again_with_the_key_that_it_missed(database_
 async def test_a_stale_node_says_so_in_its_line(database_url: str) -> None:
     async with building(database_url, OLD) as log, opened(database_url, OLD) as ledger:
         await log.rotate(NEW)
-        await ledger._announce()
+        await ledger._session.announce()
         (node,) = await ledger.nodes()
         assert (node.state, node.reason, node.differs) == ("live", "stale_key", True)
 

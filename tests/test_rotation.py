@@ -280,8 +280,8 @@ async def test_a_line_that_somebody_edited_is_unproven_until_its_node_renews_it(
             await attacker.sql(f"UPDATE ledger_node SET {edit} WHERE node <> 'here'")  # noqa: S608
         proofs = {n.node: n.proof for n in await here.nodes()}
         assert proofs == {"ready": "unproven", "other": "unproven", "here": "proven"}
-        await other._announce()
-        await ready._announce()
+        await other._session.announce()
+        await ready._session.announce()
         assert {n.proof for n in await here.nodes()} == {"proven"}
         with pytest.raises(NodeNotReady, match="1 live nodes can't read key k-new"):
             await here.rotate()
@@ -307,8 +307,8 @@ async def test_the_line_of_a_node_that_follows_a_rotation_stays_proven(database_
     ):
         await here.rotate(force_reason="the fenced one is being replaced")
         assert {n.proof for n in await here.nodes()} == {"proven"}
-        await follows._announce()
-        await fenced._announce()
+        await follows._session.announce()
+        await fenced._session.announce()
         found = {n.node: (n.proof, n.key_id, n.reason) for n in await here.nodes()}
         assert found == {
             "follows": ("proven", "k-new", ""),

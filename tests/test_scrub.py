@@ -44,7 +44,7 @@ async def scrubbed(ledger: SecretLedger) -> None:
     """Return once the scrub has ended, in whatever. Asks the database nothing."""
 
     async def ended() -> bool:
-        return ledger._verified.report.level == "latest"
+        return ledger._prover.verified.report.level == "latest"
 
     await until(ended)
 
@@ -56,9 +56,9 @@ async def test_it_ends_in_health_and_in_a_new_attestation(attested: str) -> None
         return await attestations(attested) != before
 
     async with incremental(attested, scrub_rate=1e9) as ledger:
-        assert ledger._verified.report.level == "incremental"
+        assert ledger._prover.verified.report.level == "incremental"
         await scrubbed(ledger)
-        assert ledger._verified.report.heads == MANY
+        assert ledger._prover.verified.report.heads == MANY
         assert (await ledger.health()).state == "ready"
         await until(attested_anew)
 
@@ -165,7 +165,7 @@ async def test_a_generation_that_is_left_meanwhile_is_gone_over_anew(
         async with interrupted(ledger, at, meanwhile):
             await scrubbed(ledger)
         assert done
-        report = ledger._verified.report
+        report = ledger._prover.verified.report
         assert (report.ok, report.heads, report.by_key) == (True, MANY, {"k-new": MANY})
 
 
@@ -196,6 +196,6 @@ async def test_it_waits_for_a_database_that_is_out_of_reach_and_goes_on_where_it
         assert [reason for reason in told if reason.startswith("scrub: ")]
         private_postgres.start()
         await scrubbed(ledger)
-        assert ledger._verified.report.heads == MANY
+        assert ledger._prover.verified.report.heads == MANY
         assert len(begun) == 1
         assert (await ledger.health()).reasons == ()

@@ -13,24 +13,21 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy.engine import URL
 
 from secret_ledger import opening
-from secret_ledger.boot.boot import check_not_ephemeral
+from secret_ledger.boot.reloading import reload_keys
 from secret_ledger.config.key_watch import KeyWatch
-from secret_ledger.config.keyring import KeyProvider, Keyring, key_source, keyring_of
+from secret_ledger.config.keyring import KeyProvider, Keyring, key_source
 from secret_ledger.errors import (
     InvalidKey,
     InvalidName,
     InvalidValue,
-    LedgerUnavailable,
-    TamperedEvent,
 )
-from secret_ledger.generations.migration import MigrationReport, migrate, rehearse
-from secret_ledger.generations.move import Destination, abandon_move, move
+from secret_ledger.generations.migration import MigrationReport
+from secret_ledger.generations.move import Destination, abandon_move, migrate_or_move
 from secret_ledger.generations.purge import (
     GenerationInfo,
     PurgeReport,
@@ -51,7 +48,6 @@ from secret_ledger.inputs import (
     wrap,
     wrap_items,
 )
-from secret_ledger.log import log
 from secret_ledger.model.keys import Key
 from secret_ledger.model.metadata import encode_metadata, parse_metadata
 from secret_ledger.model.names import normalise_name
@@ -59,7 +55,7 @@ from secret_ledger.model.secret import MAX_VALUE
 from secret_ledger.model.versions import SecretInfo, SecretVersion
 from secret_ledger.nodes.health import Health, KeyStatus, Observer, key_status, tell
 from secret_ledger.nodes.heartbeat import Presence
-from secret_ledger.nodes.registry import HEARTBEAT, NodeInfo, list_nodes
+from secret_ledger.nodes.registry import NodeInfo, list_nodes
 from secret_ledger.opening import DEFAULT, Projections
 from secret_ledger.read.census import Census, census
 from secret_ledger.read.listing import Checker, list_history, list_secrets
@@ -67,25 +63,21 @@ from secret_ledger.read.reading import get_secret
 from secret_ledger.read.view import VIEW_BYTES, ViewStatus, WhenStale
 from secret_ledger.rotation.rekeying import RekeyReport, rekey
 from secret_ledger.rotation.retirement import KeyEnd, lose, loss, retire
-from secret_ledger.rotation.rotation import Rotation, Takeover, check_rotation, rotate
-from secret_ledger.rules.authority import bind
+from secret_ledger.rotation.rotation import Rotation, rotate
 from secret_ledger.rules.decide import Delete, Destroy, Intent, Put, Restore
-from secret_ledger.rules.findings import Level, OpenLevel, Tell, VerifyReport, report_of
+from secret_ledger.rules.findings import Level, OpenLevel, Tell, VerifyReport
 from secret_ledger.rules.gate import moved_place
 from secret_ledger.rules.key_record import KeyRecord
 from secret_ledger.rules.node_proof import Judge
 from secret_ledger.session.following import Follower
-from secret_ledger.store.catalogue import deviations
+from secret_ledger.session.opened import HEARTBEAT, Session
 from secret_ledger.store.closing import to_its_end
-from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
-from secret_ledger.store.projection import CheckedProjection
-from secret_ledger.store.reads import ahead_of_clock, head_in_use
-from secret_ledger.store.retry import Read, patiently, through_outages
-from secret_ledger.verify.incremental import keep_proof, verify_to_open
+from secret_ledger.store.reads import head_in_use
+from secret_ledger.store.retry import patiently, through_outages
+from secret_ledger.verify.prover import Prover
 from secret_ledger.verify.scrub import SCRUB_RATE, Scrub
-from secret_ledger.verify.verified import FirstProof, Verified
-from secret_ledger.verify.verify import verify_ledger
+from secret_ledger.verify.verified import FirstProof
 from secret_ledger.write.writer import Writer
 
 if TYPE_CHECKING:
@@ -191,28 +183,32 @@ class SecretLedger:
         self._database = parts.database
         self._meta = booted.meta
         self._follower: Follower = booted.follower
-        self._identity = identity
-        self._projections = projections = parts.projections
         self._audit = parts.audit
         self._provider = parts.provider
         self._level = parts.level
-        self._read_only = parts.read_only
-        self._patience = parts.patience
         self._view = parts.view
-        self._writer = Writer(self._follower, projections, patience=parts.patience)
-        self._verified = Verified(booted.report)
-        self._first_proof = FirstProof(self.verify, done=booted.report.level != "control")
-        self._observer = Observer(self._follower, projections, identity)
-        self._settings_warnings = booted.settings
         self._presence = None
         if not parts.read_only:
             self._presence = Presence(self._follower, identity, booted.differing)
+        self._session = session = Session(
+            follower=self._follower,
+            projections=parts.projections,
+            identity=identity,
+            patience=parts.patience,
+            read_only=parts.read_only,
+            announce=_nothing if self._presence is None else self._presence.renew,
+        )
+        self._writer = Writer(self._follower, session.projections, patience=parts.patience)
+        self._prover = Prover(session, booted.meta, booted.report)
+        self._first_proof = FirstProof(self.verify, done=booted.report.level != "control")
+        self._observer = Observer(self._follower, session.projections, identity)
+        self._settings_warnings = booted.settings
         self._key_watch = (
             None if parts.watch_keys is None else KeyWatch(self.reload_keys, parts.watch_keys)
         )
         self._scrub = None
         if booted.report.level == "incremental":
-            self._scrub = Scrub(self._go_over, parts.scrub_rate)
+            self._scrub = Scrub(self._prover.go_over, parts.scrub_rate)
         self.warnings: Sequence[str] = booted.warnings
         """What the boot gate let pass and an operator should hear of."""
         self.created: bool = booted.created
@@ -250,7 +246,7 @@ class SecretLedger:
     @property
     def read_only(self) -> bool:
         """Whether it was opened to be read only."""
-        return self._read_only
+        return self._session.read_only
 
     def __repr__(self) -> str:
         return f"<SecretLedger {self.ledger_id} at {self._database.place}>"
@@ -362,7 +358,7 @@ class SecretLedger:
         return (await self._write([Destroy(normalise_name(name), reason, actor)]))[0]
 
     async def _write(self, intents: Sequence[Intent]) -> Sequence[SecretInfo]:
-        self._check_writable()
+        self._session.check_writable()
         # All intents of a call have one actor, and only a single one has metadata.
         return await self._writer.submit([_noted(intents[0]), *intents[1:]])
 
@@ -388,21 +384,9 @@ class SecretLedger:
             kind = type(new_key).__name__  # type: ignore[unreachable]  # callers without types
             del new_key
             raise InvalidKey(f"rotate takes a Key, not {kind}", hint="rotate(Key.parse(text))")
-        self._check_writable()
+        self._session.check_writable()
         encode_metadata(actor=actor, reason=force_reason)
-        if new_key is not None:
-            await self._follower.adopt(Keyring.of(new_key, self.keyring.keys))
-            await self._announce()  # it can read that key from now on, rotated or not
-        report = await rotate(
-            self._follower,
-            self._projections,
-            self._identity,
-            actor=actor,
-            force_reason=force_reason,
-            patience=self._patience,
-        )
-        await self._announce()
-        return report
+        return await rotate(self._session, new_key, actor=actor, force_reason=force_reason)
 
     async def rekey(
         self, *, actor: str | None = None, on_progress: Tell | None = None
@@ -413,15 +397,9 @@ class SecretLedger:
         don't open are skipped and reported (`.ok`, `.findings`). Raises StaleKey,
         LedgerUnavailable.
         """
-        self._check_writable()
+        self._session.check_writable()
         encode_metadata(actor=actor)
-        return await rekey(
-            self._follower,
-            self._projections,
-            actor=actor,
-            on_progress=on_progress,
-            patience=self._patience,
-        )
+        return await rekey(self._session, actor=actor, on_progress=on_progress)
 
     async def retire(self, key_id: str, *, actor: str | None = None) -> KeyEnd:
         """Certify that nothing needs a key any more, so that it can be dropped.
@@ -430,16 +408,9 @@ class SecretLedger:
         any generation needs it (the message says where they are, and the way on), and for
         the active key; UnknownKey.
         """
-        self._check_writable()
+        self._session.check_writable()
         encode_metadata(actor=actor)
-        return await retire(
-            self._follower,
-            self._projections,
-            self._identity,
-            key_id,
-            actor=actor,
-            patience=self._patience,
-        )
+        return await retire(self._session, key_id, actor=actor)
 
     async def lost(self, key_id: str, *, reason: str, actor: str | None = None) -> KeyEnd:
         """Give up a superseded key that is gone for good: nothing undoes it.
@@ -447,17 +418,9 @@ class SecretLedger:
         Its versions are `SecretDestroyed` from then on, and nothing waits for it any more.
         Raises KeyInUse for the active key, and for one that is in the keyring; UnknownKey.
         """
-        self._check_writable()
+        self._session.check_writable()
         encode_metadata(actor=actor, reason=reason)
-        return await lose(
-            self._follower,
-            self._projections,
-            self._identity,
-            key_id,
-            reason=reason,
-            actor=actor,
-            patience=self._patience,
-        )
+        return await lose(self._session, key_id, reason=reason, actor=actor)
 
     # Not `async def` either, these two: the text of a URL may hold a password.
 
@@ -503,35 +466,13 @@ class SecretLedger:
         on_progress: Tell | None,
     ) -> MigrationReport:
         encode_metadata(actor=actor, reason=force_reason)
-        standing = await self._follower.follow(read=through_outages)
-        if not dry_run and not (moving is not None and standing.moved):
-            self._check_writable()
-        takeover = None
-        if not dry_run and standing.held is not None and standing.held.pending is not None:
-            takeover = Takeover(
-                partial(check_rotation, self._follower, self._identity, force_reason=force_reason),
-                partial(self.rotate, actor=actor, force_reason=force_reason),
-            )
-        if moving is not None:
-            return await move(
-                self._follower,
-                moving,
-                self._projections,
-                takeover,
-                dry_run=dry_run,
-                actor=actor,
-                on_progress=on_progress,
-                patience=self._patience,
-            )
-        if dry_run:
-            return await rehearse(self._follower, on_progress=on_progress)
-        return await migrate(
-            self._follower,
-            self._projections,
-            takeover,
+        return await migrate_or_move(
+            self._session,
+            moving,
+            dry_run=dry_run,
             actor=actor,
+            force_reason=force_reason,
             on_progress=on_progress,
-            patience=self._patience,
         )
 
     def abandon_migration(
@@ -552,11 +493,10 @@ class SecretLedger:
     async def _abandon_migration(
         self, moving: Destination | None, on_progress: Tell | None
     ) -> PurgeReport:
-        self._check_writable()
-        given_up = abandon if moving is None else partial(abandon_move, target=moving)
-        return await given_up(
-            self._follower, self._projections, on_progress=on_progress, patience=self._patience
-        )
+        self._session.check_writable()
+        if moving is None:
+            return await abandon(self._session, on_progress=on_progress)
+        return await abandon_move(self._session, target=moving, on_progress=on_progress)
 
     async def key_history(self, *, check: bool = False) -> Sequence[KeyRecord]:
         """The audit: for each key, in order of activation, when it was what and by whom, what
@@ -582,20 +522,13 @@ class SecretLedger:
         """
         if number(generation, "generation") is None:
             raise InvalidValue("generation is the number of a generation, not None")
-        self._check_writable()
+        self._session.check_writable()
         encode_metadata(actor=actor)
-        return await purge(
-            self._follower,
-            self._projections,
-            generation,
-            actor=actor,
-            on_progress=on_progress,
-            patience=self._patience,
-        )
+        return await purge(self._session, generation, actor=actor, on_progress=on_progress)
 
     async def loss(self, key_id: str) -> KeyEnd:
         """What `lost` would give up. Raises what it raises; nothing is written."""
-        return await loss(self._follower, self._identity, key_id)
+        return await loss(self._session, key_id)
 
     async def census(self) -> Census:
         """What lies under which key: the events of every generation, the heads of this one.
@@ -614,41 +547,14 @@ class SecretLedger:
         """
         source = self._provider if keyring is None else key_source(keyring)
         del keyring
-        if source is None:
-            raise InvalidKey(
-                "the ledger was opened with a fixed Keyring: there is nothing to load again",
-                hint="open it with EnvKeyProvider(), or give reload_keys a keyring",
-            )
-        fresh = await keyring_of(source)
-        check_not_ephemeral(fresh, self._database)
-        if bind(fresh, self._meta.ledger_id) == bind(self.keyring, self._meta.ledger_id):
+        report = await reload_keys(self._session, self._meta, source, self._level)
+        if report is None:
             return False
-        checked = None
-        while checked is None:  # else a rotation came in between
-            checked = await verify_to_open(
-                self._database,
-                self._meta,
-                await self._follower.judge(fresh),
-                "latest" if self._level == "full" else self._level,
-            )
-        checked.report.raise_if_not_ok()
-        await self._follower.adopt(fresh)
-        self._verified.record(checked.report)
-        if checked.report.level == "control":
+        self._prover.verified.record(report)
+        if report.level == "control":
             self._first_proof.forget()
-        log.info("ledger_keys_reloaded", ledger_id=self.ledger_id)
-        await self._announce()
+        await self._session.announce()
         return True
-
-    async def _announce(self) -> None:
-        if self._presence is not None:
-            await self._presence.renew()
-
-    def _check_writable(self) -> None:
-        if self._read_only:
-            raise LedgerUnavailable(
-                "the ledger was opened read-only", hint="open it without read_only"
-            )
 
     # --- reading ---------------------------------------------------------------------
 
@@ -719,52 +625,7 @@ class SecretLedger:
         the projections). Raises LedgerUnavailable, or TamperedEvent where the control
         stream itself is damaged.
         """
-        return await self._prove(level, on_progress)
-
-    async def _prove(
-        self, level: Level, on_progress: Tell | None = None, read: Read = patiently
-    ) -> VerifyReport:
-        while True:
-            standing = await self._follower.follow()
-            checked = await verify_ledger(
-                self._database,
-                self._meta,
-                standing,
-                level,
-                projections=[p for p in self._projections if isinstance(p, CheckedProjection)],
-                on_progress=on_progress,
-                read=read,
-            )
-            now = await self._follower.follow()
-            if checked is not None and now.control.generation == standing.control.generation:
-                break  # else a rotation or a migration came in between
-        ahead, schema = await read(
-            self._database,
-            lambda c: (self._ahead_of_clock(c), deviations(c, self._database)),
-        )
-        report = schema.added_to(checked.report)
-        report = replace(report, warnings=(*report.warnings, *ahead))
-        if schema.reason is not None:
-            checked = replace(checked, proof=None)
-        self._verified.record(report)
-        if checked.proof is not None and not self._read_only:
-            await keep_proof(
-                self._database, standing, checked.proof, release=self._identity.release
-            )
-        return report
-
-    def _ahead_of_clock(self, connection: Connection) -> Sequence[str]:
-        head = head_in_use(connection, self._database)
-        return [] if head is None else ahead_of_clock(connection, self._database, head)
-
-    async def _go_over(self, read: Read) -> VerifyReport:
-        """All that an incremental boot took on trust, for the scrub."""
-        try:
-            return await self._prove("latest", read=read)
-        except TamperedEvent as error:  # the control stream itself
-            report = report_of("latest", error)
-            self._verified.record(report)
-            return report
+        return await self._prover.verify(level, on_progress)
 
     async def nodes(self) -> Sequence[NodeInfo]:
         """The nodes that have the ledger open, and the boots that were refused.
@@ -802,10 +663,10 @@ class SecretLedger:
         tasks = (self._presence, self._key_watch, self._scrub)
         return tell(
             self._follower,
-            self._verified,
+            self._prover.verified,
             look,
-            node=self._identity.node,
-            read_only=self._read_only,
+            node=self._session.identity.node,
+            read_only=self._session.read_only,
             failures=[task.failure for task in tasks if task is not None and task.failure],
             warnings=self._settings_warnings,
         )
@@ -835,6 +696,10 @@ class SecretLedger:
             for part in last_first:
                 if part is not None:
                     closing.push_async_callback(part.close)
+
+
+async def _nothing() -> None:
+    """Read-only: there is no line to renew."""
 
 
 def _noted(intent: Intent) -> Intent:

@@ -25,12 +25,13 @@ from secret_ledger.errors import (
 )
 from secret_ledger.inputs import seconds
 from secret_ledger.model.rows import Head
-from secret_ledger.nodes.registry import Identity, NodeInfo
+from secret_ledger.nodes.registry import NodeInfo
 from secret_ledger.read.view import Bounds, SealedView, WhenStale
 from secret_ledger.rules.findings import OpenLevel, Tally, check_open_level
 from secret_ledger.rules.gate import check_pinned, check_state, has_moved, judge
 from secret_ledger.rules.key_record import KeyRecord
 from secret_ledger.session.following import snapshot
+from secret_ledger.session.opened import Identity
 from secret_ledger.store.closing import close
 from secret_ledger.store.database import Database, address_of, connect, is_engine
 from secret_ledger.store.loop_guard import running_loop
@@ -334,8 +335,7 @@ async def upgrade_schema(
         check_pinned(state.meta.ledger_id, pinned)
         control = check_state(state)
         standing = judge(control, keys, moved=has_moved(state))
-        if standing.moved and standing.refusal is not None:
-            raise standing.refusal
+        standing.check_not_moved()
         applied = await upgrade(database)
         if await seal_facts(database, keys) or applied:
             await _fold(database)

@@ -25,7 +25,7 @@ from given import Given
 from puts import put_some
 from runs import repeating
 from secret_ledger import Key, Keyring, SecretLedger
-from secret_ledger.nodes.registry import HEARTBEAT
+from secret_ledger.session.opened import HEARTBEAT
 from turns import Run, Spread
 from values import names
 
@@ -198,7 +198,7 @@ async def _beat(node: SecretLedger, done: _Beats) -> None:
     await asyncio.sleep(random.random() * every)  # noqa: S311  # nodes don't start in step
     while True:
         began = loop.time()
-        await node._announce()
+        await node._session.announce()
         done.took.append(loop.time() - began)
         done.failed += bool(node._presence and node._presence.failure)
         await asyncio.sleep(every)

@@ -1,12 +1,22 @@
-"""Opening a ledger: the boot gate, with its I/O. The rules are in `gate`.
+"""Opening a ledger: the boot gate, with its I/O. The rules are in `rules.gate`.
 
-No secret, key or schema is written before the gate has passed.
+No secret, key or schema is written before the gate has passed. Its steps, in order:
+
+1. the keys are resolved (`opening`), and fit the database: `check_not_ephemeral`
+2. the schema is one this release reads: `snapshot`; the ledger is the pinned one: `check_pinned`
+3. without any key, the control stream is whole: `check_state`; then its seals open: `judge`
+4. the ledger says which key is active: `choose_keys`, in `judge`
+5. each control event lies under the key of its position: `check_control_authority`, in `judge`
+6. the heads open, or every event: `_verified`
+7. this node is announced: `_announced`
+8. live nodes that announce another active key, and whatever else passed, are told: `_told`
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import anyio
 
@@ -25,9 +35,8 @@ from secret_ledger.errors import (
 from secret_ledger.log import log
 from secret_ledger.model.control import Control
 from secret_ledger.model.refusals import short, tampered
-from secret_ledger.model.rows import Meta, State
+from secret_ledger.model.rows import Head, Meta, State
 from secret_ledger.nodes.registry import (
-    Identity,
     NodeInfo,
     announce,
     difference,
@@ -49,12 +58,14 @@ from secret_ledger.rules.gate import (
 )
 from secret_ledger.rules.node_proof import Judge
 from secret_ledger.session.following import Follower, snapshot
-from secret_ledger.store.catalogue import deviations
+from secret_ledger.session.opened import Identity
+from secret_ledger.store.catalogue import Deviations, deviations
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 from secret_ledger.store.driver_errors import is_refusal, is_transient
 from secret_ledger.store.reads import ahead_of_clock, first_under
 from secret_ledger.verify.incremental import keep_proof, verify_to_open
+from secret_ledger.verify.verify import Checked
 
 __all__ = ["BootOptions", "Booted", "boot", "check_not_ephemeral"]
 
@@ -74,6 +85,15 @@ class BootOptions:
     announce: bool = True
     read_moved: bool = False
     """Whether a ledger that moved to another database may be opened, to be read only."""
+
+
+class _Boot(NamedTuple):
+    """One boot: what its steps share."""
+
+    database: Database
+    keyring: Keyring
+    identity: Identity
+    options: BootOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +116,7 @@ async def boot(
 ) -> Booted:
     """Pass the gate, or raise what it refuses with; a refusal leaves its line among the nodes."""
     check_not_ephemeral(keyring, database)
+    one = _Boot(database, keyring, identity, options)
     created = False
     hindered: LedgerError | None = None
     for _ in range(MAX_ROUNDS):
@@ -112,9 +133,9 @@ async def boot(
                 await anyio.sleep(0.02)
             continue
         try:
-            booted = await _pass(database, keyring, identity, options, state, created=created)
+            booted = await _pass(one, state, created=created)
         except LedgerError as refusal:
-            await _leave_line(database, keyring, identity, options, state, refusal)
+            await _leave_line(one, state, refusal)
             raise
         if booted is not None:
             return booted
@@ -174,98 +195,60 @@ async def _somebody_made_one(database: Database) -> bool:
     return database.exists() and await snapshot(database) is not None
 
 
-async def _pass(
-    database: Database,
-    keyring: Keyring,
-    identity: Identity,
-    options: BootOptions,
-    state: State,
-    *,
-    created: bool,
-) -> Booted | None:
+async def _pass(boot: _Boot, state: State, *, created: bool) -> Booted | None:
     """Steps 2 to 8. None where the ledger changed on the way: start over."""
-    check_pinned(state.meta.ledger_id, options.pinned)
+    check_pinned(state.meta.ledger_id, boot.options.pinned)
     control = check_state(state)
-    left = options.read_only and options.read_moved
-    try:
-        standing = judge(control, keyring, moved=has_moved(state))
-    except (KeyFingerprintMismatch, StaleKey) as error:
-        if isinstance(error, KeyFingerprintMismatch):
-            await _check_control_not_replaced(database, control, keyring)
-        if not left:  # it may have rotated since, where it is now
-            check_not_moved(state)
-        raise
-    if standing.moved and standing.refusal is not None and not left:
-        raise standing.refusal
-    head = state.in_use[0]
-    settings, ahead, schema = await database.run(
-        lambda c: (
-            database.check_settings(c),
-            ahead_of_clock(c, database, head),
-            deviations(c, database),
-        ),
-        "statement",
-    )
-    checked = await verify_to_open(database, state.meta, standing, options.verify)
+    standing = await _judged(boot, state, control)
+    place = await _look_at_database(boot, state.in_use[0])
+    checked = await _verified(boot, state, standing, place)
     if checked is None:
         return None
-    # Whoever opens it on the strength of the control stream alone checks what he touches.
-    report = checked.report if options.verify == "control" else schema.added_to(checked.report)
-    report.raise_if_not_ok()
-    follower = Follower(database, keyring, standing)
+    nodes = await _announced(boot, standing, checked)
+    if nodes is None:
+        return None
+    warnings = await _told(boot, state, standing, checked, place, nodes)
+    follower = Follower(boot.database, boot.keyring, standing)
     follower.saw(state.in_use[0])
     follower.lineage.remember([state.last])
-    nodes: Sequence[NodeInfo] = ()
-    race: list[str] = []
-    if options.announce and not options.read_only:
-        announced = await _announce(database, identity, standing)
-        if announced is None:
-            return None
-        nodes = announced
-        if checked.proof is not None:
-            await keep_proof(database, standing, checked.proof, release=identity.release)
-        if database.race is not None and await _several_write(database, identity):
-            race = [database.race]
-    active = control.active.fingerprint
-    warnings = [
-        *_of_move(standing),
-        *settings,
-        *ahead,
-        *schema.warnings,
-        *([schema.reason] if schema.reason else []),
-        *race,
-        *checked.warnings,
-        *_of_keys(standing, state.in_use[0].position),
-        *(difference(node, active) for node in nodes),
-    ]
-    for warning in warnings:
-        log.warning(
-            "ledger_opened_with_warning", warning=warning, ledger_id=control.ledger_id.hex()
-        )
     return Booted(
         meta=state.meta,
         follower=follower,
         report=checked.report,
-        warnings=tuple(warnings),
+        warnings=warnings,
         created=created,
-        settings=tuple(settings),
+        settings=tuple(place.settings),
         differing=tuple(nodes),
     )
 
 
-async def _check_control_not_replaced(
-    database: Database, control: Control, keyring: Keyring
-) -> None:
+async def _judged(boot: _Boot, state: State, control: Control) -> Standing:
+    """Steps 3 (the seals), 4 and 5: what the control stream says of the keys in hand."""
+    left = boot.options.read_only and boot.options.read_moved
+    try:
+        standing = judge(control, boot.keyring, moved=has_moved(state))
+    except (KeyFingerprintMismatch, StaleKey) as error:
+        if isinstance(error, KeyFingerprintMismatch):
+            await _check_control_not_replaced(boot, control)
+        if not left:  # it may have rotated since, where it is now
+            check_not_moved(state)
+        raise
+    if not left:
+        standing.check_not_moved()
+    return standing
+
+
+async def _check_control_not_replaced(boot: _Boot, control: Control) -> None:
     """Nothing lies under a key in hand that the control stream does not know.
 
     Somebody without our keys can put a whole control stream of his own in place: that is
     damage, not a wrong key. Raises TamperedEvent.
     """
-    for key in bind(keyring, control.ledger_id):
+    for key in bind(boot.keyring, control.ledger_id):
         if control.key(key.fingerprint) is not None:
             continue
-        event = await database.run(
-            lambda c: first_under(c, database, key.fingerprint),  # noqa: B023
+        event = await boot.database.run(
+            lambda c: first_under(c, boot.database, key.fingerprint),  # noqa: B023
             "statement",
         )
         if event is not None:
@@ -277,8 +260,86 @@ async def _check_control_not_replaced(
             ) from None
 
 
-async def _several_write(database: Database, me: Identity) -> bool:
-    return await database.run(lambda c: several_write(c, database, me), "statement")
+class _Place(NamedTuple):
+    """What there is to say of the database itself."""
+
+    settings: Sequence[str]
+    ahead: Sequence[str]
+    schema: Deviations
+
+
+async def _look_at_database(boot: _Boot, head: Head) -> _Place:
+    database = boot.database
+    return await database.run(
+        lambda c: _Place(
+            database.check_settings(c),
+            ahead_of_clock(c, database, head),
+            deviations(c, database),
+        ),
+        "statement",
+    )
+
+
+async def _verified(boot: _Boot, state: State, standing: Standing, place: _Place) -> Checked | None:
+    """Step 6: the heads, or every event. None where the control stream has grown."""
+    level = boot.options.verify
+    checked = await verify_to_open(boot.database, state.meta, standing, level)
+    if checked is not None:
+        # Whoever opens it on the strength of the control stream alone checks what he touches.
+        report = checked.report if level == "control" else place.schema.added_to(checked.report)
+        report.raise_if_not_ok()
+    return checked
+
+
+async def _announced(
+    boot: _Boot, standing: Standing, checked: Checked
+) -> Sequence[NodeInfo] | None:
+    """Step 7: this node's line, under the head row's lock. The live nodes that announce another
+    active key; None where the ledger has gone on since."""
+    if not boot.options.announce or boot.options.read_only:
+        return ()
+    database, control, sealing = boot.database, standing.control, standing.check_may_write()
+
+    def unit(connection: Connection) -> Sequence[NodeInfo] | None:
+        locked = database.lock_head(connection, control.generation, control.epoch)
+        if locked is None:
+            return None
+        announce(connection, database, boot.identity, sealing, standing, locked.head)
+        return differing_nodes(connection, database, Judge(control, standing.keys))
+
+    nodes = await database.run(unit, "write")
+    if nodes is not None and checked.proof is not None:
+        await keep_proof(database, standing, checked.proof, release=boot.identity.release)
+    return nodes
+
+
+async def _told(
+    boot: _Boot,
+    state: State,
+    standing: Standing,
+    checked: Checked,
+    place: _Place,
+    nodes: Sequence[NodeInfo],
+) -> Sequence[str]:
+    """Step 8: what the gate lets pass and an operator should hear of, logged."""
+    control = standing.control
+    warnings = [
+        *_of_move(standing),
+        *place.settings,
+        *place.ahead,
+        *place.schema.warnings,
+        *([place.schema.reason] if place.schema.reason else []),
+        *await _of_race(boot),
+        *checked.warnings,
+        *(standing.sealing.warnings if standing.sealing else ()),
+        *out_of_reach(standing, state.in_use[0].position),
+        *(difference(node, control.active.fingerprint) for node in nodes),
+    ]
+    for warning in warnings:
+        log.warning(
+            "ledger_opened_with_warning", warning=warning, ledger_id=control.ledger_id.hex()
+        )
+    return tuple(warnings)
 
 
 def _of_move(standing: Standing) -> list[str]:
@@ -288,40 +349,23 @@ def _of_move(standing: Standing) -> list[str]:
     return [f"this ledger moved to {place}: what is read here is as it was then"]
 
 
-def _of_keys(standing: Standing, end: int) -> list[str]:
-    told = standing.held.warnings if standing.held else ()
-    return [*told, *out_of_reach(standing, end)]
+async def _of_race(boot: _Boot) -> list[str]:
+    """The fault of this machine's SQLite, where several processes write."""
+    database, options = boot.database, boot.options
+    if database.race is None or options.read_only or not options.announce:
+        return []
+    several = await database.run(lambda c: several_write(c, database, boot.identity), "statement")
+    return [database.race] if several else []
 
 
-async def _announce(
-    database: Database, identity: Identity, standing: Standing
-) -> Sequence[NodeInfo] | None:
-    held = standing.held
-    assert held is not None  # noqa: S101  # judge() at boot raises or gives keys to write with
-    control = standing.control
-
-    def unit(connection: Connection) -> Sequence[NodeInfo] | None:
-        locked = database.lock_head(connection, control.generation, control.epoch)
-        if locked is None:
-            return None
-        announce(connection, database, identity, held, control, locked.head)
-        return differing_nodes(connection, database, Judge(control, standing.keys))
-
-    return await database.run(unit, "write")
-
-
-async def _leave_line(
-    database: Database,
-    keyring: Keyring,
-    identity: Identity,
-    options: BootOptions,
-    state: State,
-    refusal: LedgerError,
-) -> None:
+async def _leave_line(boot: _Boot, state: State, refusal: LedgerError) -> None:
     """Best effort, at most two seconds; its failure never hides the refusal."""
-    if options.read_only or isinstance(refusal, WrongLedger | SchemaOutdated | LedgerUnavailable):
+    if boot.options.read_only or isinstance(
+        refusal, WrongLedger | SchemaOutdated | LedgerUnavailable
+    ):
         return
-    key = keyring.current.for_ledger(state.meta.ledger_id)
+    database, identity = boot.database, boot.identity
+    key = boot.keyring.current.for_ledger(state.meta.ledger_id)
     log.error(
         "ledger_refused",
         code=refusal.code,

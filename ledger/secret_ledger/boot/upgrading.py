@@ -29,7 +29,7 @@ from secret_ledger.store.reads import heads_page
 from secret_ledger.store.retry import patiently
 from secret_ledger.store.schema import FORMAT
 from secret_ledger.verify.scan import Scan
-from secret_ledger.write.append import enter, place
+from secret_ledger.write.append import Overtaken, enter, place
 from secret_ledger.write.control_log import Entry, control_events, lock_control
 
 __all__ = ["seal_facts"]
@@ -94,14 +94,15 @@ def _seal(
     connection: Connection, database: Database, standing: Standing, lost: Mapping[str, bytes]
 ) -> bool:
     """False if the control stream, or one of the secrets to end, has grown meanwhile."""
-    control, held = standing.control, standing.held
-    locked = lock_control(connection, database, standing)
-    if locked is None or held is None:
+    control, sealing = standing.control, standing.check_may_write()
+    try:
+        locked = lock_control(connection, database, standing)
+    except Overtaken:
         return False
     check_not_building(connection, database, control)
     events = list(
         control_events(
-            control, held, locked, [Entry(EventType.LEDGER_UPGRADED, upgrade_metadata())]
+            control, sealing, locked, [Entry(EventType.LEDGER_UPGRADED, upgrade_metadata())]
         )
     )
     newest = list(database.heads_of(connection, control.generation, list(lost))) if lost else []
@@ -116,7 +117,7 @@ def _seal(
             events.append(
                 place(
                     control.ledger_id, control.generation, draft, position, locked.now,
-                    held.active, held.active_id,
+                    sealing.active, sealing.active_id,
                 )
             )  # fmt: skip
     enter(connection, database, locked, events, (), epoch=control.epoch + 1)

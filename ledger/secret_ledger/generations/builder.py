@@ -37,12 +37,12 @@ from secret_ledger.model.control import Control
 from secret_ledger.model.events import Event
 from secret_ledger.model.keys import LedgerKey
 from secret_ledger.model.rows import CheckedRow, Head
-from secret_ledger.rules.authority import HeldKeys, choose_keys
+from secret_ledger.rules.authority import SealingKeys, choose_keys
 from secret_ledger.rules.findings import Finding, Progress, Tally, Tell
 from secret_ledger.rules.gate import Standing, check_state, judge
 from secret_ledger.rules.row_checks import CheckedPage, Rules, missing_positions
 from secret_ledger.rules.sealed_counts import RowDigest
-from secret_ledger.session.following import Follower
+from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 from secret_ledger.store.driver_errors import is_refusal, is_transient
@@ -90,14 +90,12 @@ def kept_in(
     ]
 
 
-def sealing_keys(standing: Standing) -> HeldKeys:
+def sealing_keys(standing: Standing) -> SealingKeys:
     """What the copy is sealed under, also of a ledger that has moved, where nothing is written
     any more. Raises what keeps this process from it."""
     if standing.moved:
         return choose_keys(standing.control, standing.keys.values())
-    if standing.held is None:
-        raise standing.refusal or MigrationInProgress("this node may not write")
-    return standing.held
+    return standing.check_may_write()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +121,21 @@ class Builder:
 
     def __init__(
         self,
-        follower: Follower,
+        session: Session,
         target: Database,
-        projections: Sequence[InlineProjection],
         *,
         on_progress: Tell | None,
-        patience: float,
     ) -> None:
         self.copied = 0
         """Events copied by this run."""
         self.purged = 0
         """How many of them without their data."""
-        self._follower = follower
-        self._source = follower.database
+        self._follower = session.follower
+        self._source = session.database
         self._target = target
-        self._projections = projections
+        self._projections = session.projections
         self._on_progress = on_progress
-        self._patience = patience
+        self._patience = session.patience
         self._kept: Sequence[InlineProjection] | None = None
         self._bound = 0
         """Where the copy ends that is being made."""
@@ -202,7 +198,7 @@ class Builder:
         """Each page to append, with its originals. The one before it may still be under way to
         the database; those before that are there."""
         standing = await self._follower.follow(read=through_outages)
-        held, control = sealing_keys(standing), standing.control
+        sealing, control = sealing_keys(standing), standing.control
         scan = self._scan(self._source, Rules(control, standing.keys))
         pages = scan.pages(self._bound, after=building.position, time_before=building.recorded_at)
         last: dict[str, bytes] = {}
@@ -212,10 +208,10 @@ class Builder:
                     continue  # to name all that must be mended before it can go on
                 hashes = await self._hashes_before(building.generation, page.rows) | last
                 copied = await to_thread.run_sync(
-                    reseal, control, held, building.generation, page, hashes
+                    reseal, control, sealing, building.generation, page, hashes
                 )
                 last = {event.stream: event.event_hash for event in copied.events}
-                yield page, copied, held.active
+                yield page, copied, sealing.active
         scan.tally.report("full", 0).raise_if_not_ok()
 
     def _scan(self, database: Database, rules: Rules) -> Scan:

@@ -15,13 +15,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 
 from anyio import to_thread
 
-from secret_ledger.errors import KeyReused, MigrationInProgress, TamperedEvent
+from secret_ledger.errors import KeyReused, TamperedEvent
 from secret_ledger.generations.builder import (
     Builder,
     another_builder,
@@ -44,9 +43,9 @@ from secret_ledger.rules.openings import openings_of
 from secret_ledger.rules.row_checks import Rules
 from secret_ledger.session.following import Follower
 from secret_ledger.session.in_progress import begin_building, moving, under_way
+from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import LockedHead
-from secret_ledger.store.projection import InlineProjection
 from secret_ledger.store.reads import heads_of_generations
 from secret_ledger.store.retry import through_outages
 from secret_ledger.store.transitions import replace_head
@@ -98,23 +97,19 @@ class Migrator:
 
     def __init__(
         self,
-        follower: Follower,
-        projections: Sequence[InlineProjection],
+        session: Session,
         *,
         actor: str | None,
         on_progress: Tell | None,
-        patience: float,
         only_begun: bool = False,
     ) -> None:
         """`only_begun`: finish what was begun under the active key, and begin nothing."""
-        self._follower = follower
+        self._follower = session.follower
         self._only_begun = only_begun
-        self._database = follower.database
-        self._builder = Builder(
-            follower, follower.database, projections, on_progress=on_progress, patience=patience
-        )
+        self._database = session.database
+        self._builder = Builder(session, session.database, on_progress=on_progress)
         self._actor = actor
-        self._patience = patience
+        self._patience = session.patience
         self._locked_seconds = 0.0
 
     async def run(self) -> MigrationReport:
@@ -160,16 +155,15 @@ class Migrator:
         where there is nothing to do."""
         follower, database = self._follower, self._database
 
-        def begin(connection: Connection, standing: Standing) -> Attempt | Head | tuple[()] | None:
+        def begin(connection: Connection, standing: Standing) -> Attempt | Head | None:
             if standing.control is not control:
-                return ()  # a rotation, or another migrator, was faster
-            if lock_control(connection, database, standing) is None:
-                return None
+                return None  # a rotation, or another migrator, was faster
+            lock_control(connection, database, standing)
             found = under_way(connection, database, control)
             if found is not None and found.move is not None:
                 raise moving(found.move)
             if found is None and self._only_begun:
-                return ()  # it was given up meanwhile
+                return None  # it was given up meanwhile
             return found.head if found else begin_building(connection, database, control)
 
         while True:
@@ -195,20 +189,18 @@ class Migrator:
         source = self._follower.standing.control.generation
         began = 0.0
 
-        def flip(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
+        def flip(connection: Connection, standing: Standing) -> Attempt | None:
             nonlocal began
             control = standing.control
             if control.generation != source:
                 raise another_builder(building.generation)
             locked = lock_control(connection, database, standing)
-            if locked is None:
-                return None
             if database.lock_generation(connection, building.generation) != building:
                 raise another_builder(building.generation)
             began = time.monotonic()
             last = self._builder.last_stretch(connection, standing, building, locked.head)
             if last is None:
-                return ()
+                return None
             return self._hand_over(connection, standing, locked, building, last)
 
         done = await commit(self._follower, flip, patience=self._patience)
@@ -223,17 +215,17 @@ class Migrator:
         building: Head,
         last: Sequence[Event],
     ) -> Attempt:
-        database, control, held = self._database, standing.control, sealing_keys(standing)
+        database, control, sealing = self._database, standing.control, sealing_keys(standing)
         about = partial(
             generation_metadata,
             building.generation,
             control.generation,
-            held.active_id,
-            held.active.fingerprint,
+            sealing.active_id,
+            sealing.active.fingerprint,
             actor=self._actor,
         )
         closed = control_events(
-            control, held, locked, [Entry(EventType.GENERATION_CLOSED, about())]
+            control, sealing, locked, [Entry(EventType.GENERATION_CLOSED, about())]
         )
         database.insert_events(connection, closed)
         end = locked.head._replace(position=closed[0].position, recorded_at=locked.now)
@@ -256,8 +248,8 @@ class Migrator:
             draft,
             end.position,
             locked.now,
-            held.active,
-            held.active_id,
+            sealing.active,
+            sealing.active_id,
         )
         new = end._replace(generation=building.generation, state="active")
         if not replace_head(connection, database, building, new):
@@ -280,13 +272,11 @@ class Migrator:
 
 
 async def migrate(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
+    session: Session,
     takeover: Takeover | None,
     *,
     actor: str | None,
     on_progress: Tell | None,
-    patience: float,
 ) -> MigrationReport:
     """Replay the whole history under the active key into the next generation.
 
@@ -295,9 +285,8 @@ async def migrate(
     key was superseded, what refuses the rotation, MigrationInProgress, TamperedEvent or
     MissingKey with the list of events that can't be opened, LedgerMoved, LedgerUnavailable.
     """
-    migrator = partial(
-        Migrator, follower, projections, actor=actor, on_progress=on_progress, patience=patience
-    )
+    follower = session.follower
+    migrator = partial(Migrator, session, actor=actor, on_progress=on_progress)
     if takeover is not None:
         check_current_key(await follower.follow(read=through_outages), follower, may_pend=True)
         await takeover.check()
@@ -311,8 +300,7 @@ def check_current_key(standing: Standing, follower: Follower, *, may_pend: bool 
     """Raises LedgerMoved where nothing is written any more, KeyReused where the configured key
     is not the active one (or is pending, where it may not be)."""
     control = standing.control
-    if standing.moved and standing.refusal is not None:
-        raise copy(standing.refusal)
+    standing.check_not_moved()
     current = follower.keyring.current.for_ledger(control.ledger_id)
     pending = may_pend and control.key(current.fingerprint) is None
     if current.fingerprint != control.active.fingerprint and not pending:
@@ -332,9 +320,7 @@ async def rehearse(
     began = time.monotonic()
     standing = await follower.follow(read=through_outages)
     check_current_key(standing, follower, may_pend=True)
-    control, held = standing.control, standing.held
-    if held is None:
-        raise standing.refusal or MigrationInProgress("this node may not write")
+    control, sealing = standing.control, standing.check_may_write()
     database = follower.database
     heads = await through_outages(
         database, lambda c: heads_of_generations(c, database), "statement"
@@ -344,8 +330,9 @@ async def rehearse(
         raise moving(found.move) if found.move else another_builder(found.head.generation)
     in_use = next(head for head in heads if head.generation == control.generation)
     follower.saw(in_use)
-    key = held.pending or held.active
-    would = replace(held, active=key, active_id=held.active_id if key is held.active else key.id)
+    key = sealing.pending or sealing.active
+    label = sealing.active_id if key is sealing.active else key.id
+    would = replace(sealing, active=key, active_id=label)
     scan = Scan(database, Rules(control, standing.keys), Tally(), read=through_outages)
     copied = purged = size = 0
     async with aclosing(scan.pages(in_use.position)) as pages:
@@ -361,11 +348,11 @@ async def rehearse(
     changed = (
         moved_to is not None
         or found is not None
-        or key is not held.active
+        or key is not sealing.active
         or await _is_needed(follower, control)
     )
     number = openings_of(control).next({head.generation for head in heads})
-    if found is not None and key is held.active:
+    if found is not None and key is sealing.active:
         number = found.head.generation
     return MigrationReport(
         changed=changed,

@@ -28,7 +28,12 @@ from sqlalchemy.engine import URL
 from secret_ledger.boot.boot import check_not_ephemeral
 from secret_ledger.errors import MigrationInProgress, TamperedEvent
 from secret_ledger.generations.builder import Builder, another_builder, sealing_keys, why_not_opened
-from secret_ledger.generations.migration import MigrationReport, check_current_key, rehearse
+from secret_ledger.generations.migration import (
+    MigrationReport,
+    check_current_key,
+    migrate,
+    rehearse,
+)
 from secret_ledger.generations.move_target import (
     Half,
     TakenBackError,
@@ -38,7 +43,7 @@ from secret_ledger.generations.move_target import (
     find_half,
     try_half,
 )
-from secret_ledger.generations.purge import PurgeReport, abandon, check_not_handed_over
+from secret_ledger.generations.purge import PurgeReport, abandon
 from secret_ledger.log import log
 from secret_ledger.model.control import Control, generation_metadata
 from secret_ledger.model.events import CONTROL_STREAM, Event, EventType
@@ -49,11 +54,10 @@ from secret_ledger.rotation.rotation import Takeover
 from secret_ledger.rules.decide import Draft
 from secret_ledger.rules.findings import Tell
 from secret_ledger.rules.gate import Standing
-from secret_ledger.session.following import Follower
 from secret_ledger.session.in_progress import begin_building, under_way
+from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database, address_of, connect, is_engine
-from secret_ledger.store.projection import InlineProjection
 from secret_ledger.store.reads import heads_of_generations, moves
 from secret_ledger.store.retry import through_outages
 from secret_ledger.store.transitions import replace_head
@@ -64,7 +68,7 @@ from secret_ledger.write.control_log import Entry, control_events, lock_control
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["Destination", "abandon_move", "move"]
+__all__ = ["Destination", "abandon_move", "migrate_or_move", "move"]
 
 _MEDDLING: Final = "look for triggers and rules that the ledger has not made"
 
@@ -88,16 +92,39 @@ class Destination:
         return connect(self.where, schema=schema, read_only=read_only, patience=patience)
 
 
+async def migrate_or_move(
+    session: Session,
+    target: Destination | None,
+    *,
+    dry_run: bool,
+    actor: str | None,
+    force_reason: str | None,
+    on_progress: Tell | None,
+) -> MigrationReport:
+    """Migrate within the database, or into `target`; to a pending key, where there is one."""
+    standing = await session.follower.follow(read=through_outages)
+    if not dry_run and not (target is not None and standing.moved):
+        session.check_writable()
+    takeover = None
+    if not dry_run and standing.sealing is not None and standing.sealing.pending is not None:
+        takeover = Takeover(session, actor, force_reason)
+    if target is not None:
+        return await move(
+            session, target, takeover, dry_run=dry_run, actor=actor, on_progress=on_progress
+        )
+    if dry_run:
+        return await rehearse(session.follower, on_progress=on_progress)
+    return await migrate(session, takeover, actor=actor, on_progress=on_progress)
+
+
 async def move(
-    follower: Follower,
+    session: Session,
     target: Destination,
-    projections: Sequence[InlineProjection],
     takeover: Takeover | None,
     *,
     dry_run: bool,
     actor: str | None,
     on_progress: Tell | None,
-    patience: float,
 ) -> MigrationReport:
     """Move the ledger into the database `target`, or say that this was done.
 
@@ -107,30 +134,17 @@ async def move(
     holds another ledger, or this one, but not as this move's other half; MigrationInProgress
     beside another move; LedgerUnavailable.
     """
-    database = target.connect(follower.database, read_only=dry_run, patience=patience)
+    database = target.connect(session.database, read_only=dry_run, patience=session.patience)
     try:
-        check_not_ephemeral(follower.keyring, database)
-        mover = Mover(
-            follower,
-            database,
-            projections,
-            takeover,
-            actor=actor,
-            on_progress=on_progress,
-            patience=patience,
-        )
+        check_not_ephemeral(session.follower.keyring, database)
+        mover = Mover(session, database, takeover, actor=actor, on_progress=on_progress)
         return await (mover.rehearse() if dry_run else mover.run())
     finally:
         await database.close()
 
 
 async def abandon_move(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
-    *,
-    target: Destination,
-    on_progress: Tell | None,
-    patience: float,
+    session: Session, *, target: Destination, on_progress: Tell | None
 ) -> PurgeReport:
     """Give a move up on both sides: this one first, so that nothing can be handed over any more.
 
@@ -138,16 +152,16 @@ async def abandon_move(
     LedgerMoved once the source has moved; WrongLedger where the target holds anything else
     than what a move abandoned here has left, or holds nothing and is not this move's target.
     """
-    database = target.connect(follower.database, read_only=False, patience=patience)
+    database = target.connect(session.database, read_only=False, patience=session.patience)
     try:
-        check_not_handed_over(await follower.follow(read=through_outages))
-        source = follower.database
+        (await session.follower.follow(read=through_outages)).check_not_moved()
+        source = session.database
         await check_clearable(
             database, *await through_outages(source, lambda c: _begun(c, source), "statement")
         )
-        here = await abandon(follower, projections, on_progress=on_progress, patience=patience)
+        here = await abandon(session, on_progress=on_progress)
         begun, _ = await through_outages(source, lambda c: _begun(c, source), "statement")
-        deleted = await clear_half(database, begun, projections)
+        deleted = await clear_half(database, begun, session.projections)
         return replace(
             here,
             changed=here.changed or deleted is not None,
@@ -171,26 +185,22 @@ class Mover:
 
     def __init__(
         self,
-        follower: Follower,
+        session: Session,
         target: Database,
-        projections: Sequence[InlineProjection],
         takeover: Takeover | None,
         *,
         actor: str | None,
         on_progress: Tell | None,
-        patience: float,
     ) -> None:
-        self._follower = follower
+        self._follower = session.follower
         self._takeover = takeover
-        self._source = follower.database
+        self._source = session.database
         self._target = target
-        self._projections = projections
-        self._builder = Builder(
-            follower, target, projections, on_progress=on_progress, patience=patience
-        )
+        self._projections = session.projections
+        self._builder = Builder(session, target, on_progress=on_progress)
         self._actor = actor
         self._on_progress = on_progress
-        self._patience = patience
+        self._patience = session.patience
         self._closing = 0.0
 
     async def run(self) -> MigrationReport:
@@ -297,9 +307,8 @@ class Mover:
         database = self._source
         move_id = secrets.token_bytes(16)
 
-        def begin(connection: Connection, standing: Standing) -> Attempt | Move | None:
-            if lock_control(connection, database, standing) is None:
-                return None
+        def begin(connection: Connection, standing: Standing) -> Attempt | Move:
+            lock_control(connection, database, standing)
             found = under_way(connection, database, standing.control)
             if found is not None:
                 if found.move is None or found.move.move_id != move_id:
@@ -331,17 +340,15 @@ class Mover:
         database = self._source
         here = Head(known.generation, 0, 0, building.key_epoch, "building")
 
-        def hand_over(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
-            control, held = standing.control, sealing_keys(standing)
+        def hand_over(connection: Connection, standing: Standing) -> Attempt | None:
+            control, sealing = standing.control, sealing_keys(standing)
             locked = lock_control(connection, database, standing)
-            if locked is None:
-                return None
             self._closing = time.monotonic()
             if self._builder.last_stretch(connection, standing, building, locked.head) is None:
-                return ()
+                return None
             metadata = self._metadata(control, known, "to", self._target.address)
             entry = Entry(EventType.GENERATION_CLOSED, metadata)
-            events = control_events(control, held, locked, [entry])
+            events = control_events(control, sealing, locked, [entry])
             attempt = enter(connection, database, locked, events, self._projections)
             moved = attempt.head._replace(state="moved")
             if not replace_head(connection, database, attempt.head, moved):
@@ -433,7 +440,8 @@ class Mover:
     ) -> Event:
         """The sealed `generation.opened` that goes behind the control stream over there."""
         target = self._target
-        control, held = self._follower.standing.control, sealing_keys(self._follower.standing)
+        standing = self._follower.standing
+        control, sealing = standing.control, sealing_keys(standing)
         now = await through_outages(target, target.clock, "statement")
         (end,) = await through_outages(
             target,
@@ -454,8 +462,8 @@ class Mover:
             draft,
             position,
             max(not_before, now),
-            held.active,
-            held.active_id,
+            sealing.active,
+            sealing.active_id,
         )
 
 

@@ -8,7 +8,6 @@ row that says `purged` ends nothing while rows of its generation are left.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -26,9 +25,9 @@ from secret_ledger.rules.findings import Tell
 from secret_ledger.rules.gate import Standing
 from secret_ledger.rules.openings import openings_of
 from secret_ledger.session.following import Follower
+from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
-from secret_ledger.store.projection import InlineProjection
 from secret_ledger.store.reads import heads_of_generations, moves
 from secret_ledger.store.retry import through_outages
 from secret_ledger.store.transitions import replace_head
@@ -41,7 +40,6 @@ __all__ = [
     "GenerationInfo",
     "PurgeReport",
     "abandon",
-    "check_not_handed_over",
     "list_generations",
     "purge",
 ]
@@ -118,13 +116,11 @@ def _time(at: int | None) -> datetime | None:
 
 
 async def purge(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
+    session: Session,
     generation: int,
     *,
     actor: str | None,
     on_progress: Tell | None,
-    patience: float,
 ) -> PurgeReport:
     """Delete a closed generation, so that nothing needs its keys any more.
 
@@ -133,7 +129,7 @@ async def purge(
     was. Raises InvalidValue for a generation that is in use or never was, MigrationInProgress
     for one that is being built, TamperedEvent or MissingKey for what does not open.
     """
-    database = follower.database
+    database, follower = session.database, session.follower
     control = (await follower.follow(read=through_outages)).control
     openings = openings_of(control)
     # If its head row is gone: what is sealed says that it was closed, and where.
@@ -160,29 +156,27 @@ async def purge(
             actor=actor, ledger=await _certificate(database, head._replace(position=end))
         )
 
-    def begin(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
-        control, held = standing.control, standing.held
+    def begin(connection: Connection, standing: Standing) -> Attempt | None:
+        control = standing.control
         locked = lock_control(connection, database, standing)
-        if locked is None or held is None:
-            return None
         if generation in openings_of(control).purged and certificate is not None:
-            return ()  # somebody else has begun
+            return None  # somebody else has begun
         now = database.lock_generation(connection, generation)
         if now is None and instead is not None:
             now = instead
             connection.execute(database.statements.insert_head, now._asdict())
         if now is None or now.state in ("active", "moved"):
-            return ()
+            return None
         replace_head(connection, database, now, now._replace(state="purging"))
         if certificate is None:  # said before, or never in use: there is nothing more to say
-            return ()
+            return None
         entry = Entry(EventType.GENERATION_PURGED, certificate)
-        events = control_events(control, held, locked, [entry])
-        return enter(connection, database, locked, events, projections)
+        events = control_events(control, standing.check_may_write(), locked, [entry])
+        return enter(connection, database, locked, events, session.projections)
 
-    await commit(follower, begin, patience=patience)
+    await commit(follower, begin, patience=session.patience)
     await follower.follow(read=through_outages)
-    deleted = await empty(database, generation, projections, on_progress)
+    deleted = await empty(database, generation, session.projections, on_progress)
     log.info("generation_purged", generation=generation, deleted=deleted, actor=actor)
     return PurgeReport(changed=True, generation=generation, deleted=deleted)
 
@@ -199,11 +193,9 @@ async def _check_what_stays(follower: Follower, generation: int, tell: Tell | No
 
 
 async def abandon(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
+    session: Session,
     *,
     on_progress: Tell | None,
-    patience: float,
 ) -> PurgeReport:
     """Throw the generation that is being built away; the one in use is untouched.
 
@@ -211,9 +203,9 @@ async def abandon(
     its key. Of a move this is the source's side. Interrupted, it is run again. Raises
     LedgerMoved once the source has moved, MigrationInProgress where it was put in use meanwhile.
     """
-    database = follower.database
+    database, follower = session.database, session.follower
     standing = await follower.follow(read=through_outages)
-    check_not_handed_over(standing)
+    standing.check_not_moved()
     control = standing.control
     heads = await through_outages(
         database, lambda c: heads_of_generations(c, database), "statement"
@@ -226,14 +218,12 @@ async def abandon(
     if building is None:
         return PurgeReport(changed=False, generation=None, deleted=0)
 
-    def begin(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
-        control, held = standing.control, standing.held
+    def begin(connection: Connection, standing: Standing) -> Attempt | None:
+        control = standing.control
         locked = lock_control(connection, database, standing)
-        if locked is None or held is None:
-            return None
         now = database.lock_generation(connection, building.generation)
         if now is None or now.state != "building":
-            return ()
+            return None
         replace_head(connection, database, now, now._replace(state="purging"))
         # What a move has copied lies over there; more than the whole log was not sealed.
         is_move = now.generation in {move.generation for move in moves(connection, database)}
@@ -242,25 +232,19 @@ async def abandon(
         entry = Entry(
             EventType.GENERATION_ABANDONED, abandoned_metadata(control, now.generation, count)
         )
-        events = control_events(control, held, locked, [entry])
-        return enter(connection, database, locked, events, projections)
+        events = control_events(control, standing.check_may_write(), locked, [entry])
+        return enter(connection, database, locked, events, session.projections)
 
-    await commit(follower, begin, patience=patience)
+    await commit(follower, begin, patience=session.patience)
     head = await _head(database, building.generation)
     if head.state not in ("purging", "purged"):
         raise MigrationInProgress(
             f"generation {head.generation} was put in use meanwhile", generation=head.generation
         )
-    deleted = await empty(database, head.generation, projections, on_progress)
+    deleted = await empty(database, head.generation, session.projections, on_progress)
     begun = await through_outages(database, lambda c: moves(c, database), "statement")
     left_at = next((m.place for m in begun if m.generation == building.generation), None)
     return PurgeReport(True, building.generation, deleted, left_at)
-
-
-def check_not_handed_over(standing: Standing) -> None:
-    """Raises LedgerMoved where the ledger lies in another database already."""
-    if standing.moved and standing.refusal is not None:
-        raise copy(standing.refusal)
 
 
 async def _head(database: Database, generation: int, instead: Head | None = None) -> Head:

@@ -18,7 +18,7 @@ from secret_ledger.model.format import hash_of, is_purged, open_event, purge, se
 from secret_ledger.model.rows import CheckedRow
 from secret_ledger.model.secret import Secret, Values
 from secret_ledger.model.versions import state_of
-from secret_ledger.rules.authority import HeldKeys
+from secret_ledger.rules.authority import SealingKeys
 from secret_ledger.rules.findings import Finding, finding_of
 from secret_ledger.rules.row_checks import CheckedPage
 
@@ -39,7 +39,7 @@ class Copied:
 
 def reseal(
     control: Control,
-    held: HeldKeys,
+    sealing: SealingKeys,
     generation: int,
     page: CheckedPage,
     before: Mapping[str, bytes],
@@ -48,8 +48,8 @@ def reseal(
 
     `before`: of each of their streams that goes on here, the hash of its newest event there.
     """
-    ledger_id, cipher = control.ledger_id, held.active.event_cipher
-    key_id, fingerprint = held.active_id, held.active.fingerprint
+    ledger_id, cipher = control.ledger_id, sealing.active.event_cipher
+    key_id, fingerprint = sealing.active_id, sealing.active.fingerprint
     hashes = dict(before)
     copied: list[Event] = []
     purged = 0

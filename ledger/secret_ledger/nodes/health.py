@@ -12,11 +12,12 @@ from typing import Literal
 from secret_ledger.errors import LedgerError
 from secret_ledger.model.events import from_microseconds
 from secret_ledger.model.rows import Head
-from secret_ledger.nodes.registry import Identity, difference, differing_nodes, several_write
+from secret_ledger.nodes.registry import difference, differing_nodes, several_write
 from secret_ledger.rules.gate import Standing, out_of_reach
 from secret_ledger.rules.key_record import KeyState, key_state
 from secret_ledger.rules.node_proof import Judge
 from secret_ledger.session.following import Follower
+from secret_ledger.session.opened import Identity
 from secret_ledger.store.catalogue import deviations
 from secret_ledger.store.database import Database
 from secret_ledger.store.projection import InlineProjection, Lagging
@@ -106,8 +107,8 @@ def key_status(standing: Standing, head: Head | None) -> Sequence[KeyStatus]:
                 time.time() - times[key.activated] / 1_000_000 if active else None,
             )
         )
-    if standing.held is not None and standing.held.pending is not None:
-        pending = standing.held.pending
+    pending = standing.sealing.pending if standing.sealing else None
+    if pending is not None:
         found.append(
             KeyStatus(
                 pending.id, pending.fingerprint, "pending", True, None, None, None, None, None
@@ -276,7 +277,8 @@ def tell(
 ) -> Health:
     """Whether a node can do its work, and why not. `failures` degrade it."""
     standing = follower.standing
-    control, held = standing.control, standing.held
+    control, sealing = standing.control, standing.sealing
+    pending = sealing.pending if sealing else None
     reasons = list(look.reasons)
     if not read_only:
         reasons += look.unwritable
@@ -295,7 +297,7 @@ def tell(
         key_epoch=control.epoch,
         active_key_id=control.active.id,
         active_fingerprint=control.active.fingerprint.hex(),
-        pending_fingerprint=held.pending.fingerprint.hex() if held and held.pending else None,
+        pending_fingerprint=pending.fingerprint.hex() if pending else None,
         projection_lag=look.projection_lag,
         verified_seconds_ago=time.monotonic() - verified.at,
         verified_level=verified.report.level,
@@ -303,7 +305,7 @@ def tell(
         warnings=(
             *warnings,
             *look.warnings,
-            *(held.warnings if held else ()),
+            *(sealing.warnings if sealing else ()),
             *out_of_reach(standing, look.position),
         ),
         differing=look.differing,

@@ -17,7 +17,6 @@ from secret_ledger.errors import LedgerError
 from secret_ledger.log import log
 from secret_ledger.model.rows import Head
 from secret_ledger.nodes.registry import (
-    Identity,
     NodeInfo,
     announce,
     difference,
@@ -26,6 +25,7 @@ from secret_ledger.nodes.registry import (
 )
 from secret_ledger.rules.node_proof import Judge
 from secret_ledger.session.following import Follower
+from secret_ledger.session.opened import Identity
 from secret_ledger.store.connection import Connection
 
 __all__ = ["Presence"]
@@ -37,7 +37,7 @@ class Presence:
     def __init__(self, follower: Follower, me: Identity, known: Sequence[NodeInfo] = ()) -> None:
         self.me = me
         self._follower = follower
-        self._announced = follower.standing.held
+        self._announced = follower.standing.sealing
         self._failure: str | None = None
         self._renewed = time.monotonic()
         self._task: asyncio.Task[None] | None = None
@@ -92,12 +92,12 @@ class Presence:
             follower.lineage.remember_more(connection, head)
             standing = follower.standing
             # A node that may not write any more is live all the same, with the key it had.
-            held = self._announced = standing.held or self._announced
+            sealing = self._announced = standing.sealing or self._announced
             if self._closing.is_set():
-                held = None
+                sealing = None
             reason = standing.refusal.code if standing.refusal else ""
-            if held is not None:
-                announce(connection, database, me, held, standing.control, head, reason)
+            if sealing is not None:
+                announce(connection, database, me, sealing, standing, head, reason)
             judge = Judge(standing.control, standing.keys)
             return differing_nodes(connection, database, judge, besides=me.node_id)
 

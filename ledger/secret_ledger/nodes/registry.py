@@ -9,30 +9,25 @@ holds up a rotation; that a line was deleted is not to be seen.
 from __future__ import annotations
 
 import json
-import os
-import socket
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Literal
 
 from secret_ledger.errors import LedgerError, TamperedEvent
-from secret_ledger.model.control import Control
 from secret_ledger.model.events import from_microseconds
 from secret_ledger.model.keys import LedgerKey
 from secret_ledger.model.refusals import printable
 from secret_ledger.model.rows import Head
-from secret_ledger.rules.authority import HeldKeys
+from secret_ledger.rules.authority import SealingKeys
+from secret_ledger.rules.gate import Standing
 from secret_ledger.rules.node_proof import Announcement, Judge, ProofVerdict, prove
+from secret_ledger.session.opened import Identity
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 from secret_ledger.store.statements import NODE_COLUMNS, NODE_READABLE
 
 __all__ = [
-    "HEARTBEAT",
-    "Identity",
     "NodeInfo",
     "announce",
     "difference",
@@ -42,40 +37,11 @@ __all__ = [
     "record_refusal",
 ]
 
-HEARTBEAT: Final = 10.0
-"""Seconds between two heartbeats, unless `open` is told otherwise; a node that missed three
-of its own is not live."""
 MAX_REFUSED: Final = 1000
 MAX_SHOWN: Final = 2000
 """Lines that are read of the registry, which anybody with access to the database can fill."""
 DAY: Final = 86_400_000_000
 _ORDER: Final = ("live", "gone", "refused")
-
-
-def _release() -> str:
-    try:
-        return version("secret-ledger")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """This process, as it shows itself in one ledger."""
-
-    node: str
-    """The name an operator knows it by: given to `open`, or the host's name."""
-    host: str = field(default_factory=lambda: printable(socket.gethostname())[:255])
-    pid: int = field(default_factory=os.getpid)
-    release: str = field(default_factory=_release)
-    node_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    heartbeat: float = HEARTBEAT
-    """Seconds between two beats."""
-
-    @classmethod
-    def of(cls, node: str | None, heartbeat: float = HEARTBEAT) -> Identity:
-        """This process under the name `node`, or under its host's."""
-        return cls(node=printable(node or socket.gethostname())[:255], heartbeat=heartbeat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,32 +93,32 @@ def announce(
     connection: Connection,
     database: Database,
     me: Identity,
-    held: HeldKeys,
-    control: Control,
+    sealing: SealingKeys,
+    standing: Standing,
     head: Head,
     reason: str = "",
 ) -> None:
     """Insert this node's line, or renew it; `reason` says why it can't write, if it can't."""
-    pending = held.pending
+    pending, control = sealing.pending, standing.control
     values = {
         **_line(me, database.clock(connection)),
         "state": "live",
-        "key_id": held.active_id,
-        "key_fingerprint": held.active.fingerprint,
+        "key_id": sealing.active_id,
+        "key_fingerprint": sealing.active.fingerprint,
         "pending_id": pending.id if pending else None,
         "pending_fingerprint": pending.fingerprint if pending else None,
-        "readable": _readable(held),
+        "readable": _readable(standing.keys.values()),
         "position": head.position,
         "reason": reason,
     }
     line = Announcement._make(values[column] for column in Announcement._fields)
-    values["proof"] = prove(control.ledger_id, control.epoch, line, held.active)
+    values["proof"] = prove(control.ledger_id, control.epoch, line, sealing.active)
     connection.execute(database.statements.announce_node, values)
 
 
-def _readable(held: HeldKeys) -> str:
+def _readable(held: Iterable[LedgerKey]) -> str:
     """The keys that a node can read, the current one first: as many as a line holds."""
-    keys = [[k.id, k.fingerprint.hex()] for k in held.by_fingerprint.values()]
+    keys = [[k.id, k.fingerprint.hex()] for k in held]
     while len(text := json.dumps(keys)) > NODE_READABLE:
         keys.pop()
     return text

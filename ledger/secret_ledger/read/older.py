@@ -40,7 +40,7 @@ from secret_ledger.rules.read_checks import (
 from secret_ledger.session.following import Follower
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.reads import event_of_version, newest_of, stream_page_down
-from secret_ledger.store.retry import patiently
+from secret_ledger.store.retry import Read, patiently
 
 __all__ = [
     "get_as_of",
@@ -125,7 +125,9 @@ async def get_version_unproven(follower: Follower, stream: str, version: int) ->
     return replace(_value(standing, event), proven=False)
 
 
-async def walk_to_restore(follower: Follower, intent: Restore) -> Walked | None:
+async def walk_to_restore(
+    follower: Follower, intent: Restore, read: Read = patiently
+) -> Walked | None:
     """What a restore would write, and below which newest event that was found.
 
     None if there is nothing to restore below the newest event. A refusal that the walk ends in
@@ -136,7 +138,7 @@ async def walk_to_restore(follower: Follower, intent: Restore) -> Walked | None:
         return None
 
     async def answer(standing: Standing) -> Walked | None:
-        down = await _begin(follower, standing, stream, version or 1)
+        down = await _begin(follower, standing, stream, version or 1, read)
         if down is None or state_of(down.walk.newest) != "deleted":
             return None
         newest = down.walk.newest
@@ -152,7 +154,7 @@ async def walk_to_restore(follower: Follower, intent: Restore) -> Walked | None:
         walk = await down.until(is_found)
         return Walked(newest.event_hash, walk.floor, _restored(down.standing, walk, version))
 
-    return await _on_new_knowledge(follower, answer)
+    return await _on_new_knowledge(follower, answer, read)
 
 
 def _restored(standing: Standing, walk: Walk, version: int | None) -> Secret | LedgerError:
@@ -170,29 +172,31 @@ def _restored(standing: Standing, walk: Walk, version: int | None) -> Secret | L
         return error
 
 
-async def walk_to_floor(follower: Follower, stream: str) -> Walked | None:
+async def walk_to_floor(follower: Follower, stream: str, read: Read = patiently) -> Walked | None:
     """The floor that the next event of a stream must state. None if the stream has no event.
 
     Raises MissingKey, TamperedEvent.
     """
 
     async def answer(standing: Standing) -> Walked | None:
-        down = await _begin(follower, standing, stream, 1)
+        down = await _begin(follower, standing, stream, 1, read)
         if down is None:
             return None
         walk = await down.until(lambda w: w.settled)
         return Walked(walk.newest.event_hash, walk.floor, None)
 
-    return await _on_new_knowledge(follower, answer)
+    return await _on_new_knowledge(follower, answer, read)
 
 
-async def _on_new_knowledge(follower: Follower, answer: Callable[[Standing], Awaitable[T]]) -> T:
+async def _on_new_knowledge(
+    follower: Follower, answer: Callable[[Standing], Awaitable[T]], read: Read = patiently
+) -> T:
     """An answer; once more, after the control stream was read again, if it is a bad one."""
     standing = follower.standing
     try:
         return await answer(standing)
     except (MissingKey, TamperedEvent):
-        return await answer(await follower.follow(standing))
+        return await answer(await follower.follow(standing, read=read))
 
 
 def _value(standing: Standing, event: Event) -> SecretVersion:
@@ -214,6 +218,7 @@ class _Descent:
     walk: Walk
     least: int
     """No version below this one is asked for."""
+    read: Read
     rows: list[Event] = field(default_factory=list)
     """Read, and not reached yet."""
 
@@ -238,7 +243,7 @@ class _Descent:
                 generation, stream = walk.newest.generation, walk.newest.stream
                 return stream_page_down(connection, database, generation, stream, below, self.least)
 
-            page = await patiently(database, unit)
+            page = await self.read(database, unit)
             if not page:
                 walk.reach(None)
             await to_thread.run_sync(reach, page)
@@ -246,7 +251,7 @@ class _Descent:
 
 
 async def _begin(
-    follower: Follower, standing: Standing, stream: str, least: int
+    follower: Follower, standing: Standing, stream: str, least: int, read: Read = patiently
 ) -> _Descent | None:
     """The start of a walk, at the newest event, which opens. None if the stream has no event.
 
@@ -262,16 +267,16 @@ async def _begin(
             follower.lineage.check(connection, found[0], seen)
         return found
 
-    found = await patiently(database, unit, "snapshot")
+    found = await read(database, unit, "snapshot")
     if found is None:
         raise TamperedEvent("no generation says that it is in use any more")
     head, rows = found
     follower.saw(head)
     if not follower.is_current(head):
-        standing = await follower.follow(standing)
+        standing = await follower.follow(standing, read=read)
     if not rows:
         return None
     newest, control = rows[0], standing.control
     check_answer(control, newest, stream)
     read_newest(control, standing.keys, newest)
-    return _Descent(follower, standing, Walk.begin(control, newest), least, rows[1:])
+    return _Descent(follower, standing, Walk.begin(control, newest), least, read, rows[1:])

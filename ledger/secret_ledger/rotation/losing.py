@@ -33,9 +33,9 @@ from secret_ledger.rules.row_checks import Rules
 from secret_ledger.rules.sealed_counts import RowDigest
 from secret_ledger.session.following import Follower
 from secret_ledger.session.in_progress import check_not_building
+from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import LockedHead
-from secret_ledger.store.projection import InlineProjection
 from secret_ledger.store.reads import BULK, heads_of_generations, heads_page
 from secret_ledger.store.retry import through_outages
 from secret_ledger.verify.scan import Scan
@@ -69,18 +69,15 @@ class _Proven:
 
 
 async def give_up(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
+    session: Session,
     key: ControlKey,
     ending: Ending,
-    *,
-    patience: float,
 ) -> None:
     """Record that a superseded key is lost, unless somebody has.
 
     Raises TamperedEvent if the log is damaged; MigrationInProgress while a generation is built.
     """
-    database = follower.database
+    database, follower = session.database, session.follower
     for _ in range(ROUNDS):
         standing = await follower.follow(read=through_outages)
         known = standing.control.key(key.fingerprint)
@@ -88,7 +85,7 @@ async def give_up(
             return
         await through_outages(database, partial(_check_not_building, follower))
         proven = await _prove(follower, standing, key)
-        giving_up = _GivingUp(follower, projections, key, ending, proven, patience)
+        giving_up = _GivingUp(session, key, ending, proven)
         ended = await giving_up.end_secrets()
         if ended is not None and await giving_up.record(proven.ends + ended):
             await follower.follow(read=through_outages)
@@ -167,24 +164,20 @@ def end_drafts(
 class _GivingUp:
     """One run, in the generation that was proven."""
 
-    follower: Follower
-    projections: Sequence[InlineProjection]
+    session: Session
     key: ControlKey
     ending: Ending
     proven: _Proven
-    patience: float
 
-    def _lock(self, connection: Connection, standing: Standing) -> LockedHead | None:
-        """None if the control stream has grown: read on, then try again."""
-        locked = lock_control(connection, self.follower.database, standing)
-        if locked is not None and standing.held is not None:
-            check_not_building(connection, self.follower.database, standing.control)
-            return locked
-        return None
+    def _lock(self, connection: Connection, standing: Standing) -> LockedHead:
+        """Raises Overtaken if the control stream has grown."""
+        locked = lock_control(connection, self.session.database, standing)
+        check_not_building(connection, self.session.database, standing.control)
+        return locked
 
     async def end_secrets(self) -> int | None:
         """End each secret that goes with the key; how many. None if a migration came between."""
-        database, after, ended = self.follower.database, None, 0
+        database, after, ended = self.session.database, None, 0
         while True:
 
             def read(connection: Connection, after: str | None = after) -> list[Event]:
@@ -203,15 +196,13 @@ class _GivingUp:
 
     async def _end(self, newest: Sequence[Event]) -> int | None:
         known = {event.stream: event.event_hash for event in newest}
-        database = self.follower.database
+        database = self.session.database
 
-        def write(connection: Connection, standing: Standing) -> Attempt | tuple[bool] | None:
-            control, held = standing.control, standing.held
+        def write(connection: Connection, standing: Standing) -> Attempt | bool:
+            control, sealing = standing.control, standing.check_may_write()
             if control.generation != self.proven.generation:
-                return (False,)
+                return False
             locked = self._lock(connection, standing)
-            if locked is None or held is None:
-                return None
             found = list(database.heads_of(connection, control.generation, list(known)))
             same = [event for event in found if known.get(event.stream) == event.event_hash]
             rows = rows_of(connection, database, same)
@@ -221,38 +212,36 @@ class _GivingUp:
             events = [
                 place(
                     control.ledger_id, control.generation, draft, position, locked.now,
-                    held.active, held.active_id,
+                    sealing.active, sealing.active_id,
                 )
                 for position, draft in enumerate(drafts, locked.head.position + 1)
             ]  # fmt: skip
             if not events:
-                return (True,)
-            return enter(connection, database, locked, events, self.projections)
+                return True
+            return enter(connection, database, locked, events, self.session.projections)
 
-        done = await commit(self.follower, write, patience=self.patience)
+        done = await commit(self.session.follower, write, patience=self.session.patience)
         if isinstance(done, Attempt):
             return done.head.position - done.first.position + 1
-        return 0 if done[0] else None
+        return 0 if done else None
 
     async def record(self, ends: int) -> bool:
         """Write `key.lost`. False if a migration came between."""
         about = {**self.ending.about, "ends": ends, "rows": self.proven.rows.facts()}
         metadata = encode_metadata(actor=self.ending.actor, reason=self.ending.reason, ledger=about)
-        database = self.follower.database
+        database = self.session.database
 
-        def write(connection: Connection, standing: Standing) -> Attempt | tuple[bool] | None:
-            control, held = standing.control, standing.held
+        def write(connection: Connection, standing: Standing) -> Attempt | bool:
+            control, sealing = standing.control, standing.check_may_write()
             known = control.key(self.key.fingerprint)
             if known is None or known.lost is not None:
-                return (True,)  # another node was faster
+                return True  # another node was faster
             if control.generation != self.proven.generation:
-                return (False,)
+                return False
             locked = self._lock(connection, standing)
-            if locked is None or held is None:
-                return None
             entry = Entry(EventType.KEY_LOST, metadata)
-            events = control_events(control, held, locked, [entry])
-            return enter(connection, database, locked, events, self.projections)
+            events = control_events(control, sealing, locked, [entry])
+            return enter(connection, database, locked, events, self.session.projections)
 
-        done = await commit(self.follower, write, patience=self.patience)
-        return isinstance(done, Attempt) or done[0]
+        done = await commit(self.session.follower, write, patience=self.session.patience)
+        return isinstance(done, Attempt) or done

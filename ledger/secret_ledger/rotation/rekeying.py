@@ -29,9 +29,8 @@ from secret_ledger.rules.authority import read_newest
 from secret_ledger.rules.decide import Draft, Walked, rekeyed
 from secret_ledger.rules.findings import Finding, Progress, Tally, Tell, finding_of
 from secret_ledger.rules.gate import Standing, check_not_behind, check_not_exhausted
-from secret_ledger.session.following import Follower
+from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
-from secret_ledger.store.projection import InlineProjection
 from secret_ledger.store.read_ahead import ahead
 from secret_ledger.store.reads import BULK, count_secrets, head_in_use, heads_page, streams_between
 from secret_ledger.store.retry import through_outages
@@ -108,23 +107,22 @@ class _Pass:
 
 
 async def rekey(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
+    session: Session,
     *,
     actor: str | None,
     on_progress: Tell | None,
-    patience: float,
 ) -> RekeyReport:
     """Seal every head again that is not under the active key. Nothing else is changed.
 
     A head that does not open is skipped and reported; the rest goes on. Follows a rotation
     that comes in between. Raises LedgerUnavailable, StaleKey.
     """
+    follower = session.follower
     began = time.monotonic()
     before: Counter[bytes] = Counter()
     while True:
         standing = await follower.follow(read=through_outages)
-        rekeyer = _Rekeyer(follower, projections, standing, actor, patience)
+        rekeyer = _Rekeyer(session, standing, actor)
         done = await rekeyer.run(on_progress)
         now = (await follower.follow(read=through_outages)).control
         if _place(now) == _place(standing.control):
@@ -147,17 +145,15 @@ async def rekey(
 class _Rekeyer:
     """One pass over all heads."""
 
-    follower: Follower
-    projections: Sequence[InlineProjection]
+    session: Session
     standing: Standing
     actor: str | None
-    patience: float
 
     async def run(self, on_progress: Tell | None) -> _Pass:
         done = _Pass()
         heads = secrets = 0
         if on_progress is not None:
-            database, generation = self.follower.database, self.standing.control.generation
+            database, generation = self.session.follower.database, self.standing.control.generation
             secrets = await through_outages(
                 database, lambda c: count_secrets(c, database, generation), "statement"
             )
@@ -176,7 +172,7 @@ class _Rekeyer:
         return done
 
     async def _pages(self) -> AsyncGenerator[_Page]:
-        database, generation = self.follower.database, self.standing.control.generation
+        database, generation = self.session.follower.database, self.standing.control.generation
         after: str | None = None
 
         def read(connection: Connection) -> tuple[int, Sequence[Event]]:
@@ -204,7 +200,9 @@ class _Rekeyer:
                 continue
             if ended_at(control, event) is None:
                 with suppress(LedgerError):  # it is skipped, and says why
-                    walked = await walk_to_floor(self.follower, event.stream)
+                    walked = await walk_to_floor(
+                        self.session.follower, event.stream, through_outages
+                    )
                     if walked is not None:
                         found[event.stream] = walked
         return found
@@ -243,17 +241,15 @@ class _Rekeyer:
     async def _write(self, page: _Page) -> Counter[bytes]:
         """How many of a page's heads were sealed again, under which key: the others have moved
         on."""
-        follower, database = self.follower, self.follower.database
+        follower, database = self.session.follower, self.session.follower.database
         generation = self.standing.control.generation
 
-        def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
-            if standing.control.generation != generation or standing.held is None:
-                return ()  # its heads are others
-            control = standing.control
+        def write(connection: Connection, standing: Standing) -> Attempt | None:
+            control, sealing = standing.control, standing.check_may_write()
+            if control.generation != generation:
+                return None  # its heads are others
             locked = lock_control(connection, database, standing)
-            if locked is None:
-                return None
-            head, key = locked.head, standing.held.active
+            head = locked.head
             check_not_behind(head, follower.seen)
             check_not_exhausted(control, head.position + len(page.drafts))
             ours = {draft.stream for draft in page.drafts}
@@ -261,16 +257,16 @@ class _Rekeyer:
             drafts = [draft for draft in page.drafts if draft.stream not in moved_on]
             events = [
                 place(
-                    control.ledger_id, generation, draft, position, locked.now, key,
-                    standing.held.active_id,
+                    control.ledger_id, generation, draft, position, locked.now,
+                    sealing.active, sealing.active_id,
                 )
                 for position, draft in enumerate(drafts, head.position + 1)
             ]  # fmt: skip
             if not events:
-                return ()
-            return enter(connection, database, locked, events, self.projections)
+                return None
+            return enter(connection, database, locked, events, self.session.projections)
 
-        done = await commit(follower, write, patience=self.patience)
+        done = await commit(follower, write, patience=self.session.patience)
         if not isinstance(done, Attempt):
             return Counter()
         return Counter({done.first.key_fingerprint: done.head.position - done.first.position + 1})

@@ -18,14 +18,13 @@ from secret_ledger.model.events import EventType
 from secret_ledger.model.metadata import encode_metadata
 from secret_ledger.model.refusals import short
 from secret_ledger.model.rows import Head
-from secret_ledger.nodes.registry import Identity, list_nodes
+from secret_ledger.nodes.registry import list_nodes
 from secret_ledger.read.census import KeyUse, census
 from secret_ledger.rotation.losing import Ending, give_up
 from secret_ledger.rules.gate import Standing
-from secret_ledger.session.following import Follower
+from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
-from secret_ledger.store.projection import InlineProjection
 from secret_ledger.store.reads import heads_of_generations
 from secret_ledger.store.retry import through_outages
 from secret_ledger.verify.proving import Proven, check_whole, prove_without
@@ -53,13 +52,10 @@ class KeyEnd:
 
 
 async def retire(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
-    me: Identity,
+    session: Session,
     key_id: str,
     *,
     actor: str | None,
-    patience: float,
 ) -> KeyEnd:
     """Certify that nothing needs a key any more: a `key.retired` event with the counts, and how
     far the log was verified without that key.
@@ -70,37 +66,35 @@ async def retire(
     """
     ended = None
     while ended is None:
-        ended = await _retire(follower, projections, me, key_id, actor=actor, patience=patience)
+        ended = await _retire(session, key_id, actor=actor)
     return ended
 
 
 async def _retire(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
-    me: Identity,
+    session: Session,
     key_id: str,
     *,
     actor: str | None,
-    patience: float,
 ) -> KeyEnd | None:
     """None where the generations are others than those that were verified."""
+    follower = session.follower
     control = (await follower.follow(read=through_outages)).control
     key = _named(control, key_id)
     if key.retired is not None:
-        return await _report(follower, me, key, changed=False)
+        return await _report(session, key, changed=False)
     if key.lost is not None:
         raise KeyInUse(
             f"key {key.id} is lost: there is nothing to retire",
             hint="nothing waits for it any more; drop it from the settings",
             key_id=key.id,
         )
-    report = await _report(follower, me, key, changed=True)
+    report = await _report(session, key, changed=True)
     heads = await _generations(follower.database)
     _check_unused(key, report, heads)
     proven = await prove_without(follower, [key.fingerprint], "keys")
     _check_unneeded(key, report, proven)
     seen = _Seen(proven, _states(heads))
-    done = await _end(follower, projections, key, report, seen, actor, patience)
+    done = await _end(session, key, report, seen, actor)
     return report if done else None
 
 
@@ -137,8 +131,9 @@ def _check_unneeded(key: ControlKey, report: KeyEnd, proven: Proven) -> None:
     check_whole(proven, f"key {key.id} is not retired, for something else is wrong")
 
 
-async def loss(follower: Follower, me: Identity, key_id: str) -> KeyEnd:
+async def loss(session: Session, key_id: str) -> KeyEnd:
     """What would go with a key that is lost. Raises UnknownKey, KeyInUse."""
+    follower = session.follower
     control = (await follower.follow(read=through_outages)).control
     key = _named(control, key_id)
     if key.retired is not None and key.lost is None:
@@ -153,18 +148,15 @@ async def loss(follower: Follower, me: Identity, key_id: str) -> KeyEnd:
             hint="`keys rekey`, or a migration, moves what lies under it to the active key",
             key_id=key.id,
         )
-    return await _report(follower, me, key, changed=key.lost is None)
+    return await _report(session, key, changed=key.lost is None)
 
 
 async def lose(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
-    me: Identity,
+    session: Session,
     key_id: str,
     *,
     reason: str,
     actor: str | None,
-    patience: float,
 ) -> KeyEnd:
     """Give up a superseded key for good: one `key.lost` event with what goes with it.
 
@@ -176,11 +168,11 @@ async def lose(
     given: object = reason
     if not isinstance(given, str) or not given.strip():
         raise InvalidValue("a reason is needed to give up a key; it is kept in the log")
-    report = await loss(follower, me, key_id)
+    report = await loss(session, key_id)
     if report.changed:
-        key = _named(follower.standing.control, key_id)
+        key = _named(session.follower.standing.control, key_id)
         ending = Ending(reason, actor, _about(key, report))
-        await give_up(follower, projections, key, ending, patience=patience)
+        await give_up(session, key, ending)
         _tell(EventType.KEY_LOST, key, actor, reason)
     return report
 
@@ -206,8 +198,8 @@ async def _generations(database: Database) -> Sequence[Head]:
     return await through_outages(database, lambda c: heads_of_generations(c, database), "statement")
 
 
-async def _report(follower: Follower, me: Identity, key: ControlKey, *, changed: bool) -> KeyEnd:
-    database = follower.database
+async def _report(session: Session, key: ControlKey, *, changed: bool) -> KeyEnd:
+    database, follower, me = session.database, session.follower, session.identity
     counted = await census(database, follower.standing.control.generation)
     nodes = await through_outages(database, lambda c: list_nodes(c, database, None), "statement")
     holding = [
@@ -259,15 +251,14 @@ def _check_unused(key: ControlKey, report: KeyEnd, heads: Sequence[Head]) -> Non
 
 
 async def _end(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
+    session: Session,
     key: ControlKey,
     report: KeyEnd,
     seen: _Seen,
     actor: str | None,
-    patience: float,
 ) -> bool:
     """Whether the key has ended. False where the generations are not those that were `seen`."""
+    follower = session.follower
     about = _about(key, report)
     if seen.proven.proof is not None:
         proof = seen.proven.proof
@@ -278,21 +269,20 @@ async def _end(
         }
     metadata = encode_metadata(actor=actor, ledger=about)
 
-    def write(connection: Connection, standing: Standing) -> Attempt | bool | None:
-        control, held = standing.control, standing.held
+    def write(connection: Connection, standing: Standing) -> Attempt | bool:
+        control = standing.control
         known = control.key(key.fingerprint)
         if known is None or known.retired is not None:
             return True  # another node was faster
         locked = lock_control(connection, follower.database, standing)
-        if locked is None or held is None:
-            return None
         states = _states(heads_of_generations(connection, follower.database))
         if control.events != seen.proven.control.events or states != seen.states:
             return False
-        events = control_events(control, held, locked, [Entry(EventType.KEY_RETIRED, metadata)])
-        return enter(connection, follower.database, locked, events, projections)
+        entry = Entry(EventType.KEY_RETIRED, metadata)
+        events = control_events(control, standing.check_may_write(), locked, [entry])
+        return enter(connection, follower.database, locked, events, session.projections)
 
-    done = await commit(follower, write, patience=patience)
+    done = await commit(follower, write, patience=session.patience)
     await follower.follow(read=through_outages)
     if done is False:
         return False

@@ -8,24 +8,24 @@ the epoch that it states is not the head row's any more.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from secret_ledger.config.keyring import Keyring
 from secret_ledger.errors import KeyReused, NodeNotReady
 from secret_ledger.log import log
 from secret_ledger.model.control import Control, key_metadata
 from secret_ledger.model.events import EventType, from_microseconds
-from secret_ledger.model.keys import LedgerKey
+from secret_ledger.model.keys import Key, LedgerKey
 from secret_ledger.model.refusals import short
-from secret_ledger.nodes.registry import Identity, NodeInfo, list_nodes
+from secret_ledger.nodes.registry import NodeInfo, list_nodes
 from secret_ledger.read.census import KeyCount, heads_by_key
 from secret_ledger.rules.gate import Standing
 from secret_ledger.rules.node_proof import Judge
-from secret_ledger.session.following import Follower
 from secret_ledger.session.in_progress import check_not_building
+from secret_ledger.session.opened import Identity, Session
 from secret_ledger.store.connection import Connection
-from secret_ledger.store.projection import InlineProjection
 from secret_ledger.store.retry import through_outages
 from secret_ledger.write.append import Attempt, enter
 from secret_ledger.write.committing import commit
@@ -59,35 +59,37 @@ class Rotation:
 
 
 async def rotate(
-    follower: Follower,
-    projections: Sequence[InlineProjection],
-    me: Identity,
+    session: Session,
+    new_key: Key | None = None,
     *,
     actor: str | None,
     force_reason: str | None,
-    patience: float,
 ) -> Rotation:
     """Make the keyring's current key the active one. Nothing is done where it is already.
+
+    With `new_key` the process goes on with that one as its current key, rotated or not.
 
     Raises NodeNotReady, naming the nodes, while a live node can't read the key, unless there
     is a reason to go over them, which is recorded. A line that is not proven, or stale, is named
     and holds nothing up. Also raises KeyReused for a key that was active
     before; MigrationInProgress; StaleKey; KeyExhausted never: it is the way out of that.
     """
+    follower, me = session.follower, session.identity
     database = follower.database
+    if new_key is not None:
+        await follower.adopt(Keyring.of(new_key, follower.keyring.keys))
+        await session.announce()  # it can read that key from now on
     unready: list[str] = []
     unproven: list[str] = []
     # That a key is active is never said on old knowledge.
     await follower.follow(read=through_outages)
 
-    def write(connection: Connection, standing: Standing) -> Attempt | tuple[()] | None:
-        control, held = standing.control, standing.held
+    def write(connection: Connection, standing: Standing) -> Attempt | None:
+        control = standing.control
         new = _successor(control, follower.keyring.current.for_ledger(control.ledger_id))
         if new is None:
-            return ()
-        locked = lock_control(connection, database, standing)
-        if locked is None or held is None:
             return None
+        locked = lock_control(connection, database, standing)
         check_not_building(connection, database, control)
         nodes = list_nodes(connection, database, None, Judge(control, standing.keys))
         unready[:], unproven[:] = _lacking(nodes, me, new)
@@ -103,10 +105,12 @@ async def rotate(
             Entry(EventType.KEY_INTRODUCED, metadata),
             Entry(EventType.KEY_ACTIVATED, metadata, new),
         )
-        events = control_events(control, held, locked, entries)
-        return enter(connection, database, locked, events, projections, epoch=control.epoch + 1)
+        events = control_events(control, standing.check_may_write(), locked, entries)
+        return enter(
+            connection, database, locked, events, session.projections, epoch=control.epoch + 1
+        )
 
-    done = await commit(follower, write, patience=patience)
+    done = await commit(follower, write, patience=session.patience)
     changed = isinstance(done, Attempt)
     if changed:
         await follower.follow(read=through_outages)
@@ -123,7 +127,7 @@ async def rotate(
         )
         for node in unproven:
             log.warning("ledger_node_unproven", node=node, key_id=active.id)
-    return Rotation(
+    report = Rotation(
         changed=changed,
         key_id=active.id,
         key_fingerprint=active.fingerprint,
@@ -141,6 +145,8 @@ async def rotate(
         unready=unready if changed else [],
         unproven=unproven if changed else [],
     )
+    await session.announce()
+    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +154,22 @@ class Takeover:
     """The rotation to the pending key that a migration begins with, as two steps: a migration
     looks at all that could refuse it in between."""
 
-    check: Callable[[], Awaitable[None]]
-    """Raises what `rotate` would be refused with; writes nothing."""
-    rotate: Callable[[], Awaitable[object]]
+    session: Session
+    actor: str | None
+    force_reason: str | None
+
+    async def check(self) -> None:
+        """Raise what `rotate` would be refused with; write nothing."""
+        await check_rotation(self.session, force_reason=self.force_reason)
+
+    async def rotate(self) -> None:
+        """Activate the pending key."""
+        await rotate(self.session, actor=self.actor, force_reason=self.force_reason)
 
 
-async def check_rotation(follower: Follower, me: Identity, *, force_reason: str | None) -> None:
+async def check_rotation(session: Session, *, force_reason: str | None) -> None:
     """Raises NodeNotReady or KeyReused where `rotate` would; writes nothing."""
+    follower, me = session.follower, session.identity
     database, control = follower.database, follower.standing.control
     new = _successor(control, follower.keyring.current.for_ledger(control.ledger_id))
     if new is None or force_reason is not None:

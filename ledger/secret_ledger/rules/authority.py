@@ -26,7 +26,7 @@ from secret_ledger.model.keys import LedgerKey
 from secret_ledger.model.refusals import printable, short, tampered
 
 __all__ = [
-    "HeldKeys",
+    "SealingKeys",
     "check_control_seals",
     "choose_keys",
     "read_event",
@@ -35,11 +35,9 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class HeldKeys:
-    """The keyring of this process, bound to one ledger and judged by its control stream."""
+class SealingKeys:
+    """What a process that may write seals with, as the control stream says."""
 
-    by_fingerprint: Mapping[bytes, LedgerKey]
-    """Every held key, known to the ledger or not."""
     active: LedgerKey
     """What new events are sealed under."""
     active_id: str
@@ -48,10 +46,6 @@ class HeldKeys:
     """The configured current key, where the ledger has not seen it yet."""
     warnings: tuple[str, ...]
     """What an operator should hear of; no reason to refuse."""
-
-    def get(self, fingerprint: bytes) -> LedgerKey | None:
-        """The held key of that fingerprint."""
-        return self.by_fingerprint.get(fingerprint)
 
 
 def check_control_seals(control: Control, held: Mapping[bytes, LedgerKey]) -> None:
@@ -79,7 +73,7 @@ def bind(keyring: Keyring, ledger_id: bytes) -> tuple[LedgerKey, ...]:
     return tuple(key.for_ledger(ledger_id) for key in keyring.keys)
 
 
-def choose_keys(control: Control, keys: Iterable[LedgerKey]) -> HeldKeys:
+def choose_keys(control: Control, keys: Iterable[LedgerKey]) -> SealingKeys:
     """Judge a keyring (its current key first) by what the ledger says of its keys.
 
     Raises KeyFingerprintMismatch or StaleKey, which name the keys by id and fingerprint.
@@ -118,7 +112,7 @@ def choose_keys(control: Control, keys: Iterable[LedgerKey]) -> HeldKeys:
             f"the configured current key {current.id} was superseded: sealing under"
             f" {control.active.id}, the active one; make that the current key"
         )
-    return HeldKeys(held, active, control.active.id, pending, tuple(warnings))
+    return SealingKeys(active, control.active.id, pending, tuple(warnings))
 
 
 def _not_the_active(

@@ -1,18 +1,13 @@
-"""The boot gate's rules, in its order. Pure: a snapshot of the database in, a verdict out.
+"""The boot gate's rules, steps 2 to 5 of `boot`. Pure: a snapshot in, a verdict out.
 
-1. keys are resolved (before anything is connected)
-2. the schema is one this release reads; the ledger is the pinned one
-3. without any key: the control stream's hashes, chain and rules; `ledger_key` and the head
-   row agree with it; then the seals that held keys open: `check_state`, `judge`
-4. which key: the ledger says: `authority.choose_keys`
-5. the rule of authority on the control stream
-6. the heads, or every event: `verify`
-7. and 8. announcing this node: `boot`
+Without any key come the control stream's hashes, chain and rules, and that `ledger_key` and the
+head row agree with it: `check_state`. Then, with the keys in hand, `judge`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +17,7 @@ from secret_ledger.errors import (
     KeyFingerprintMismatch,
     LedgerError,
     LedgerMoved,
+    LedgerUnavailable,
     MigrationInProgress,
     StaleKey,
     TamperedEvent,
@@ -35,7 +31,7 @@ from secret_ledger.model.metadata import parse_metadata
 from secret_ledger.model.refusals import printable, short
 from secret_ledger.model.rows import Head, State
 from secret_ledger.rules.authority import (
-    HeldKeys,
+    SealingKeys,
     bind,
     check_control_authority,
     check_control_seals,
@@ -72,11 +68,34 @@ class Standing:
     control: Control
     keys: Mapping[bytes, LedgerKey] = field(default_factory=dict)
     """All keys in hand, by fingerprint: reads go on where the key is held."""
-    held: HeldKeys | None = None
-    """What may be written with; None where writing is refused, or nothing was judged."""
-    refusal: LedgerError | None = None
-    """Why writing is refused."""
-    moved: bool = False
+    verdict: SealingKeys | LedgerError | None = None
+    """What may be written with, or why nothing may be; None where nothing was judged."""
+
+    @property
+    def sealing(self) -> SealingKeys | None:
+        """What may be written with; None where writing is refused."""
+        return self.verdict if isinstance(self.verdict, SealingKeys) else None
+
+    @property
+    def refusal(self) -> LedgerError | None:
+        """Why writing is refused, if it is."""
+        return self.verdict if isinstance(self.verdict, LedgerError) else None
+
+    @property
+    def moved(self) -> bool:
+        """Whether the ledger lies in another database by now."""
+        return isinstance(self.verdict, LedgerMoved)
+
+    def check_may_write(self) -> SealingKeys:
+        """What may be written with. Raises why nothing may be."""
+        if isinstance(self.verdict, SealingKeys):
+            return self.verdict
+        raise copy(self.verdict) if self.verdict else LedgerUnavailable("this node may not write")
+
+    def check_not_moved(self) -> None:
+        """Raises LedgerMoved where the ledger lies in another database by now."""
+        if isinstance(self.verdict, LedgerMoved):
+            raise copy(self.verdict)
 
 
 def check_pinned(ledger_id: bytes, pinned: bytes | None) -> None:
@@ -227,18 +246,17 @@ def judge(
     by_fingerprint = {key.fingerprint: key for key in keys}
     check_control_seals(control, by_fingerprint)
     check_known(control)
-    held: HeldKeys | None = None
-    refusal: LedgerError | None = None
+    verdict: SealingKeys | LedgerError
     try:
-        held = choose_keys(control, keys)
+        verdict = choose_keys(control, keys)
     except (KeyFingerprintMismatch, StaleKey) as error:
         if strict:
             raise
-        refusal = error
+        verdict = error
     check_control_authority(control)
     if moved:
-        held, refusal = None, moved_error(moved_place(control.events))
-    return Standing(control, by_fingerprint, held, refusal, moved)
+        verdict = moved_error(moved_place(control.events))
+    return Standing(control, by_fingerprint, verdict)
 
 
 def out_of_reach(standing: Standing, end: int) -> list[str]:

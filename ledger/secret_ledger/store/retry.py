@@ -13,7 +13,7 @@ from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database, Mode
 from secret_ledger.store.driver_errors import is_transient
 
-__all__ = ["Read", "patiently", "through_outages"]
+__all__ = ["Read", "for_a_write", "patiently", "through_outages"]
 
 T = TypeVar("T")
 
@@ -51,7 +51,25 @@ async def through_outages(
 ) -> T:
     """Run a part of a long operation, and again while the database is out of reach: as long as a
     write would wait. A unit that writes finds out by itself what an earlier try has done."""
-    give_up = time.monotonic() + database.patience
+    return await _until(time.monotonic() + database.patience, database, unit, mode)
+
+
+def for_a_write(patience: float) -> Read:
+    """How the reads go that a write begins with: together they wait no longer, from now on, than
+    the write itself would, or than any read does."""
+    give_up = time.monotonic() + max(patience, sum(RETRIES))
+
+    async def read(
+        database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
+    ) -> T:
+        return await _until(give_up, database, unit, mode)
+
+    return read
+
+
+async def _until(
+    give_up: float, database: Database, unit: Callable[[Connection], T], mode: Mode
+) -> T:
     pause = 0.02
     while True:
         try:

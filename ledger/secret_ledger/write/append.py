@@ -32,11 +32,16 @@ from secret_ledger.store.projection import InlineProjection, first_blind
 __all__ = [
     "Attempt",
     "Outcome",
+    "Overtaken",
     "enter",
     "keep",
     "place",
     "was_committed",
 ]
+
+
+class Overtaken(Exception):  # no error: what comes next is another try
+    """The control stream has grown since it was verified: follow it, then do it all again."""
 
 
 Outcome = Sequence[SecretInfo] | LedgerError

@@ -12,14 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from secret_ledger.errors import LedgerError, TamperedEvent
-from secret_ledger.model.control import Control
 from secret_ledger.model.events import Event
 from secret_ledger.model.floors import ended_at
 from secret_ledger.model.format import check_hash, hash_of
 from secret_ledger.model.rows import Head
 from secret_ledger.model.versions import info_of, opened
 from secret_ledger.read.found_rows import found_rows
-from secret_ledger.rules.authority import HeldKeys, read_newest
+from secret_ledger.rules.authority import SealingKeys, read_newest
 from secret_ledger.rules.decide import (
     Destroy,
     Draft,
@@ -34,7 +33,7 @@ from secret_ledger.rules.gate import Standing, check_not_behind, check_not_exhau
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 from secret_ledger.store.projection import InlineProjection
-from secret_ledger.write.append import Attempt, Outcome, enter, place
+from secret_ledger.write.append import Attempt, Outcome, Overtaken, enter, place
 from secret_ledger.write.log_end import DamagedEnd, check_end, damaged_end
 
 __all__ = [
@@ -58,8 +57,8 @@ class _Batch:
 
     connection: Connection
     database: Database
-    control: Control
-    held: HeldKeys
+    standing: Standing
+    sealing: SealingKeys
     heads: dict[str, HeadView]
     events: list[Event] = field(default_factory=list)
 
@@ -72,21 +71,21 @@ def append(
     projections: Sequence[InlineProjection],
     seen: int,
     own: Head | None = None,
-) -> Attempt | Sequence[Outcome] | None:
+) -> Attempt | Sequence[Outcome]:
     """Decide and write a batch in the current transaction.
 
-    None where the head row is no longer active at this epoch, or the control stream has grown
-    (a key that was given up raises no epoch): read on, then try again.
-    Outcomes alone where every request was refused and nothing was written.
-    Raises TamperedEvent where the log ends before the position `seen` of an earlier call, or
-    where the head row is not at its last event; `own` is the head row as this process left it.
+    Outcomes alone where every request was refused and nothing was written. `own`: the head row
+    as this process left it. Raises Overtaken where the head row is no longer active at this
+    epoch, or the control stream has grown (a key that was given up raises no epoch);
+    TamperedEvent where the log ends before the position `seen` of an earlier call, or where the
+    head row is not at its last event.
     """
-    control, held = standing.control, standing.held
+    control, sealing = standing.control, standing.check_may_write()
     intents = [intent for request in requests for intent in request.intents]
     streams = sorted({intent.stream for intent in intents})
     locked = database.lock_head(connection, control.generation, control.epoch, streams)
-    if locked is None or held is None or locked.control != control.last.version:
-        return None
+    if locked is None or locked.control != control.last.version:
+        raise Overtaken
     head = locked.head
     check_not_behind(head, seen)
     damage: TamperedEvent | None = None
@@ -99,8 +98,8 @@ def append(
             if end is None:
                 raise
             locked = locked._replace(now=max(end.time, database.clock(connection)))
-    views = {event.stream: _view(control, held, event) for event in locked.newest}
-    batch = _Batch(connection, database, control, held, views)
+    views = {event.stream: _view(standing, event) for event in locked.newest}
+    batch = _Batch(connection, database, standing, sealing, views)
     outcomes: list[Outcome] = [
         damage
         if damage is not None and not _only_ends(request, end)
@@ -119,12 +118,13 @@ def _only_ends(request: Request, end: DamagedEnd | None) -> bool:
     )
 
 
-def _view(control: Control, held: HeldKeys, event: Event) -> HeadView:
+def _view(standing: Standing, event: Event) -> HeadView:
+    control = standing.control
     problem: LedgerError | None = None
     hash_: bytes = event.event_hash
     try:
         context = check_hash(control.ledger_id, event)
-        read_newest(control, held.by_fingerprint, event, context=context)
+        read_newest(control, standing.keys, event, context=context)
     except LedgerError as error:
         problem = error
         with suppress(TamperedEvent):  # then no such row was ever written
@@ -137,7 +137,7 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
     staged: dict[str, HeadView] = {}
     events: list[Event] = []
     drafts: list[Draft] = []
-    control, held = batch.control, batch.held
+    control, sealing = batch.standing.control, batch.sealing
     unwalked: list[str] = []
     try:
         check_not_exhausted(control, position + len(request.intents))
@@ -153,7 +153,13 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
             return WalkNeeded(unwalked)
         for number, draft in enumerate(drafts, position + 1):
             event = place(
-                control.ledger_id, head.generation, draft, number, now, held.active, held.active_id
+                control.ledger_id,
+                head.generation,
+                draft,
+                number,
+                now,
+                sealing.active,
+                sealing.active_id,
             )
             events.append(event)
             row = event.with_seal(b"", event.event_hash)
@@ -186,6 +192,6 @@ def _with_what_it_finds(batch: _Batch, intent: Destroy, view: HeadView) -> Destr
     if any(event.stream == intent.stream for event in batch.events):
         return intent  # this very batch has opened what it builds on
     found = found_rows(
-        batch.connection, batch.database, batch.control, intent.stream, newest.version + 1
+        batch.connection, batch.database, batch.standing.control, intent.stream, newest.version + 1
     )
     return replace(intent, facts={**intent.facts, "rows": found.facts()})

@@ -17,7 +17,7 @@ from secret_ledger.rules.gate import Standing
 from secret_ledger.session.following import Follower
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.driver_errors import is_refusal, is_transient
-from secret_ledger.write.append import Attempt, was_committed
+from secret_ledger.write.append import Attempt, Overtaken, was_committed
 
 __all__ = ["Waiters", "commit", "outcome_unknown"]
 
@@ -57,15 +57,16 @@ class _Alone:
 
 async def commit(
     follower: Follower,
-    write: Callable[[Connection, Standing], Attempt | T | None],
+    write: Callable[[Connection, Standing], Attempt | T],
     *,
     patience: float = 0.0,
     waiters: Waiters | None = None,
 ) -> Attempt | T:
     """Run `write` in one transaction, and again while the database is out of reach.
 
-    `write` is given a standing that may write; it returns what it has written, something else
-    where it wrote nothing, or None where the control stream has grown: read on, then again.
+    `write` is given a standing that may write. It returns what it has written, or something else
+    where it wrote nothing; where it raises Overtaken, the control stream is followed, then it
+    runs again.
     `patience`: seconds, from now on, unless there are `waiters` who say how long they wait.
 
     Raises what keeps this node from writing (StaleKey, LedgerMoved), LedgerUnavailable,
@@ -80,7 +81,7 @@ async def commit(
     pause = 0.02
     follows = 0
 
-    def unit(connection: Connection) -> Attempt | T | None:
+    def unit(connection: Connection) -> Attempt | T | Overtaken:
         nonlocal attempt
         if attempt is not None:
             committed = was_committed(connection, database, attempt)
@@ -90,14 +91,17 @@ async def commit(
                 return attempt
             attempt = None
         standing = follower.standing
-        if standing.held is None:
-            return None
-        written = write(connection, standing)
+        if standing.sealing is None:
+            return Overtaken()
+        try:
+            written = write(connection, standing)
+        except Overtaken as overtaken:
+            return overtaken
         if isinstance(written, Attempt):
             attempt = written
         return written
 
-    async def run() -> Attempt | T | None:
+    async def run() -> Attempt | T | Overtaken:
         try:
             return await database.run(unit, "write", wait=max(0.0, waiters.left()))
         finally:  # also where nobody knows yet what came of it
@@ -110,7 +114,7 @@ async def commit(
         try:
             done = await run()
             follower.wrote()
-            if done is None:
+            if isinstance(done, Overtaken):
                 standing = await follower.follow(standing)
         except Exception as error:
             if isinstance(error, LedgerError):
@@ -134,7 +138,7 @@ async def commit(
         if isinstance(done, Attempt):
             follower.saw(done.head)
             follower.lineage.remember_own(done.first)
-        if done is not None:
+        if not isinstance(done, Overtaken):
             return done
         if standing.refusal is not None:
             raise copy(standing.refusal)

@@ -9,12 +9,12 @@ from secret_ledger.model.control import Control
 from secret_ledger.model.events import CONTROL_STREAM, Event
 from secret_ledger.model.keys import LedgerKey
 from secret_ledger.model.secret import Secret
-from secret_ledger.rules.authority import HeldKeys
+from secret_ledger.rules.authority import SealingKeys
 from secret_ledger.rules.decide import Draft
 from secret_ledger.rules.gate import Standing
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database, LockedHead
-from secret_ledger.write.append import place
+from secret_ledger.write.append import Overtaken, place
 from secret_ledger.write.log_end import check_end
 
 __all__ = ["Entry", "control_events", "lock_control"]
@@ -29,25 +29,25 @@ class Entry(NamedTuple):
     """Sealed under another key than the active one: the one that is being activated."""
 
 
-def lock_control(
-    connection: Connection, database: Database, standing: Standing
-) -> LockedHead | None:
+def lock_control(connection: Connection, database: Database, standing: Standing) -> LockedHead:
     """Lock the active head row, if the control stream still ends as it was verified.
 
-    None where it has grown: read on, then try again. The epoch alone does not say so: a
-    retirement leaves it as it is.
+    Raises Overtaken where it has grown. The epoch alone does not say so: a retirement leaves it
+    as it is.
     """
     control = standing.control
     locked = database.lock_head(connection, control.generation, control.epoch, [CONTROL_STREAM])
     if locked is None:
-        return None
+        raise Overtaken
     check_end(connection, database, control, standing.keys, locked.head)
     ends = [end.event_hash for end in locked.newest]
-    return locked if ends == [control.last.event_hash] else None
+    if ends != [control.last.event_hash]:
+        raise Overtaken
+    return locked
 
 
 def control_events(
-    control: Control, held: HeldKeys, locked: LockedHead, entries: Iterable[Entry]
+    control: Control, sealing: SealingKeys, locked: LockedHead, entries: Iterable[Entry]
 ) -> Sequence[Event]:
     """The sealed events that `entries` become behind the locked head."""
     events: list[Event] = []
@@ -68,8 +68,8 @@ def control_events(
                 draft,
                 locked.head.position + number,
                 locked.now,
-                entry.key or held.active,
-                None if entry.key else held.active_id,
+                entry.key or sealing.active,
+                None if entry.key else sealing.active_id,
             )
         )
     return events

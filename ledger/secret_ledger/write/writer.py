@@ -25,6 +25,7 @@ from secret_ledger.session.following import Follower
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.driver_errors import is_refusal
 from secret_ledger.store.projection import InlineProjection
+from secret_ledger.store.retry import for_a_write
 from secret_ledger.write.append import Attempt, Outcome
 from secret_ledger.write.batch import Request, append
 from secret_ledger.write.committing import commit, outcome_unknown
@@ -116,27 +117,27 @@ class Writer:
         where an older release wrote the newest event. If it has changed by then, once more.
         """
         walked: dict[str, Walked] = {}
+        since, read = asyncio.get_running_loop().time(), for_a_write(self._patience)
         restored = {i.stream: i for i in intents if isinstance(i, Restore)}
         needed: Sequence[str] = list(restored)
         while True:
             for stream in needed:
                 restore = restored.get(stream)
                 found = await (
-                    walk_to_restore(self._follower, restore)
+                    walk_to_restore(self._follower, restore, read)
                     if restore
-                    else walk_to_floor(self._follower, stream)
+                    else walk_to_floor(self._follower, stream, read)
                 )
                 if found is not None:
                     walked[stream] = found
             try:
-                return await self._submit(Request(intents, walked))
+                return await self._submit(Request(intents, walked), since)
             except WalkNeeded as error:
                 needed = error.streams
 
-    async def _submit(self, request: Request) -> Sequence[SecretInfo]:
+    async def _submit(self, request: Request, since: float) -> Sequence[SecretInfo]:
         if self._closed:
             raise _closed()
-        since = asyncio.get_running_loop().time()
         self._database.home.check()
         if self._task is None or self._task.done():  # done: a host cancelled it
             self._task = asyncio.create_task(self._run(), name="secret-ledger writer")
@@ -253,7 +254,7 @@ class Writer:
     async def _commit(self, batch: _Batch) -> Sequence[Outcome]:
         follower = self._follower
 
-        def write(c: Connection, standing: Standing) -> Attempt | Sequence[Outcome] | None:
+        def write(c: Connection, standing: Standing) -> Attempt | Sequence[Outcome]:
             requests = batch.requests()
             if not requests:  # nobody waits any longer
                 return []
