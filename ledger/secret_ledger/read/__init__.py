@@ -1,1 +1,1 @@
-"""How secrets are read: the newest version, older ones, lists, from memory."""
+"""How secrets are read: the newest version, older versions, lists, and from memory."""

@@ -1,6 +1,7 @@
-"""What lies under which key: counted from the log's own rows, in pages, without any key.
+"""How many events and secrets lie under each key: counted in pages, without any key.
 
-The heads are what current reads and the boot gate need; the events are the whole history.
+Current reads and the boot gate need the newest events, which count the secrets. The events are
+the whole history, counted from the rows of the log.
 """
 
 from __future__ import annotations
@@ -22,65 +23,71 @@ from secret_ledger.store.retry import through_outages
 __all__ = ["Census", "KeyCount", "KeyUse", "census", "heads_by_key", "uses"]
 
 PAGE = 5000
-"""Rows that one transaction counts: some ten milliseconds."""
+"""Rows that one transaction counts, in about ten milliseconds."""
 MAX_PREFIXES = 1000
 _FIRST: Final = -(2**63)
-"""A position below every one that a row can claim."""
+"""The lowest position that a column holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyCount:
-    """How many secrets have their latest event under one key."""
+    """How many secrets have their newest event under one key."""
 
     key_id: str
     key_fingerprint: bytes
     secrets: int
     prefixes: Mapping[str, int] = field(default_factory=dict)
-    """By the first segment of their names; "" for names of one segment, "…" for what is
-    beyond the first thousand."""
+    """Number of secrets by the first segment of their names.
+
+    The entry "" counts names of one segment. The entry "…" counts names of further
+    segments, beyond the first 1,000.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """What lies under one key in one generation."""
+    """The rows under one key in one generation."""
 
     generation: int
     state: str
-    """The state of the generation: active, building, closed, moved, purging."""
+    """The state of the generation: active, building, closed, moved, purging or purged."""
     key_id: str
     key_fingerprint: bytes
     events: int
-    """Rows that this key is needed to open."""
+    """Rows that only this key opens."""
     purged: int
-    """Rows whose data is gone: nothing is needed to open them any more."""
+    """Rows whose data is gone: they need no key any more."""
     last_position: int
     bytes: int
-    """Of sealed values, purged rows included."""
+    """Bytes of the sealed values; the remains of purged rows are included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What lies under which key."""
+    """How many events and secrets lie under each key."""
 
     heads: Sequence[KeyCount]
-    """The latest event of every secret: what current reads need."""
+    """Secrets by the key of their newest event, which current reads need."""
     events: Sequence[KeyUse]
-    """The whole history, by generation."""
+    """The events of the whole history, by generation and key."""
 
 
 async def census(database: Database, generation: int) -> Census:
-    """Count both, `generation` being the one in use. Raises LedgerUnavailable."""
+    """Count the secrets of `generation`, which is in use, and the events of every generation.
+
+    Raises LedgerUnavailable, and TamperedEvent if it meets more than 10,000 keys or generations.
+    """
     generations = await through_outages(
         database, lambda c: heads_of_generations(c, database), "statement"
     )
-    # Those that say that they were purged too: whether rows of theirs are left is counted.
+    # Generations that say that they were purged are counted too: some of their rows may be left.
     return Census(await heads_by_key(database, generation), await uses(database, generations))
 
 
 async def heads_by_key(database: Database, generation: int) -> Sequence[KeyCount]:
-    """The heads of a generation by the key that they say they lie under; metadata only.
+    """Count the secrets of a generation by the key that their newest event names. Opens no row.
 
-    Raises LedgerUnavailable.
+    Raises LedgerUnavailable, and TamperedEvent if it meets more than 10,000 keys.
     """
     counts: dict[tuple[str, bytes], Counter[str]] = {}
     after: str | None = None
@@ -113,8 +120,11 @@ async def heads_by_key(database: Database, generation: int) -> Sequence[KeyCount
 
 
 async def uses(database: Database, heads: Sequence[Head]) -> Sequence[KeyUse]:
-    """What lies under each key in each of these generations, by the rows that there are: where
-    its head row says that it ends is not believed. Raises LedgerUnavailable."""
+    """Count the rows under each key in each of these generations.
+
+    All rows of a generation count: the position that its head row states is not believed. Raises
+    LedgerUnavailable, and TamperedEvent if a generation has more than 10,000 keys.
+    """
     found: list[KeyUse] = []
     for head in heads:
         counts: dict[tuple[str, bytes], tuple[int, int, int, int]] = {}

@@ -1,8 +1,8 @@
-"""What a destruction finds of its secret, sealed with it.
+"""The rows that a destruction finds of its secret: their count and digest, sealed with it.
 
-A `secret.destroyed` states how many rows lie below it, with a digest of them. Rows that were
-damaged by then are accounted for as they were found, and nothing can be put below the end later.
-No read ever goes there.
+If a caller destroys a secret, the `secret.destroyed` states how many rows lie below it, with
+their digest. Damaged rows count as they were found. So nobody can add a row below the end later
+without a finding. No read ever goes below the end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from secret_ledger.store.reads import stream_page_down
 __all__ = ["found_rows", "rows_of", "stated_rows"]
 
 LOWEST: Final = -(2**63)
-"""Below every version that a damaged row can claim."""
+"""The lowest version that a damaged row can claim."""
 
 
 def found_rows(
@@ -33,23 +33,24 @@ def found_rows(
     stream: str,
     below: int,
 ) -> RowDigest:
-    """Count and digest of the rows of a stream below a version, newest first.
+    """Count and digest the rows of a stream below version `below`, newest first.
 
-    A row that has no hash, because nothing like it was ever written, counts with zeros.
+    If a row has columns that this format never wrote, it has no hash: it counts with 32 zero
+    bytes instead.
     """
     digest = RowDigest()
     while page := stream_page_down(connection, database, control.generation, stream, below, LOWEST):
         for event in page:
             found = _hash(control, event)
             digest.add_found(event.position, found)
-            if event.event_hash != found:  # what it states is part of the damage
+            if event.event_hash != found:  # the stated hash is part of the damage
                 digest.add_stated(event.event_hash)
         below = page[-1].version
     return digest
 
 
 def rows_of(connection: Connection, database: Database, newest: Iterable[Event]) -> dict[str, int]:
-    """How many rows each of these streams has."""
+    """Returns how many rows the stream of each of these newest events has, by stream."""
     counts = {}
     for event in newest:
         asked = {
@@ -70,7 +71,11 @@ def _hash(control: Control, event: Event) -> bytes:
 
 
 def stated_rows(end: Event) -> Mapping[str, Any] | None:
-    """What a `secret.destroyed` states of the rows below it; None if nothing."""
+    """The `rows` fact of a `secret.destroyed`: the count, and mostly the digest, of the rows below.
+
+    Returns None if the event is of another type or states no count. The end of a secret whose key
+    is lost states no digest.
+    """
     if end.event_type != EventType.DESTROYED:
         return None
     stated = parse_metadata(end.metadata).ledger.get("rows")

@@ -1,8 +1,8 @@
 """Listings: rows as they lie in the log, page by page, so that one bad row hides no other.
 
-They need no key, and what they show is `unverified`: columns that anybody with access to the
-database may have written. With a `Checker` each row is opened and marked; what fails is shown too.
-That no row is missing from a listing is for a verification to say.
+A listing needs no key. Its rows are `unverified`: anybody with access to the database may have
+written their columns. A `Checker` opens each row and marks it; a row that fails is shown too. Only
+a verification tells whether a listing misses a row.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ __all__ = ["Checker", "list_history", "list_secrets"]
 
 
 LARGEST: Final = 2**63 - 1
-"""The largest number that a column of versions holds."""
+"""The largest version that a column holds."""
 
 
 class _Page(NamedTuple):
-    """Rows of one snapshot, and what they are checked with."""
+    """Rows of one snapshot, and the rows around them, which a check needs."""
 
     head: Head
     events: Sequence[Event]
     rows: Sequence[CheckedRow] = ()
     before: Event | None = None
-    """The version before the first of them."""
+    """The version before the first event of the page."""
     following: Event | None = None
-    """The version behind the last of them."""
+    """The version after the last event of the page."""
     in_stream: bool = False
-    """Whether they are the versions of one secret."""
+    """Whether the events are the versions of one secret."""
 
 
 async def list_history(
@@ -64,7 +64,11 @@ async def list_history(
     lost: Collection[bytes] = (),
     checker: Checker | None = None,
 ) -> AsyncIterator[SecretInfo]:
-    """Every version of a secret, oldest first. Raises SecretNotFound if there is none."""
+    """List every version of a secret, oldest first.
+
+    `lost`: fingerprints of lost keys; a version under a lost key is shown as destroyed. Raises
+    SecretNotFound if the secret has no version, and TamperedEvent if no generation is in use.
+    """
     after = 0
     while True:
 
@@ -82,7 +86,7 @@ async def list_history(
                 raise not_found(stream)
             return
         if checker is not None and not await checker.covers(page.head):
-            continue  # another generation was put in use meanwhile
+            continue  # a migration put another generation in use meanwhile
         infos = [info_of(e, key_lost=e.key_fingerprint in lost) for e in page.events]
         if checker is not None:
             infos = await checker.marked(page, infos)
@@ -90,7 +94,7 @@ async def list_history(
             yield info
         last = page.events[-1].version
         if last <= after:
-            return  # no number at all, which sorts behind all numbers
+            return  # damage: a version that is no number sorts last
         after = last
 
 
@@ -102,10 +106,11 @@ async def list_secrets(
     lost: Collection[bytes] = (),
     checker: Checker | None = None,
 ) -> AsyncIterator[SecretInfo]:
-    """The newest version of each secret, in order of the names' bytes.
+    """List the newest version of each secret, in order of the names' bytes.
 
-    `deleted` adds those that are deleted or destroyed. What `checker` does not open is listed in
-    any case: its state is what somebody wrote there.
+    `deleted` adds deleted and destroyed secrets. If `checker` can't open a row, the row is listed
+    in any case: anybody may have written its state. `lost`: fingerprints of lost keys; a version
+    under a lost key is shown as destroyed. Raises TamperedEvent if no generation is in use.
     """
     prefix = normalise_prefix(prefix)
     after: str | None = None
@@ -128,7 +133,7 @@ async def list_secrets(
             shown = deleted or info.state == "live" or info.problem is not None
             if info.name != CONTROL_STREAM and shown:
                 yield info
-        if not infos or infos[-1].name == after:  # no text at all sorts behind all text
+        if not infos or infos[-1].name == after:  # damage: a name that is no text sorts last
             return
         after = infos[-1].name
 
@@ -143,7 +148,6 @@ def _in_use(connection: Connection, database: Database) -> Head:
 def _with_neighbours(
     connection: Connection, database: Database, page: _Page, stream: str, after: int
 ) -> _Page:
-    """What the versions of a page follow, and what follows them."""
     generation, last = page.head.generation, page.events[-1].version
 
     def version(number: int) -> Event | None:
@@ -174,12 +178,12 @@ def _with_neighbours(
 
 @dataclass(frozen=True, slots=True)
 class Checker:
-    """Opens what a listing shows, with the keys in hand."""
+    """Opens the rows of a listing with the keys in hand."""
 
     follower: Follower
 
     async def covers(self, head: Head) -> bool:
-        """Whether the generation of a page is the one that is known by now."""
+        """Follows the control stream if `head` is new. Returns whether its generation is in use."""
         standing = self.follower.standing
         if not self.follower.is_current(head):
             standing = await self.follower.follow(standing)
@@ -190,16 +194,19 @@ class Checker:
         return Rules(standing.control, standing.keys)
 
     async def marked(self, page: _Page, infos: Sequence[SecretInfo]) -> list[SecretInfo]:
-        """Each row with what opening it gave."""
+        """Returns the rows of a page, each marked with the result of opening it."""
         findings = await to_thread.run_sync(_check, self._rules(), page)
         if any(findings):
-            # Never said on old knowledge: read on first, then once more.
+            # The known control stream may be old: follow it before a row is called damaged.
             await self.follower.follow(self.follower.standing)
             findings = await to_thread.run_sync(_check, self._rules(), page)
         return [_marked(*pair) for pair in zip(infos, findings, strict=True)]
 
     async def keys(self, records: Sequence[KeyRecord]) -> list[KeyRecord]:
-        """The audit of the keys, each key with what opening its control events gave."""
+        """Returns the audit of the keys, each marked with the result of opening its control events.
+
+        Raises TamperedEvent if the control stream breaks a rule, or if no generation is in use.
+        """
         database, standing = self.follower.database, self.follower.standing
         ledger_id = standing.control.ledger_id
 
@@ -249,7 +256,10 @@ def _newest(rules: Rules, event: Event) -> Finding | None:
 
 
 def _ended(rules: Rules, before: Event | None, event: Event | None, after: Event | None) -> bool:
-    """Whether the damage of an event was ended under a seal, by it or by the one behind it."""
+    """Whether a `secret.destroyed` over damage accounts for the damage.
+
+    The destruction is `event` itself or the version after it.
+    """
     if event is None:
         return False
     if event.event_type == EventType.DESTROYED and before is not None:
@@ -258,7 +268,7 @@ def _ended(rules: Rules, before: Event | None, event: Event | None, after: Event
 
 
 def _marked_key(record: KeyRecord, proven: int, failed: dict[int, str]) -> KeyRecord:
-    """A key's record; the chain of hashes proves what lies below an event that opened."""
+    """The event at position `proven` opened: the chain of hashes proves each event below it."""
     moments = (record.introduced, record.activated, record.superseded, record.retired, record.lost)
     places = [moment.position for moment in moments if moment is not None]
     for place in places:

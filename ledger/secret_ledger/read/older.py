@@ -1,8 +1,8 @@
-"""Old versions of a secret: a walk down its chain, from the newest event, which opens.
+"""Old versions of a secret: a walk down its chain from the newest event, which must open.
 
-The event above a row has sealed that row's hash. So a row that is reached is proven, and a row
-that is absent, moved or changed is seen. Pages are read in short transactions; from the second
-page on they are hashed in a worker thread.
+The event above a row has sealed that row's hash. So the walk proves each row that it reaches, and
+detects each row that is missing, moved or changed. Pages are read in short transactions. A worker
+thread hashes the pages after the first.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ __all__ = [
 ]
 
 FIRST: Final = 32
-"""Rows that come with the newest event, in one trip."""
+"""Rows that the first trip returns at most, the newest event included."""
 
 T = TypeVar("T")
 
 
 async def get_version(follower: Follower, stream: str, version: int) -> SecretVersion:
-    """One version of a secret.
+    """Read one version of a secret.
 
     Raises SecretNotFound, SecretDeleted, SecretDestroyed, MissingKey, TamperedEvent.
     """
@@ -77,9 +77,9 @@ async def get_version(follower: Follower, stream: str, version: int) -> SecretVe
 
 
 async def get_as_of(follower: Follower, stream: str, time: int, at: datetime) -> SecretVersion:
-    """The last version that was recorded at or before `time` (microseconds since 1970).
+    """Read the last version recorded at or before `time` (microseconds since 1970).
 
-    Raises what `get_version` raises.
+    `at`: the same time, as a refusal shows it. Raises the errors of `get_version`.
     """
 
     async def answer(standing: Standing) -> SecretVersion:
@@ -98,10 +98,11 @@ async def get_as_of(follower: Follower, stream: str, time: int, at: datetime) ->
 
 
 async def get_version_unproven(follower: Follower, stream: str, version: int) -> SecretVersion:
-    """One version by its own seal alone, if the newest event of its secret can't be opened.
+    """Read one version; if the chain can't prove it, by its own seal alone.
 
-    Whether a later event has ended it nobody can tell then: the answer says so (`proven`).
-    Raises what `get_version` raises.
+    That is so if `get_version` raises MissingKey or TamperedEvent, or if the secret ended because
+    its key is lost. Then nobody can tell whether a later event has ended the version: the answer
+    says so (`proven` is False). Raises the errors of `get_version`.
     """
     refusal: LedgerError
     try:
@@ -128,10 +129,11 @@ async def get_version_unproven(follower: Follower, stream: str, version: int) ->
 async def walk_to_restore(
     follower: Follower, intent: Restore, read: Read = patiently
 ) -> Walked | None:
-    """What a restore would write, and below which newest event that was found.
+    """Find the value that a restore would write, and the newest event that the walk began at.
 
-    None if there is nothing to restore below the newest event. A refusal that the walk ends in
-    is kept in the answer. Raises MissingKey, TamperedEvent.
+    Returns None if the secret is not deleted, or if the stated version is not below its newest
+    event. If the walk ends in a refusal, the answer holds the refusal. Raises MissingKey,
+    TamperedEvent.
     """
     stream, version = intent.stream, intent.version
     if version is not None and not 0 < version < 2**63:
@@ -173,9 +175,9 @@ def _restored(standing: Standing, walk: Walk, version: int | None) -> Secret | L
 
 
 async def walk_to_floor(follower: Follower, stream: str, read: Read = patiently) -> Walked | None:
-    """The floor that the next event of a stream must state. None if the stream has no event.
+    """Find the floor that the next event of a stream must state.
 
-    Raises MissingKey, TamperedEvent.
+    Returns None if the stream has no event. Raises MissingKey, TamperedEvent.
     """
 
     async def answer(standing: Standing) -> Walked | None:
@@ -191,7 +193,7 @@ async def walk_to_floor(follower: Follower, stream: str, read: Read = patiently)
 async def _on_new_knowledge(
     follower: Follower, answer: Callable[[Standing], Awaitable[T]], read: Read = patiently
 ) -> T:
-    """An answer; once more, after the control stream was read again, if it is a bad one."""
+    """MissingKey or TamperedEvent may rest on an old control stream: follow it, ask once more."""
     standing = follower.standing
     try:
         return await answer(standing)
@@ -210,20 +212,20 @@ def _value(standing: Standing, event: Event) -> SecretVersion:
 
 @dataclass(slots=True)
 class _Descent:
-    """A walk, and the rows that are read for it."""
+    """A walk, and the rows that were read for it."""
 
     follower: Follower
     standing: Standing
-    """What the rows are judged by: as new as the newest event."""
+    """The standing that judges the rows: as new as the newest event."""
     walk: Walk
     least: int
-    """No version below this one is asked for."""
+    """The lowest version that the walk reads."""
     read: Read
     rows: list[Event] = field(default_factory=list)
-    """Read, and not reached yet."""
+    """Rows that were read and not reached yet."""
 
     async def until(self, stop: Callable[[Walk], bool]) -> Walk:
-        """Go down until `stop`, or until the rest has ended or was not asked for."""
+        """Go down until `stop` is true, or to the floor. Raises TamperedEvent at a broken link."""
         walk, database = self.walk, self.follower.database
 
         def over() -> bool:
@@ -253,9 +255,9 @@ class _Descent:
 async def _begin(
     follower: Follower, standing: Standing, stream: str, least: int, read: Read = patiently
 ) -> _Descent | None:
-    """The start of a walk, at the newest event, which opens. None if the stream has no event.
+    """The newest event has opened when the walk begins.
 
-    Raises MissingKey, TamperedEvent.
+    Returns None if the stream has no event. Raises MissingKey, TamperedEvent.
     """
     database, seen = follower.database, follower.seen
 

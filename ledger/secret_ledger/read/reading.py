@@ -1,8 +1,10 @@
-"""How a read happens: one statement, the head row beside the row, a verdict at the end.
-The newest event of a secret decides alone; what lies below it is read by `older`.
+"""How a read happens: one statement returns the head row and the event, then a verdict follows.
 
-A `get` ends in one of four ways, never confused: the value; SecretDeleted or SecretDestroyed;
-MissingKey; TamperedEvent. Listings, which open no row, are in `listing`.
+The newest event of a secret decides alone. Older versions are read by `older`. Listings, which
+open no row, are in `listing`.
+
+A `get` ends in one of these ways, never confused: the value; SecretNotFound, SecretDeleted or
+SecretDestroyed; MissingKey; TamperedEvent.
 """
 
 from __future__ import annotations
@@ -35,16 +37,16 @@ __all__ = [
 
 
 class Facts(NamedTuple):
-    """What an event says of itself, worked out once for many answers. Its value is not in it."""
+    """Facts of one event, worked out once for many answers. They never hold its value."""
 
     context: bytes
-    """Its seal's associated data."""
+    """The associated data of the event's seal."""
     info: SecretInfo | None
-    """None where the caller's metadata is part of it: each answer has a copy of its own."""
+    """None if the event holds a caller's metadata: each answer then needs its own copy."""
 
 
 def facts_of(ledger_id: bytes, event: Event) -> Facts:
-    """Raises TamperedEvent where a field could not have been written by this format."""
+    """Work out an event's facts. Raises TamperedEvent if this format can't have written a field."""
     info = info_of(event)
     return Facts(context_of(ledger_id, event), None if info.metadata else info)
 
@@ -58,7 +60,14 @@ async def get_secret(
     unproven: bool = False,
     keep: Callable[[Found], None] | None = None,
 ) -> SecretVersion:
-    """The latest version of a secret, or the one asked for. `keep` is given what was read."""
+    """Read the newest version of a secret, or version `version`, or the version at time `at`.
+
+    `keep` is called with each answer of the database to a read of the newest version. If
+    `unproven` and the chain can't prove `version`, its own seal decides.
+
+    Raises InvalidValue, SecretNotFound, SecretDeleted, SecretDestroyed, MissingKey,
+    TamperedEvent, LedgerUnavailable, and the errors of `Follower.follow`.
+    """
     if version is not None and at is not None:
         raise InvalidValue("state a version or a time, not both", hint="leave one of them out")
     if unproven and version is None:
@@ -97,14 +106,14 @@ async def get_secret(
     try:
         return verdict(standing, found, stream)
     except (MissingKey, TamperedEvent):
-        # Never said on old knowledge: read on first, then once more.
+        # The known control stream may be old: follow it, and read again, before a refusal.
         standing = await follower.follow(standing)
         return verdict(standing, await read(), stream)
 
 
 def _at(at: datetime) -> int:
     given: object = at
-    if not isinstance(given, datetime):  # not repeated: it may be anything
+    if not isinstance(given, datetime):  # the value is not quoted: it may be anything
         raise InvalidValue(
             f"at is a datetime with a time zone, not {type(given).__name__}",
             hint='such as datetime.fromisoformat("2026-01-31T12:00:00+00:00")',
@@ -121,8 +130,11 @@ def _at(at: datetime) -> int:
 def verdict(
     standing: Standing, found: Found, stream: str, *, facts: Facts | None = None
 ) -> SecretVersion:
-    """How a read of the newest event ends under `standing`. `facts` is of the event found, if
-    that is known. Raises what `get_secret` raises."""
+    """Judge a read of the newest event: open it under `standing`, or raise the refusal.
+
+    `facts`: the facts of the event, if the caller has them. Raises SecretNotFound, SecretDeleted,
+    SecretDestroyed, MissingKey or TamperedEvent.
+    """
     event = found.event
     if event is None:
         raise not_found(stream)

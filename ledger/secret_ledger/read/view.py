@@ -1,16 +1,17 @@
 """The sealed view: the newest events of secrets, kept in memory, still sealed.
 
-A read is answered from here where what is kept is proven to be current: it is opened for that
-one answer, by the rules and the verdict of every read (`reading`), under the standing as
-it is by then. What may be served is settled by the positions of the log alone:
+If a kept event is proven to be current, a read is answered from memory. The event is opened for
+that answer only, under the present standing, with the verdict of every read (`reading`). The
+positions of the log alone decide:
 
-    kept      read from the database, unless its stream went on while the read was under way
-    dropped   by this process's own writes, before their callers hear of them; and by the tail:
-              one statement that tells which streams have gone on since it was asked last
-    proven    as of the moment before the tail was asked; or, on SQLite, as of now, where
-              nobody has committed since
+    kept      A read returned the event, and its stream did not grow during the read.
+    dropped   This process has written to the stream: the event goes before the caller hears.
+              Or the tail names the stream. The tail is a statement that names the streams
+              with events since the last tail.
+    proven    The event was current at the moment before the tail was asked. On SQLite it is
+              current now, if nobody has committed since.
 
-Nothing is polled: a read that finds the proof growing old asks for the next one.
+Nothing is polled: if the proof is growing old, a read starts the next tail.
 """
 
 from __future__ import annotations
@@ -48,30 +49,29 @@ WhenStale = Literal["database", "refuse"]
 
 VIEW_BYTES: Final = 64 * 1024 * 1024
 ENTRY_BYTES: Final = 800
-"""What a secret takes beside the texts and the bytes of its event, and what it says of itself,
-rounded up."""
+"""Bytes that a kept secret takes beside its name, context and event fields, rounded up."""
 OFTEN: Final = 1.0
-"""Seconds after which a read has the next proof fetched, however long this one will still do."""
+"""Age of a proof in seconds. If a proof is older, the next read starts a tail at the latest."""
 SLOW: Final = 1.0
-"""Seconds that a proof is waited for."""
+"""Seconds that a read waits for a tail, from the moment that the tail was asked."""
 EVENTS: Final = 4096
-"""What the tail looks through; where more were written, nothing that is kept counts any more."""
+"""Events that one tail reads at most. If more were written, all kept events are dropped."""
 BREATH: Final = 256
-"""Answers from memory after which other tasks get a turn: a loop of reads has no other pause."""
+"""After so many answers from memory other tasks get a turn: a loop of reads has no other pause."""
 
-# Time that a machine sleeps counts: what it kept meanwhile has grown old all the same.
+# The time that a machine sleeps counts: the kept events grow old meanwhile.
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How old an answer may be, what is done where that can't be held, and how much is kept.
+    """How old an answer may be, what a read does if it would be older, and how much is kept.
 
-    Raises InvalidValue.
+    Raises InvalidValue if a field is out of range.
     """
 
     max_staleness: float
-    """Seconds."""
+    """Age in seconds that an answer from memory has at most."""
     when_stale: WhenStale = "database"
     bytes: int = VIEW_BYTES
 
@@ -88,7 +88,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class ViewStatus:
-    """What is kept in memory, and what became of the reads since the ledger was opened."""
+    """How much the view keeps in memory, and how it has served since the ledger was opened."""
 
     secrets: int
     bytes: int
@@ -97,18 +97,18 @@ class ViewStatus:
     misses: int
     """Reads that went to the database."""
     age_seconds: float | None
-    """How long ago it was last proven that what is kept is current; None: not yet."""
+    """Seconds since the kept events were last proven current; None if they never were."""
 
 
 class _Kept(NamedTuple):
     found: Found
     facts: Facts
     size: int
-    """The bytes of memory that it takes, rounded up."""
+    """Bytes of memory that the entry takes, rounded up."""
 
 
 class SealedView:
-    """The heads that were read last, sealed, up to so many bytes."""
+    """The newest events that were read last, still sealed, up to a number of bytes."""
 
     def __init__(
         self, follower: Follower, bounds: Bounds, commits: Callable[[], int | None] | None
@@ -120,21 +120,21 @@ class SealedView:
         self._often = min(bounds.max_staleness / 3, OFTEN)
         self._room = bounds.bytes
         self._commits = commits
-        """See `Database.watch`."""
+        """Tells whether anybody has committed (see `Database.watch`); None if only a tail tells."""
         self._commits_known: int | None = None
-        """What it gave before the tail was asked last."""
+        """The number that `_commits` gave before the last tail was asked."""
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        """By stream; what was not used for longest comes first."""
+        """By stream; the entry that was unused for longest comes first."""
         self._bytes = 0
         self._reading: dict[str, object] = {}
-        """The newest read of each stream that is under way. Out of here, it is not kept."""
+        """By stream: the newest read under way. Only the answer of that read is kept."""
         self._position = follower.seen
-        """What is kept is each stream's head as of here."""
+        """The kept events are the newest of their streams up to this position."""
         self._proven = -math.inf
-        """When the log ended here for sure."""
+        """When `_position` was last the end of the log, as proven: seconds, by `_now`."""
         self._tail: asyncio.Task[LedgerError | None] | None = None
         self._asked = -math.inf
-        """When that task was begun."""
+        """When that task was started: seconds, by `_now`."""
         self._hits = 0
         self._misses = 0
 
@@ -143,20 +143,20 @@ class SealedView:
 
     @property
     def status(self) -> ViewStatus:
-        """What is kept, and how it served."""
+        """How much is kept, and how it has served."""
         age = None if self._proven == -math.inf else _now() - self._proven
         return ViewStatus(len(self._kept), self._bytes, self._hits, self._misses, age)
 
     async def get(self, name: str) -> SecretVersion:
-        """The latest version of a secret, as of `max_staleness` seconds ago or later.
+        """Read the newest version of a secret, as of `max_staleness` seconds ago or later.
 
-        Raises what a read from the database raises; and where it is to refuse rather than ask
-        the database, what keeps the view from being current: LedgerUnavailable, mostly.
+        Raises the errors of `get_secret`. If `when_stale` is "refuse" and the view can't be proven
+        current, raises the reason: mostly LedgerUnavailable.
         """
         self._database.home.check()
         if self._hits % BREATH == 0:
-            await asyncio.sleep(0)  # lets others on the loop run, however many answers are kept
-        # What is kept is kept by the names of streams, each of which is spelt as it has to be.
+            await asyncio.sleep(0)  # other tasks of the loop get a turn
+        # Kept names are normalised: a name that is found as it stands needs no check.
         kept = self._kept.get(name) if type(name) is str else None
         if kept is None:
             name = normalise_name(name)
@@ -165,19 +165,19 @@ class SealedView:
             now = _now()
             if not self._is_proven(now - self._often, now):
                 proven = await self._prove(now - self._bounds.max_staleness)
-                kept = self._kept.get(name) if proven else None  # it may be gone by now
+                kept = self._kept.get(name) if proven else None  # the tail may have dropped it
         standing = self._follower.standing
         if kept is not None and kept.found.head.generation == standing.control.generation:
             self._kept.move_to_end(name)
             self._hits += 1
             try:
                 return verdict(standing, kept.found, name, facts=kept.facts)
-            except (MissingKey, TamperedEvent):  # never said from memory
+            except (MissingKey, TamperedEvent):  # neither is ever given from memory
                 self._hits -= 1
         return await self._read(name)
 
     async def _read(self, stream: str) -> SecretVersion:
-        """Ask the database, and keep its answer unless the stream goes on meanwhile."""
+        """The answer is kept, unless the stream grows meanwhile."""
         self._misses += 1
         read = self._reading[stream] = object()
 
@@ -191,7 +191,7 @@ class SealedView:
             if self._reading.get(stream) is read:
                 del self._reading[stream]
 
-    # --- what is kept ----------------------------------------------------------------
+    # --- the kept events -------------------------------------------------------------
 
     def _keep(self, stream: str, found: Found) -> None:
         self._drop(stream)
@@ -199,7 +199,7 @@ class SealedView:
             return
         try:
             facts = facts_of(self._follower.standing.control.ledger_id, found.event)
-        except TamperedEvent:  # the verdict says so
+        except TamperedEvent:  # the verdict of the read names the damage
             return
         size = _size(stream, found, facts)
         if size > self._room:
@@ -215,14 +215,14 @@ class SealedView:
             self._bytes -= kept.size
 
     def _forget(self, streams: Iterable[str]) -> None:
-        """They have gone on: the next read of each asks the database, and what is being read
-        of them just now is not kept."""
+        """The streams have grown: the next read of each asks the database, and no answer of a read
+        under way is kept."""
         for stream in streams:
             self._reading.pop(stream, None)
             self._drop(stream)
 
     def _has(self, stream: str, position: int) -> bool:
-        """Whether the event at `position` is kept: this process's own, which it read back."""
+        """If this process wrote the event and read it back, the tail need not drop it."""
         kept = self._kept.get(stream)
         event = kept.found.event if kept else None
         return event is not None and event.position == position
@@ -232,12 +232,12 @@ class SealedView:
         self._kept.clear()
         self._bytes = 0
 
-    # --- that it is current ----------------------------------------------------------
+    # --- their proof -----------------------------------------------------------------
 
     def _is_proven(self, since: float, now: float) -> bool:
-        """Whether what is kept is known to have been current at `since` or later.
+        """Whether the kept events are proven to have been current at `since` or later.
 
-        Raises LedgerUnavailable where the database's file is not in its place any more.
+        Raises LedgerUnavailable if the database's file is not in its place any more.
         """
         if self._commits is not None:
             commits = self._commits()
@@ -246,10 +246,12 @@ class SealedView:
         return self._proven >= since
 
     async def _prove(self, since: float) -> bool:
-        """Have the database asked; and wait for its answer, unless what is kept is known to have
-        been current at `since` or later. False where it does not come in time."""
+        """Start a tail, and wait for it unless the events were current at `since` or later.
+
+        Returns False if the tail fails or is late. If `when_stale` is "refuse", raises that reason.
+        """
         tail = self._ask()
-        await asyncio.sleep(0)  # lets it be on its way, however many loops of reads there are
+        await asyncio.sleep(0)  # the tail gets on its way, however many reads wait
         while self._proven < since:
             await asyncio.wait({tail}, timeout=max(0, self._asked + SLOW - _now()))
             answered = tail.done() and not tail.cancelled()
@@ -258,7 +260,7 @@ class SealedView:
                 raise copy(failure)
             if failure is not None:
                 return False
-            if self._proven < since:  # it had been asked before that
+            if self._proven < since:  # that tail was asked before `since`
                 tail = self._ask()
         return True
 
@@ -271,14 +273,14 @@ class SealedView:
         )
 
     def _ask(self) -> asyncio.Task[LedgerError | None]:
-        """The tail that is under way, or else a new one."""
+        """Never more than one tail is under way."""
         if self._tail is None or self._tail.done():
             self._asked = _now()
             self._tail = asyncio.create_task(self._catch_up(), name="secret-ledger view")
         return self._tail
 
     async def _catch_up(self) -> LedgerError | None:
-        """Drop what has gone on since this was asked last; why that can't be told, if so."""
+        """Drop the streams that have grown since the last tail. Returns the error if that fails."""
         follower, database = self._follower, self._database
         after, seen = self._position, follower.seen
 
@@ -312,7 +314,7 @@ class SealedView:
         return None
 
     async def close(self) -> None:
-        """Keep nothing any more."""
+        """Drop all events, and keep none from now on."""
         self._room = 0
         self._forget_all()
         if self._tail is not None:
@@ -325,6 +327,6 @@ def _now() -> float:
 
 
 def _size(stream: str, found: Found, facts: Facts) -> int:
-    """The bytes of memory that an entry takes, rounded up."""
+    """Bytes of memory that an entry takes, rounded up."""
     parts = (stream, facts.context, *(found.event or ()))
     return ENTRY_BYTES + sum(map(getsizeof, parts))

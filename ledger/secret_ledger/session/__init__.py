@@ -1,1 +1,1 @@
-"""What an open ledger knows: its standing, and that the log is still the same one."""
+"""The knowledge of an open ledger: its standing, and whether the log is still the same log."""

@@ -1,7 +1,7 @@
 """How a running process keeps up with its ledger's control stream.
 
-Each read and each append meets the head row; where its generation or key epoch is new, and
-before any verdict of MissingKey or TamperedEvent, the process first reads on.
+Each read and each append meets the head row. If its generation or key epoch is new, the process
+first follows the control stream. It also does so before it reports MissingKey or TamperedEvent.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from secret_ledger.store.schema import check_version, read_meta
 __all__ = ["Follower", "snapshot"]
 
 HINDERED: Final = 60.0
-"""Seconds for which a write that failed speaks for the next one. A node that is not ready may
-get no writes, which alone would show that the disk has room again."""
+"""Seconds for which a failed write can make the node unready.
+
+A node that is not ready may get no writes, and only a write would show that the disk has room.
+"""
 
 
 async def snapshot(
     database: Database, *, upgrading: bool = False, read: Read | None = None
 ) -> State | None:
-    """All that the gate looks at, in one snapshot. None where there is no ledger.
+    """Read all rows that the gate checks, in one snapshot. Returns None if no ledger is found.
 
-    Raises SchemaOutdated, SchemaTooNew, NotALedger.
+    Raises SchemaOutdated, SchemaTooNew, NotALedger, LedgerUnavailable.
     """
 
     def unit(connection: object) -> State | None:
@@ -56,15 +58,17 @@ class Follower:
         self.standing = standing
         self.lineage = Lineage(database, standing.control.ledger_id)
         self.on_write: Callable[[Collection[str]], None] = lambda streams: None
-        """Hears which streams this process may have written to, before any caller does."""
+        """Called with the streams that this process may have changed, before any caller hears."""
         self.in_doubt = False
-        """Whether what was read last could not be followed: damage, or another ledger."""
+        """Whether the last control stream read was refused: damage, or another ledger."""
         self._unwritable: tuple[str, float] | None = None
         self._lock = asyncio.Lock()
 
     def is_current(self, head: Head, control_version: object = None) -> bool:
-        """Whether a head row is of the generation and epoch that the standing covers; and the
-        control stream, if its newest version is given, has not grown since."""
+        """Whether the standing covers the generation, key epoch and move that a head row states.
+
+        `control_version`: the newest version of the control stream; if given, it must not be new.
+        """
         control = self.standing.control
         return (
             (head.generation, head.key_epoch) == (control.generation, control.epoch)
@@ -83,24 +87,26 @@ class Follower:
 
     @property
     def unwritable(self) -> str | None:
-        """Why a write of this process failed lately, if that hinders every other write too and
-        none has succeeded since."""
+        """Why a write of this process failed, if that hinders every other write too.
+
+        None if a write has succeeded since, or if the failure is older than 60 seconds.
+        """
         if self._unwritable is None or time.monotonic() - self._unwritable[1] > HINDERED:
             return None
         return self._unwritable[0]
 
     def wrote(self, failure: LedgerError | None = None) -> None:
-        """A write has succeeded, or failed."""
+        """Record that a write has succeeded, or failed with `failure`."""
         if failure is None:
             self._unwritable = None
         elif hinders_writes(failure):
             self._unwritable = failure.message, time.monotonic()
 
     async def follow(self, known: Standing | None = None, *, read: Read = patiently) -> Standing:
-        """Read the control stream again, unless somebody has since `known`.
+        """Read and prove the control stream again, unless another task has done so since `known`.
 
-        Raises TamperedEvent where it got shorter or other, WrongLedger or NotALedger where
-        the database was exchanged.
+        Raises TamperedEvent if the control stream is shorter or its past has changed, WrongLedger
+        or NotALedger if the database was exchanged, and LedgerUnavailable.
         """
         async with self._lock:
             if known is not None and self.standing is not known:
@@ -112,14 +118,14 @@ class Follower:
             return self.standing
 
     async def judge(self, keyring: Keyring) -> Standing:
-        """What the ledger says of another keyring; the one in hand stays.
+        """Judge another keyring; the keyring in hand stays.
 
-        Raises what the gate refuses it with: KeyFingerprintMismatch, StaleKey, TamperedEvent.
+        Raises the refusals of the gate: KeyFingerprintMismatch, StaleKey, TamperedEvent.
         """
         return self._judged(await snapshot(self.database), keyring, strict=True)
 
     async def adopt(self, keyring: Keyring) -> Standing:
-        """Go on with another keyring. Raises what `judge` raises; then nothing changed."""
+        """Use another keyring from now on. If this raises an error of `judge`, nothing changes."""
         async with self._lock:
             self.standing = await self.judge(keyring)
             self.keyring = keyring

@@ -1,7 +1,7 @@
-"""What is being built: the `building` head row, and of a move the row that names its other side.
+"""A generation that is being built: its `building` head row, and for a move the `ledger_move` row.
 
-While there is one, no key is rotated and nothing else is built: it is found, and made, under
-the active head row's lock alone.
+While a generation is being built, no key is rotated and no other generation is begun. The row is
+made under the active head row's lock, and only a look under that lock decides.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ class UnderWay(NamedTuple):
 
     head: Head
     move: Move | None
-    """None where it is built here."""
+    """The other side of a move. None if the generation is built in this database."""
 
 
 def under_way(connection: Connection, database: Database, control: Control) -> UnderWay | None:
-    """What is being built, if anything is. Raises MigrationInProgress where it was begun under
-    another key than the active one, TamperedEvent where its number is none that comes next."""
+    """Find the generation that is being built. Returns None if no generation is.
+
+    Raises MigrationInProgress if it was begun under another key than the active key, and
+    TamperedEvent if its number is not the next number.
+    """
     heads = heads_of_generations(connection, database)
     head = next((head for head in heads if head.state == "building"), None)
     if head is None:
@@ -58,12 +61,14 @@ def under_way(connection: Connection, database: Database, control: Control) -> U
 
 
 def begin_building(connection: Connection, database: Database, control: Control) -> Head:
-    """The head row of the next generation, made. The caller holds the active head row's lock,
-    and has looked whether there is one. Raises KeyExhausted where a copy of the history would
-    be more than may be sealed under the active key."""
+    """Make the head row of the next generation, and return it.
+
+    The caller holds the active head row's lock, and has checked that nothing is being built.
+    Raises KeyExhausted if the active key may not seal a copy of the history any more.
+    """
     heads = heads_of_generations(connection, database)
     end = next(head.position for head in heads if head.generation == control.generation)
-    check_seals_left(control, end + 1, end + 1)  # the copy, and what closes and opens it
+    check_seals_left(control, end + 1, end + 1)  # the copy, the closing and the opening
     number = openings_of(control).next({head.generation for head in heads})
     head = Head(number, 0, 0, control.epoch, "building")
     connection.execute(database.statements.insert_head, head._asdict())
@@ -85,7 +90,7 @@ def check_not_building(connection: Connection, database: Database, control: Cont
 
 
 def moving(move: Move) -> MigrationInProgress:
-    """What anything else is refused with while a move is under way."""
+    """The refusal of anything else while a move is under way."""
     return MigrationInProgress(
         f"the ledger is being moved to {move.place}",
         hint="let `secret-ledger migrate --to` that database finish, or give it up:"

@@ -1,14 +1,14 @@
 """Whether the database still holds the log that this process has met before.
 
-A fail-over to a standby that lagged loses the newest events, and others may take their
-places; an older copy of a database that is put in place does the same. A process that was
-up meanwhile remembers how far the log had got, and of the last positions that it has met which
-event lay there, by the hash of what the row holds. Each new connection is asked for them before
-anything else is done on it, and so is any by the heartbeat and `health`.
+If a standby that lagged takes over, the newest events are lost, and other events may take their
+positions. The same happens if an older copy of the database is put in place. So a process
+remembers the end of the log, and the events at the last positions that it met. It keeps each event
+as the hash of its row's columns. Before a new connection is used, it must show these events. The
+heartbeat and `health` ask for them again.
 
-The newest of these events decides. If its row was damaged or taken out, that is for its reader to
-name, and the next older one decides. If none of them can be told, the log is refused: damage must
-not hide that events were lost.
+The newest remembered event decides. If its row is damaged or missing, a reader of that row reports
+the damage, and the next older event decides. If no remembered event is recognised, the log is
+refused: damage must not hide that events were lost.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REMEMBERED: Final = 16
 
 
 class Met(NamedTuple):
-    """The end of the log, which is the one that was met before."""
+    """The end of a log that was recognised as the log met before."""
 
     head: Head
     control: object
@@ -50,9 +50,9 @@ class _Mark(NamedTuple):
     generation: int
     recorded_at: int
     content: bytes
-    """The hash of what its row held."""
+    """The hash that the row's columns gave: 32 bytes."""
     damaged: bool
-    """Whether the row was damaged already, so that a mended one says nothing."""
+    """Whether the row was damaged when it was met: then a later difference proves nothing."""
 
 
 class Lineage:
@@ -63,7 +63,7 @@ class Lineage:
         self._ledger_id = ledger_id
         self._last: Head | None = None
         self._marks: tuple[_Mark, ...] = ()
-        """In order of position. A tuple that is replaced whole: SQLite's threads read it too."""
+        """In order of position. The tuple is replaced whole: SQLite's threads read it too."""
         self._marking = threading.Lock()
         self._trusted = object()
         self._key = f"secret_ledger.{database.schema}"
@@ -81,8 +81,11 @@ class Lineage:
             self._last = head
 
     def remember(self, events: Iterable[Event | None]) -> None:
-        """Remember which events lie at their positions. What was met first is kept: an event
-        never changes, and a row that was damaged since is not the event."""
+        """Remember which events lie at their positions.
+
+        The row that was met first is kept: an event never changes, and a row that was damaged
+        since is not the event. Only a damaged row, or an older generation's, is replaced.
+        """
         self._keep([self._mark(event) for event in events if event is not None])
 
     def remember_own(self, event: Event) -> None:
@@ -103,7 +106,7 @@ class Lineage:
             self._marks = tuple(sorted(known.values())[-REMEMBERED:])
 
     def remember_more(self, connection: Connection, head: Head) -> None:
-        """Meet the last events of the log, unless as many have been met."""
+        """Read and remember the last events of the log, unless enough events are remembered."""
         if len(self._marks) >= min(REMEMBERED, head.position):
             return
         after = max(0, head.position - REMEMBERED)
@@ -112,11 +115,11 @@ class Lineage:
         )
 
     def recognise(self, connection: Connection) -> Met | None:
-        """The head row in use, once the log is known to be the one that was met before.
+        """Returns the end of the log, if it is the log that was met before.
 
-        Raises TamperedEvent where events were lost, or where none that was met can be told;
-        WrongLedger where it is another ledger, LedgerUnavailable where this is a standby that
-        only lags.
+        Returns None if no generation is in use. Raises TamperedEvent if events were lost or no
+        remembered event is recognised. Raises WrongLedger if this is another ledger, and
+        LedgerUnavailable if this is a standby that only lags.
         """
         # Each is read once: another thread may replace them at any moment.
         last, marks = self._last, self._marks
@@ -137,7 +140,7 @@ class Lineage:
                 self.check(connection, head, last.position)
                 self._check_same(connection, head, last, marks, events)
             except TamperedEvent:
-                self._trusted = object()  # each connection has to show itself again
+                self._trusted = object()  # each connection must be recognised again
                 raise
         self.remember([events.get(head.position)])
         return Met(head, rows[0][5])
@@ -150,7 +153,7 @@ class Lineage:
         marks: tuple[_Mark, ...],
         events: Mapping[int, Event],
     ) -> None:
-        """Raises TamperedEvent where another event lies at a position that was met."""
+        """Raises TamperedEvent if another event lies at a position that was met."""
         row = events.get(last.position)
         if row is not None and row.recorded_at != last.recorded_at and not self._is_damaged(row):
             raise self._other(connection, last.position)
@@ -179,7 +182,7 @@ class Lineage:
     def _mark(self, event: Event) -> _Mark:
         try:
             content = hash_of(self._ledger_id, event)
-        except TamperedEvent:  # no row of this format can be like that
+        except TamperedEvent:  # this format never wrote such a row
             content = sha256(repr(tuple(event)).encode("utf-8", "replace")).digest()
         damaged = content != event.event_hash
         return _Mark(event.position, event.generation, event.recorded_at, content, damaged)
@@ -212,7 +215,10 @@ class Lineage:
             check_pinned(meta.ledger_id, self._ledger_id)
 
     def check(self, connection: Connection, head: Head, seen: int) -> None:
-        """The log never gets shorter, but a standby may be one that lags behind another."""
+        """Raises TamperedEvent if the log ends before position `seen`: it never gets shorter.
+
+        On a standby, raises LedgerUnavailable instead: it may only lag behind another server.
+        """
         replica = self._database.replica(connection) if head.position < seen else None
         if replica is not None:
             raise LedgerUnavailable(
@@ -227,7 +233,7 @@ class Lineage:
         check_not_behind(head, seen)
 
     def _meet(self, connection: Connection) -> None:
-        """Recognise the log once on each connection, where it leads by then."""
+        """A new connection may lead to another server: recognise the log once on each."""
         trusted = self._trusted
         if connection.info.get(self._key) is not trusted:
             self.recognise(connection)

@@ -1,4 +1,4 @@
-"""What an operation of an open ledger works with."""
+"""The parts of an open ledger that its operations work with."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from secret_ledger.store.projection import InlineProjection
 __all__ = ["HEARTBEAT", "Identity", "Session"]
 
 HEARTBEAT: Final = 10.0
-"""Seconds between two heartbeats, unless `open` is told otherwise; a node that missed three
-of its own is not live."""
+"""Seconds between two heartbeats, unless `open` states another interval.
+
+If a node has missed three of its own heartbeats, it is not live.
+"""
 
 
 def _release() -> str:
@@ -35,41 +37,41 @@ class Identity:
     """This process, as it shows itself in one ledger."""
 
     node: str
-    """The name an operator knows it by: given to `open`, or the host's name."""
+    """The name of the node for operators: as given to `open`, or the host's name."""
     host: str = field(default_factory=lambda: printable(socket.gethostname())[:255])
     pid: int = field(default_factory=os.getpid)
     release: str = field(default_factory=_release)
     node_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     heartbeat: float = HEARTBEAT
-    """Seconds between two beats."""
+    """Seconds between two heartbeats."""
 
     @classmethod
     def of(cls, node: str | None, heartbeat: float = HEARTBEAT) -> Identity:
-        """This process under the name `node`, or under its host's."""
+        """This process under the name `node`, or under its host's name if `node` is empty."""
         return cls(node=printable(node or socket.gethostname())[:255], heartbeat=heartbeat)
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One opened ledger, as its operations use it."""
+    """One open ledger, as its operations use it."""
 
     follower: Follower
     projections: Sequence[InlineProjection]
-    """Those that are kept in the append's own transaction."""
+    """Projections that are kept in the append's own transaction."""
     identity: Identity
     patience: float
-    """Seconds that a write rides out a database that can't be reached, or is locked."""
+    """Seconds that a write waits while the database is locked or can't be reached."""
     read_only: bool
     announce: Callable[[], Awaitable[None]]
-    """Renews this node's line at once, if it has one."""
+    """Renews this node's line in the registry at once, if the node has a line."""
 
     @property
     def database(self) -> Database:
-        """The one that the ledger lies in."""
+        """The database that holds the ledger."""
         return self.follower.database
 
     def check_writable(self) -> None:
-        """Raises LedgerUnavailable where the ledger was opened to be read only."""
+        """Raises LedgerUnavailable if the ledger was opened read-only."""
         if self.read_only:
             raise LedgerUnavailable(
                 "the ledger was opened read-only", hint="open it without read_only"

@@ -1,1 +1,1 @@
-"""What proves the log: whole, its newest events, or what is new."""
+"""Verification: of the whole log, of its newest events, or of the new events alone."""

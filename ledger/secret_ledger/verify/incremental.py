@@ -1,9 +1,9 @@
 """Opening on the strength of an earlier verification: `verify="incremental"`.
 
-Where a node has attested (`attestation`) that all up to a position was in order, a
-boot checks what is new since then, the ends of the log and a random sample of the old, and is
-ready; `scrub` goes over the rest. Where there is no attestation to build on, it is
-`latest`, and what that finds is attested for the next time.
+A node attests (`attestation`) that the log was in order up to a position. If a boot finds this
+attestation, it checks the events above that position, the ends of the log and a random sample of
+the rest. Then the ledger is ready, and `scrub` checks the rest. If a boot can't build on an
+attestation, it verifies at `latest`; if it finds nothing wrong, that is attested for the next boot.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from secret_ledger.verify.verify import Checked, has_changed, unchanged, verify_
 __all__ = ["SAMPLE", "keep_proof", "verify_to_open"]
 
 SAMPLE: Final = 500
-"""Old positions that an incremental boot draws, where there are more."""
+"""Old positions that an incremental boot draws; all of them, if the log has fewer."""
 FORGED: Final = (
     "the attestation of an earlier verification does not authenticate: somebody without the key"
     " has written it; it was passed over, and everything verified anew"
@@ -42,20 +42,24 @@ FORGED: Final = (
 
 
 class _Look(NamedTuple):
-    """One snapshot of what an incremental boot builds on."""
+    """One snapshot of the rows that an incremental boot builds on."""
 
     state: State
     attestation: Attestation | None
     last: Event | None
     """The event at the position that the attestation names."""
     ends: tuple[object, object]
-    """The lowest and the highest position that the log has rows at."""
+    """The lowest and the highest position of the log's rows."""
 
 
 async def verify_to_open(
     database: Database, meta: Meta, standing: Standing, level: OpenLevel
 ) -> Checked | None:
-    """Step 6 of the boot gate. None where the control stream has grown since `standing`."""
+    """Verify at `level`: step 6 of the boot gate.
+
+    Returns None if the control stream has grown since `standing`. Raises LedgerUnavailable, and
+    TamperedEvent if the head row is gone or an authentic attestation contradicts the log.
+    """
     if level != "incremental":
         return await verify_ledger(database, meta, standing, level)
     began = time.monotonic()
@@ -66,7 +70,7 @@ async def verify_to_open(
     attestation, last = look.attestation, None
     problem = _why_not_believed(standing, attestation)
     if attestation is not None and problem is None:
-        # Whatever is verified: a log that an authentic one contradicts is never passed over.
+        # Whatever is verified next: a log that an authentic attestation contradicts is refused.
         last = _last_attested(standing.control, head, attestation, look)
         problem = _why_not_built_on(standing, attestation, head)
     if attestation is None or last is None or problem is not None:
@@ -108,7 +112,7 @@ def _look(connection: Connection, database: Database, meta: Meta, standing: Stan
 
 
 def _why_not_believed(standing: Standing, attestation: Attestation | None) -> str | None:
-    """Why it says nothing; None where it is authentic."""
+    """Returns None if the attestation is authentic."""
     if attestation is None:
         return "nothing has been attested yet in this generation"
     verdict = judge(standing.control, standing.keys, attestation)
@@ -120,9 +124,9 @@ def _why_not_believed(standing: Standing, attestation: Attestation | None) -> st
 
 
 def _why_not_built_on(standing: Standing, attestation: Attestation, head: Head) -> str | None:
-    """Why all is verified anew beside an authentic one; None where that is not needed."""
+    """Returns None if the boot can build on this attestation, which is authentic."""
     control = standing.control
-    # Heads lay under the former at that position; what came later lies under the latter.
+    # The newest events at that position lay under the former; later events lie under the latter.
     needed = attestation.fingerprints | {
         key.fingerprint for key in control.keys if key.activated > attestation.position
     }
@@ -135,8 +139,11 @@ def _why_not_built_on(standing: Standing, attestation: Attestation, head: Head) 
 
 
 def _last_attested(control: Control, head: Head, attestation: Attestation, look: _Look) -> Event:
-    """The event at the attested position, of a log that is the one that was attested and has
-    its ends where they should be. Raises TamperedEvent."""
+    """Returns the event at the attested position.
+
+    Raises TamperedEvent if the log is not the attested log, or if its rows do not lie at
+    positions 1 to the head row's.
+    """
     at = attestation.position
     when = from_microseconds(attestation.verified_at).isoformat(" ", "seconds")
     if look.ends != (1, head.position):
@@ -163,9 +170,10 @@ def _last_attested(control: Control, head: Head, attestation: Attestation, look:
 
 
 async def keep_proof(database: Database, standing: Standing, proof: Proof, *, release: str) -> None:
-    """Attest a proof for the next boot, unless somebody has attested a later one meanwhile.
+    """Attest a proof for the next boot, unless an authentic attestation reaches further.
 
-    Best effort, two seconds at most: what fails here costs the next boot time, nothing else.
+    This takes two seconds at most. If it fails, the next boot takes longer, and nothing else
+    happens.
     """
     control = standing.control
     owner = control.authority(proof.position)
@@ -175,7 +183,7 @@ async def keep_proof(database: Database, standing: Standing, proof: Proof, *, re
     mine = attest(proof, control.ledger_id, key, key_id=owner.id, release=release)
 
     def unit(connection: Connection) -> None:
-        # Under the head row's lock, so that nodes attest one after the other.
+        # The head row's lock lets nodes attest one after the other.
         head = database.lock_generation(connection, proof.generation)
         if head is None or head.state != "active":
             return

@@ -1,8 +1,8 @@
-"""What lies in a database beside the generation in use: held against what is sealed.
+"""The generations that are not in use, compared with the sealed control events.
 
-Which generations there were, and where each ended, is sealed into the control stream of the one
-in use (`openings`). So a closed generation that was emptied or cut is found, whatever
-its head row says; and what nothing sealed speaks of is not ours.
+The control stream of the generation in use seals which generations were in use, and where each
+ended (`openings`). So a closed generation that was emptied or cut is found, whatever its head row
+says. A generation that no sealed event names is not the ledger's.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ __all__ = ["check_other_generations"]
 
 
 async def check_other_generations(scan: Scan, meta: Meta, *, missing_keys_matter: bool) -> None:
-    """Check every generation but the one that `scan` has gone over; findings go to its tally.
+    """Check every generation but the generation of `scan`; findings go to its tally.
 
-    `missing_keys_matter`: whether a row of theirs under a key that is not in hand is a finding.
+    `missing_keys_matter`: whether a row of another generation is a finding if its key is not in
+    hand.
     """
     database, openings = scan.database, openings_of(scan.rules.control)
     heads, found = await scan.read(database, partial(_look, database=database), "snapshot")
@@ -48,8 +49,8 @@ async def check_other_generations(scan: Scan, meta: Meta, *, missing_keys_matter
 def _look(
     connection: Connection, database: Database
 ) -> tuple[Sequence[Head], list[tuple[int, tuple[int, int, int]]]]:
-    """In one snapshot: the head rows, and of each generation how many rows it has, and the
-    lowest and highest of their positions."""
+    """Returns, of one snapshot, the head rows; and by generation the count, lowest and highest
+    position of its rows."""
     found = connection.execute(database.statements.generations_of_events)
     return (
         heads_of_generations(connection, database),
@@ -68,7 +69,7 @@ def _check_count(scan: Scan, generation: int, row: tuple[int, int, int], end: in
 
 
 async def _check_closed(scan: Scan, meta: Meta, head: Head) -> None:
-    """Every event of a closed generation, whose head row is given with the end that is sealed."""
+    """`head`: the head row of a closed generation, with the sealed end as its position."""
     database, in_use = scan.database, scan.rules.control
     state = await scan.read(
         database, lambda c: read_state(c, database, meta, head.generation), "snapshot"
@@ -83,7 +84,7 @@ async def _check_closed(scan: Scan, meta: Meta, head: Head) -> None:
 
 
 def _check_same_history(in_use: Control, closed: Control, head: Head) -> None:
-    """Raises TamperedEvent where a closed control stream is not what the later one grew from."""
+    """Raises TamperedEvent unless the control stream in use has grown from the closed stream."""
     if closed.closed != head.position:
         raise TamperedEvent(
             f"generation {head.generation} was closed at position {head.position}; its control"

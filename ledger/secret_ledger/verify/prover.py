@@ -1,4 +1,4 @@
-"""Verifying an open ledger: what was found is remembered, what was proven is attested."""
+"""Verifications of an open ledger: findings are remembered, a proof is attested."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Prover:
     """The verifications of one open ledger."""
 
     def __init__(self, session: Session, meta: Meta, report: VerifyReport) -> None:
-        """`report`: what the boot gate has verified."""
+        """`report`: the report of the boot gate."""
         self.verified = Verified(report)
         self._session = session
         self._meta = meta
@@ -34,8 +34,11 @@ class Prover:
     async def verify(
         self, level: Level = "latest", on_progress: Tell | None = None, read: Read = patiently
     ) -> VerifyReport:
-        """Check what is stored. Raises LedgerUnavailable, or TamperedEvent where the control
-        stream itself is damaged."""
+        """Check the stored rows at `level`.
+
+        Raises LedgerUnavailable, InvalidValue for an unknown level, and TamperedEvent if the
+        control stream itself is damaged.
+        """
         session, follower = self._session, self._session.follower
         database = session.database
         while True:
@@ -59,8 +62,7 @@ class Prover:
         return checked.report
 
     async def _with_the_database(self, checked: Checked, read: Read) -> Checked:
-        """With what is wrong with its clock and its schema: over an altered one nothing that was
-        read is proven."""
+        """If the schema was altered, no read proves anything: then the proof is dropped."""
         database = self._session.database
         ahead, schema = await read(
             database, lambda c: (_ahead_of_clock(c, database), deviations(c, database))
@@ -73,10 +75,13 @@ class Prover:
         )
 
     async def go_over(self, read: Read) -> VerifyReport:
-        """Verify all that an incremental boot took on trust, for the scrub."""
+        """Verify, for the scrub, all that an incremental boot took on trust.
+
+        If the control stream is damaged, the report says so: no TamperedEvent is raised.
+        """
         try:
             return await self.verify("latest", read=read)
-        except TamperedEvent as error:  # the control stream itself
+        except TamperedEvent as error:  # the control stream itself is damaged
             report = report_of("latest", error)
             self.verified.record(report)
             return report

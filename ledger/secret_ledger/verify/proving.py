@@ -1,8 +1,8 @@
-"""What is proven before anything is taken away: a generation, or the need for a key.
+"""The full verification before a generation is purged or a key is retired.
 
 A census counts columns, which anybody with SQL access can write. So a certificate rests on a
 full verification without the keys that go: every row that stays opens under another key, or
-its data is gone by what is sealed.
+sealed events say that its data is gone.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["Proven", "check_whole", "prove_without"]
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """What came of it."""
+    """The result of a full verification."""
 
     control: Control
-    """The control stream as it was."""
+    """The control stream that the verification built on."""
     report: VerifyReport
     proof: Proof | None
-    """How far the log went, and the hash of its last event. None where something was found."""
+    """The end of the log, and the hash of its last event. None if anything was found."""
 
 
 async def prove_without(
@@ -39,9 +39,9 @@ async def prove_without(
 ) -> Proven:
     """Verify the whole ledger as if the keys of these fingerprints were gone.
 
-    `others`: how far the generations beside the one in use are looked at. Raises
-    TamperedEvent where the control stream is damaged, what keeps this node from writing
-    (StaleKey, LedgerMoved), LedgerUnavailable.
+    `others`: how far to check the generations that are not in use. Raises TamperedEvent if the
+    control stream is damaged; the reason if this node may not write (StaleKey, LedgerMoved);
+    NotALedger if the ledger is gone; LedgerUnavailable.
     """
     database = follower.database
     meta = await through_outages(database, lambda c: read_meta(c, database), "statement")
@@ -66,8 +66,10 @@ async def prove_without(
 
 
 def check_whole(proven: Proven, kept: str) -> None:
-    """Raises what the verification found (TamperedEvent, MissingKey), beginning with `kept`,
-    which says what is not taken away."""
+    """Raises TamperedEvent or MissingKey if the verification found anything.
+
+    The message begins with `kept`, which names the generation or key that stays.
+    """
     try:
         proven.report.raise_if_not_ok()
     except LedgerError as error:

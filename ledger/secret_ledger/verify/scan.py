@@ -1,8 +1,7 @@
-"""One pass over a generation, in bounded memory: what it finds goes to a tally.
+"""One pass over a generation, in bounded memory: its findings go to a tally.
 
-Pages in short transactions up to a bound that its caller fixes, and checks each page in a
-worker thread, so that the event loop stays free; the database is at work on the next page
-meanwhile.
+The scan reads pages in short transactions, up to a bound that its caller fixes. A worker thread
+checks each page, so that the event loop stays free. The database reads the next page meanwhile.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ __all__ = ["Scan"]
 
 @dataclass(slots=True)
 class Scan:
-    """One pass over one generation; what it finds goes to the tally."""
+    """One pass over one generation; its findings go to the tally."""
 
     database: Database
     rules: Rules
@@ -54,17 +53,21 @@ class Scan:
     on_progress: Tell | None = None
     read: Read = patiently
     page: int = PAGE
-    """Events a page."""
+    """Events in a page."""
     read_ahead: bool = True
-    """Whether the next page comes from the database while one is checked. Not where something
-    else is to go on meanwhile: one interpreter does not do three things at once."""
+    """Whether the database reads the next page while a page is checked.
+
+    If a caller does a third thing meanwhile, it says False: one interpreter does not do three
+    things at once.
+    """
     _as_found: dict[tuple[str, int], bool] = field(default_factory=dict)
+    """By stream and version of an end: whether the rows below are as the end found them."""
     _below: dict[tuple[str, int], Event | None] = field(default_factory=dict)
-    """By stream: whether the rows below its end are as the end has found them."""
+    """By stream and version of an end: the next `secret.destroyed` below it."""
     before: int = 0
-    """Events of generations that were gone over before this one, and count as progress."""
+    """Events of the generations that were checked earlier. They count as progress."""
     whole: int = 0
-    """Events of all generations that are gone over, as far as their number is known."""
+    """Events of all generations that are checked, as far as their number is known."""
 
     @property
     def generation(self) -> int:
@@ -76,11 +79,11 @@ class Scan:
             self.on_progress(Progress(done, max(done, total, self.whole)))
 
     async def count_rows(self) -> list[Finding]:
-        """As many rows as the head row says by now, and each stream's versions are 1 to n.
+        """Check that rows are as many as the head row says now, and each stream's versions 1 to n.
 
-        So no row lies behind the end of the log or outside of its stream: a head that was
-        given an older version's place, say, where no read comes across it. And none lies in a
-        later generation, which an old head row that was put back would hide.
+        So no row lies above the end of the log or outside of its stream: a newest event that was
+        moved to an older version, say, which no read meets. And no row lies in a later
+        generation, which an old head row that somebody put back would hide. Returns the findings.
         """
 
         def unit(
@@ -92,7 +95,7 @@ class Scan:
             counts = connection.execute(sql.count, place).one()
             in_streams, not_whole = connection.execute(sql.count_by_stream, place).one()
             broken: Sequence[Sequence[Any]] = ()
-            if not_whole:  # rare: to count them all at once is cheaper than to list them
+            if not_whole:  # rare: to count all streams is cheaper than to list them
                 listed = connection.execute(sql.broken_streams, {**place, "limit": MAX_FINDINGS})
                 broken = [tuple(row) for row in listed]
             return heads, counts, in_streams, broken
@@ -150,11 +153,11 @@ class Scan:
         return found
 
     async def heads(self, head: Head) -> None:
-        """Open the newest event of every secret, and hold their versions against the log's length.
+        """Open the newest event of every secret, and compare their versions with the log's length.
 
-        A stream has versions 1 to n, each at a position of its own, and the positions are 1 to
-        the head row's. So the newest versions, which their seals prove, add up to that position:
-        no secret is left out, and none is shown as it was before.
+        A stream has versions 1 to n, each at its own position, and the positions are 1 to the
+        head row's. So the newest versions, which their seals prove, add up to that position. If
+        they do, no secret is left out, and none is shown at an older version.
         """
         secrets = versions = 0
         if self.on_progress is not None:
@@ -166,7 +169,7 @@ class Scan:
                 versions += await self._versions(page, head)
                 self._tell(self.tally.heads, secrets)
         if self.tally.kinds["tampered"]:
-            return  # a row that does not open has proven no version
+            return  # a row that does not open proves no version
         if versions != head.position:
             versions += await self._missing_below_ends(head)
         if versions != head.position or not await self._ends_where_it_says():
@@ -174,19 +177,19 @@ class Scan:
             self.tally.add_all(found or [self._wrong_sum(versions, head)])
 
     async def _versions(self, page: Sequence[Event], head: Head) -> int:
-        """How many rows up to the head row's position the streams of a page have."""
+        """Returns how many rows the streams of a page have, up to the head row's position."""
         total = 0
         for event in page:
             if event.stream == CONTROL_STREAM:
                 total += self.rules.control.last.version
             elif event.position <= head.position:
                 total += event.version
-            else:  # it was written meanwhile
+            else:  # the event was written meanwhile
                 total += await self._rows_of(event.stream, head.position)
         return total
 
     async def _is_ended_over_damage(self, newest: Event, rows: int) -> bool:
-        """Whether a stream whose versions are not 1 to n has the rows that its end has stated."""
+        """An end over damage states how many rows it found: versions need not be 1 to n."""
         if self.rules.open_newest(newest) is not None:
             return False
         return await self._rows_to_expect(newest) == rows
@@ -203,10 +206,10 @@ class Scan:
         )
 
     async def _missing_below_ends(self, head: Head) -> int:
-        """How far the sum is off because of secrets that were ended over damage.
+        """Returns how far the sum of versions is off because secrets were ended over damage.
 
-        Their rows may have stood at other versions than their own. Each end states how many
-        rows it found, so this follows from seals too.
+        Their rows may have lain at wrong versions. Each end states, under its seal, how many rows
+        it found.
         """
         excess = 0
         async with aclosing(self._head_rows()) as pages:
@@ -221,8 +224,10 @@ class Scan:
         return excess
 
     async def _ends_where_it_says(self) -> bool:
-        """Whether the rows lie at positions 1 to the head row's, as both are by now, and none
-        in a later generation."""
+        """Rows and head row are read anew, in one snapshot: the log may have grown.
+
+        Returns False also if a later generation, which is not being built or purged, has rows.
+        """
 
         def unit(connection: Connection) -> tuple[Sequence[Head], Any, Any, Any]:
             sql = self.database.statements
@@ -256,14 +261,16 @@ class Scan:
                 ),
                 "statement",
             )
-            if not page or page[-1].stream == after:  # no text at all sorts behind all text
+            if not page or page[-1].stream == after:  # damage: a name that is no text sorts last
                 return
             after = page[-1].stream
             yield page
 
     async def sample(self, head: Head, bound: int, size: int) -> None:
-        """Open the newest event of the secrets that have an event at one of `size` positions up
-        to `bound`, drawn so that nobody can tell them beforehand; at all where there are no more.
+        """Draw `size` positions up to `bound`, and open the newest event of each secret met.
+
+        Nobody can predict the positions. If `bound` is below `size`, all are drawn. A position
+        without an event is a finding.
         """
         drawn = SystemRandom().sample(range(1, bound + 1), min(size, bound))
         seen: set[str] = set()
@@ -286,7 +293,7 @@ class Scan:
             seen.update(fresh)
 
     async def _open_heads(self, events: Iterable[Event], head: Head) -> None:
-        # A head beyond the bound was written meanwhile, over one that had to open.
+        # An event beyond the bound was written meanwhile, over a newest event that had to open.
         newest = [
             event
             for event in events
@@ -303,10 +310,10 @@ class Scan:
         self.tally.by_key.update([event.key_id for event in newest])
 
     async def every_event(self, head: Head, *, after: int = 0, time_before: int = 0) -> int:
-        """Open every event above position `after`, whose event was recorded at `time_before`,
-        and check every chain, position and time up to the head row's.
+        """Open every event above position `after`, and check every chain, position and time.
 
-        Returns how many secrets have begun there.
+        The scan ends at the head row's position. `time_before`: when the event at `after` was
+        recorded, in microseconds since 1970. Returns how many secrets begin above `after`.
         """
         secrets = 0
         whole = after == 0
@@ -338,7 +345,8 @@ class Scan:
         return secrets
 
     async def _newest_not_lost(self, head: Head) -> None:
-        """No secret's newest event lies under a lost key: each was ended before it was given up."""
+        """Before a key is given up, each secret whose newest event lies under it is ended. So a
+        newest event under a lost key, or without its data, is damage."""
         control = self.rules.control
         async with aclosing(self._head_rows()) as pages:
             async for page in pages:
@@ -353,7 +361,10 @@ class Scan:
     async def pages(
         self, bound: int, *, after: int = 0, time_before: int = 0
     ) -> AsyncGenerator[CheckedPage]:
-        """The events above position `after` up to `bound`, page by page, each checked."""
+        """Yield the events above position `after` up to `bound`, in pages, each page checked.
+
+        `time_before`: when the event at `after` was recorded, in microseconds since 1970.
+        """
         pages = self._rows(after, bound)
         async with aclosing(ahead(pages) if self.read_ahead else pages) as read:
             async for rows in read:
@@ -389,13 +400,13 @@ class Scan:
     async def _accounted_for(self, row: CheckedRow) -> bool:
         """Whether the log itself says, under a seal, that this damage was ended.
 
-        A `secret.destroyed` over damage states so, chains to the row as it was found, and states
-        what lay below: those rows are accounted for, as long as they stay as they were found.
+        A `secret.destroyed` over damage says so, chains to the row as it was found, and states
+        the rows below. While these rows stay as they were found, they are accounted for.
         """
         event = row.event
         place: tuple[object, ...] = (event.stream, event.version)
         if list(map(type, place)) != [str, int]:
-            return False  # of no type that a row was ever written with
+            return False  # no row was ever written with such types
         if event.event_type == EventType.DESTROYED and event.version > 1:
             damaged = await self._version(event.stream, event.version - 1)
             if damaged is not None and self.rules.ends(event, damaged):
@@ -411,8 +422,8 @@ class Scan:
         return False
 
     async def _end_below(self, end: Event) -> Event | None:
-        """The next destruction below an end that states no digest: that of a secret whose key is
-        lost. The chain from that end leads to it."""
+        """The end of a secret whose key is lost states no digest. The chain from that end leads to
+        the next `secret.destroyed` below."""
         place = end.stream, end.version
         if place not in self._below:
             self._below[place] = await self._walk_to_end(end)
@@ -436,12 +447,12 @@ class Scan:
         return None
 
     async def _is_as_found(self, end: Event) -> bool:
-        """Whether the rows below a destruction are those that it states to have found there."""
+        """Whether the rows below a destruction have the count and digest that it states."""
         stated, control = stated_rows(end), self.rules.control
         if stated is None or "digest" not in stated or not self.rules.is_end(end):
             return False
         if control.opened is not None and end.position < control.opened[0]:
-            return True  # a migration has sealed what was proven of them
+            return True  # the digest is of the old hashes: a migration proved the rows
         if (end.stream, end.version) not in self._as_found:
             found = await self.read(
                 self.database,
@@ -452,9 +463,10 @@ class Scan:
         return self._as_found[end.stream, end.version]
 
     async def _rows_to_expect(self, newest: Event) -> int:
-        """How many rows a stream has, by its newest event, which has opened.
+        """Returns how many rows a stream must have, by its newest event, which has opened.
 
-        As many as its version, unless it was ended over damage: the end states how many it found.
+        That is its version. If the secret was ended over damage, the end states how many rows it
+        found.
         """
         floor = ended_at(self.rules.control, newest)
         if not floor:
@@ -466,7 +478,7 @@ class Scan:
         return int(stated["count"]) + 1 + newest.version - floor
 
     async def _version(self, stream: str, version: int) -> Event | None:
-        named: object = stream  # of a damaged row it may be no text
+        named: object = stream  # a damaged row's name may be no text
         if not isinstance(named, str) or not 0 < version < 2**63:
             return None
 

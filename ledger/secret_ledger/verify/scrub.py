@@ -1,7 +1,7 @@
-"""The rest of an incremental boot: what it took on trust is gone over while the ledger is used.
+"""The scrub: the rows that an incremental boot took on trust are checked while the ledger is used.
 
-At a bounded rate, a page at a time, checked in a worker thread; patient with a database that is
-out of reach. It ends with a report in `health`, or with its ledger.
+The scrub reads page by page, at a bounded rate, and checks in a worker thread. If the database is
+out of reach, the scrub waits. It ends with a report in `health`, or when the ledger is closed.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ __all__ = ["SCRUB_RATE", "Scrub", "check_rate"]
 T = TypeVar("T")
 
 SCRUB_RATE: Final = 5000
-"""Rows a second, unless `open` is told otherwise: a tenth of a core or less."""
+"""Rows a second, unless `open` states another rate: a tenth of a core or less."""
 RETRY: Final = 1.0
-"""Seconds before a read is tried again where the database is out of reach."""
+"""Seconds before the scrub tries again after a failure."""
 
 
 def check_rate(rate: float) -> None:
-    """Raises InvalidValue for a rate at which a scrub would never end."""
+    """Raises InvalidValue if `rate` (rows a second) is not above 0: the scrub would never end."""
     given: object = rate
     if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
         raise InvalidValue(f"scrub_rate is a number of rows a second above 0, not {rate!r}")
 
 
 class Scrub:
-    """One pass of `verify`, slowly. What it ends in is for `verify` to keep."""
+    """One slow pass of `verify`, which itself keeps the report."""
 
     def __init__(self, verify: Callable[[Read], Awaitable[VerifyReport]], rate: float) -> None:
         self.failure: str | None = None
-        """Why it does not get on; None if all is well."""
+        """Why the scrub does not get on; None if all is well."""
         self._verify = verify
         self._pause = PAGE / rate
         self._next = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin, in the background."""
+        """Start the pass, in the background."""
         self._task = asyncio.create_task(self._scrub(), name="secret-ledger scrub")
 
     async def _scrub(self) -> None:
@@ -71,7 +71,7 @@ class Scrub:
     async def _read(
         self, database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
     ) -> T:
-        """A page in its turn; a database that is out of reach is waited for, however long."""
+        """If the database is out of reach, the scrub waits without a limit."""
         await anyio.sleep(max(0.0, self._next - time.monotonic()))
         while True:
             self._next = time.monotonic() + self._pause
@@ -92,7 +92,7 @@ class Scrub:
         self.failure = f"scrub: {why}"
 
     async def close(self) -> None:
-        """Stop where it is."""
+        """Stop the scrub at once."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -1,8 +1,8 @@
-"""What the verifications of an open ledger have found, and what no later one has cleared.
+"""The findings of an open ledger's verifications that no later verification has cleared.
 
-A verification clears what an earlier one found only if it looked at as much: one of a lower
-level passes by the damage. A ledger that was opened at level `control` has proven nothing of its
-secrets: `health` has that done once, before it calls such a node ready.
+A verification clears the findings of an earlier verification only if its level is not lower: a
+lower level passes by the damage. If a ledger was opened at level `control`, nothing is proven of
+its secrets. Then `health` has them verified once, before it calls the node ready.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Verified:
 
     def __init__(self, report: VerifyReport) -> None:
         self.report = report
-        """The last one."""
+        """The report of the last verification."""
         self.at = time.monotonic()
-        """When it ended."""
+        """When the last verification ended: seconds, by `time.monotonic`."""
         self._standing: list[VerifyReport] = []
         self.record(report)
 
     def record(self, report: VerifyReport) -> None:
-        """Take in another verification."""
+        """Take in the report of another verification."""
         self.report, self.at = report, time.monotonic()
         rank = _ORDER.index(report.level)
         self._standing = [r for r in self._standing if _ORDER.index(r.level) > rank]
@@ -40,7 +40,7 @@ class Verified:
             self._standing.append(report)
 
     def reasons(self) -> list[str]:
-        """Why the node is not ready."""
+        """Why the node is not ready: a reason for each report whose findings still stand."""
         return [
             f"{len(report.findings) + report.omitted} findings at the last verify"
             + ("" if report is self.report else f" of level {report.level}")
@@ -49,7 +49,7 @@ class Verified:
 
 
 class FirstProof:
-    """Opens the newest version of every secret once, where opening the ledger did not."""
+    """Verifies the newest version of every secret once, if the boot has not done so."""
 
     def __init__(self, prove: Callable[[], Awaitable[object]], *, done: bool) -> None:
         self._prove = prove
@@ -57,13 +57,14 @@ class FirstProof:
         self._done = done
 
     def forget(self) -> None:
-        """Nothing is proven any more: the keys are others."""
+        """Begin anew: the keys have changed, so nothing is proven any more."""
         self._done = False
 
     async def missing(self, within: float | None) -> str | None:
-        """Why it can't be told yet; None once it can. Never raises.
+        """Returns why the verification has not ended well yet; None once it has run. Never raises.
 
-        `within`: seconds that a caller waits. The work goes on behind the caller.
+        `within`: seconds that the caller waits; None: until the end. The verification goes on
+        after that.
         """
         if self._done:
             return None
@@ -78,14 +79,14 @@ class FirstProof:
         error = task.exception()
         if isinstance(error, LedgerError):
             return f"{error.code}: {error.message}"
-        return None if error is None else type(error).__name__  # it may quote anything
+        return None if error is None else type(error).__name__  # its message may quote anything
 
     async def _run(self) -> None:
         await self._prove()
         self._done = True
 
     async def close(self) -> None:
-        """Give up on what is still under way."""
+        """Cancel the verification if it is still under way."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})

@@ -1,9 +1,9 @@
-"""Verification: does what is stored open, chain and belong, and if not, which row is it?
+"""Verification: does each stored row open, chain and belong; and if not, which row is it?
 
-`control` proves the control stream, `latest` also opens the head of every secret and holds their
-versions against the log's length, `full` opens every event and checks every chain, every position
-and the projections.
-A library function with a progress callback and a report; the command is a thin shell.
+`control` proves the control stream. `latest` also opens the newest event of every secret, and
+compares their versions with the log's length. `full` opens every event, and checks every chain,
+every position and the projections. All this is a library function with a progress callback and a
+report; the command is a thin shell.
 """
 
 from __future__ import annotations
@@ -39,16 +39,20 @@ __all__ = [
 
 
 Others = Literal["none", "rows", "keys"]
-"""Of the other generations: nothing, all but rows under keys that are not in hand, or all."""
+"""How far `full` checks the other generations.
+
+"none": not at all. "rows": all rows, but a key that is not in hand is no finding. "keys": such a
+key is a finding too.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What came of a verification."""
+    """The result of a verification."""
 
     report: VerifyReport
     proof: Proof | None = None
-    """What a later boot can build on; None where something was found, or too little looked at."""
+    """The base of a later boot. None if anything was found, or if too little was checked."""
     warnings: Sequence[str] = ()
 
 
@@ -63,13 +67,14 @@ async def verify_ledger(
     read: Read = patiently,
     others: Others = "rows",
 ) -> Checked | None:
-    """Check what lies in `database`, whose control stream `standing` has verified already.
+    """Check the rows in `database`, whose control stream `standing` has verified already.
 
-    What is written while it runs is never a finding, nor is what a migration or a purge does
-    meanwhile. Before anything is said to be wrong, the state is read again; so None where the
-    control stream has grown since `standing`: read on, then try again. `others`: how far
-    `full` looks at the other generations. Raises LedgerUnavailable, and InvalidValue for a
-    level that there is not.
+    Writes, migrations and purges that happen meanwhile never cause a finding: before a finding is
+    reported, the state is read again. Returns None if the control stream has grown since
+    `standing`: follow it, then try again. `others`: how far `full` checks the other generations.
+
+    Raises LedgerUnavailable, InvalidValue for an unknown level, and TamperedEvent if the head row
+    is gone.
     """
     check_level(level)
     began, verified_at = time.monotonic(), time.time_ns() // 1000
@@ -116,15 +121,20 @@ async def verify_ledger(
 async def has_changed(
     database: Database, meta: Meta, control: Control, read: Read = patiently
 ) -> bool:
-    """Whether the control stream has grown since it was read as `control`: a flip, a purge or a
-    lost key makes rows other than they were, and what was found of them may be no damage."""
+    """Whether the control stream has grown since `control`, or no generation is in use.
+
+    If so, a finding may be no damage: a migration, a purge or a lost key has changed the rows.
+    Raises TamperedEvent if the head row is gone.
+    """
     now = await read(database, lambda c: read_state(c, database, meta), "snapshot")
     return not now.in_use or unchanged(now, control) is None
 
 
 def unchanged(state: State, control: Control) -> Head | None:
-    """The head row, where the control stream is the one that was verified; None where it has
-    grown. Raises TamperedEvent."""
+    """Returns the head row, or None if the control stream has grown since `control`.
+
+    Raises TamperedEvent if the head row is gone.
+    """
     head = next((h for h in state.heads if h.generation == control.generation), None)
     if head is None:
         raise TamperedEvent(f"the head row of generation {control.generation} is gone")
@@ -136,9 +146,9 @@ def unchanged(state: State, control: Control) -> Head | None:
 async def check_projections(
     database: Database, head: Head, projections: Sequence[CheckedProjection], tally: Tally
 ) -> None:
-    """Add each way in which a projection, at `head`, is not what the log folds to.
+    """Add a finding for each difference, at `head`, between a projection and the fold of the log.
 
-    A table that is only behind is no damage: that is a warning.
+    If a table is only behind, it is not damaged: that gives a warning.
     """
     for projection in projections:
         behind = await projection.behind(database, head)

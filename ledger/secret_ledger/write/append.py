@@ -7,9 +7,9 @@
            └─ seal, insert, advance the head, fold the projections: `enter`
                 └─ commit: positions are gapless and in commit order
 
-Everything after the lock sees what the lock's last holder committed. Runs as one unit of
-work (`store.database`) on either database; `committing` runs it, and again
-where its outcome is unknown.
+After the lock, the transaction sees all that the lock's last holder committed. On either
+database it is one unit of work (`store.database`). `committing` runs it, and runs it again if its
+outcome is unknown.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ __all__ = [
 ]
 
 
-class Overtaken(Exception):  # no error: what comes next is another try
-    """The control stream has grown since it was verified: follow it, then do it all again."""
+class Overtaken(Exception):  # no error: another try follows
+    """The control stream has grown since it was verified: follow it, then try again."""
 
 
 Outcome = Sequence[SecretInfo] | LedgerError
-"""What became of one request: a fact per intent, or why it was refused."""
+"""The outcome of one request: a fact for each intent, or the error that refused it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a transaction tried to write: looked for if its commit's outcome is unknown."""
+    """A transaction's try to write. If its outcome is unknown, the next try looks for `first`."""
 
     generation: int
     first: Event
     head: Head
-    """The head row as it is once this is committed."""
+    """The head row as it is after the commit."""
     outcomes: Sequence[Outcome] = ()
     streams: Collection[str] = ()
-    """Those whose heads are others by then."""
+    """Streams that this attempt changes."""
 
 
 def place(
@@ -70,8 +70,11 @@ def place(
     key: LedgerKey,
     key_id: str | None = None,
 ) -> Event:
-    """Give a draft its place in the log and seal it under `key`, whose label in the ledger
-    is `key_id` where that is not its own."""
+    """Give a draft its place in the log, and seal it under `key`.
+
+    `recorded_at`: microseconds since 1970. `key_id`: the ledger's label of the key, if that is not
+    the key's own.
+    """
     stream, version, event_type, data, metadata, prev_hash = draft
     bare = Event(
         generation, position, stream, version, event_type, key_id or key.id, key.fingerprint,
@@ -90,9 +93,10 @@ def enter(
     epoch: int | None = None,
     outcomes: Sequence[Outcome] = (),
 ) -> Attempt:
-    """Write sealed events behind the locked head, which moves on (to `epoch`, if given).
+    """Write sealed events after the locked head row, which moves on (to `epoch`, if given).
 
-    Raises TamperedEvent if the head row is not where it was.
+    Raises TamperedEvent if the head row has moved since it was locked, and ProjectionFailed if a
+    projection's own code fails.
     """
     before = locked.head
     after = before._replace(
@@ -126,7 +130,7 @@ def keep(
     head: Head,
     events: Sequence[Event],
 ) -> None:
-    """Have a projection fold `events`. Raises ProjectionFailed where its own code fails."""
+    """Have a projection fold `events`. Raises ProjectionFailed if its own code fails."""
     try:
         projection.apply(connection, database, head, events)
     except Exception as error:  # noqa: BLE001  # whatever its code raises
@@ -136,9 +140,10 @@ def keep(
 
 
 def was_committed(connection: Connection, database: Database, attempt: Attempt) -> bool | None:
-    """Whether an attempt of unknown outcome is in the log. None: nobody can tell any more.
+    """Whether an attempt of unknown outcome is in the log.
 
-    Takes the head row first: the lost transaction may still be in flight.
+    Returns None if its generation is gone or being purged: then nobody can tell. The head row is
+    locked first, because the lost transaction may still be in flight.
     """
     head = database.lock_generation(connection, attempt.generation)
     if head is None or head.state in ("purging", "purged"):

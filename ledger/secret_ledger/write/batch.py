@@ -1,8 +1,8 @@
-"""How a batch of callers is decided: in one transaction, each for itself.
+"""How a batch of callers is decided: in one transaction, each caller by itself.
 
-Under the head row's lock the heads that the batch builds on are read and must open; then
-each caller is decided in order of arrival, against the heads as the accepted ones before it
-leave them. A refused caller takes no place in the log, and harms nobody else.
+Under the head row's lock, the newest events that the batch builds on are read, and must open. Then
+each caller is decided in order of arrival, on top of the writes that were accepted before. A
+refused caller takes no position in the log, and harms no other caller.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Request:
 
     intents: Sequence[Intent]
     walked: Mapping[str, Walked] = field(default_factory=dict)
-    """By stream: what was found below its newest event before the lock was taken."""
+    """By stream: the result of a walk below its newest event, made before the lock was taken."""
 
 
 @dataclass(slots=True)
@@ -74,11 +74,13 @@ def append(
 ) -> Attempt | Sequence[Outcome]:
     """Decide and write a batch in the current transaction.
 
-    Outcomes alone where every request was refused and nothing was written. `own`: the head row
-    as this process left it. Raises Overtaken where the head row is no longer active at this
-    epoch, or the control stream has grown (a key that was given up raises no epoch);
-    TamperedEvent where the log ends before the position `seen` of an earlier call, or where the
-    head row is not at its last event.
+    Returns the outcomes alone if every request was refused and nothing was written. `seen`: the
+    highest position of earlier calls. `own`: the head row as this process left it; if it is
+    still so, the log's end is not checked.
+
+    Raises Overtaken if the head row is no longer active at this epoch, or if the control stream
+    has grown: the end of a key does not raise the epoch. Raises TamperedEvent if the log ends
+    before `seen`, or if the head row is not at the last event.
     """
     control, sealing = standing.control, standing.check_may_write()
     intents = [intent for request in requests for intent in request.intents]
@@ -90,7 +92,7 @@ def append(
     check_not_behind(head, seen)
     damage: TamperedEvent | None = None
     end: DamagedEnd | None = None
-    if head != own:  # its place and its time are about to be sealed
+    if head != own:  # the next events seal a position and a time that follow from it
         try:
             check_end(connection, database, control, standing.keys, head)
         except TamperedEvent as error:
@@ -112,7 +114,7 @@ def append(
 
 
 def _only_ends(request: Request, end: DamagedEnd | None) -> bool:
-    """Whether a request only ends secrets that the damaged events at the log's end belong to."""
+    """Whether a request only destroys secrets whose damaged events lie at the log's end."""
     return end is not None and all(
         isinstance(intent, Destroy) and intent.stream in end.streams for intent in request.intents
     )
@@ -127,7 +129,7 @@ def _view(standing: Standing, event: Event) -> HeadView:
         read_newest(control, standing.keys, event, context=context)
     except LedgerError as error:
         problem = error
-        with suppress(TamperedEvent):  # then no such row was ever written
+        with suppress(TamperedEvent):  # this format never wrote such a row
             hash_ = hash_of(control.ledger_id, event)
     return HeadView(event.with_seal(b"", hash_), problem, ended_at(control, event))
 
@@ -177,9 +179,9 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
 
 
 def _with_what_it_finds(batch: _Batch, intent: Destroy, view: HeadView) -> Destroy:
-    """A destruction that states what lies below it: the damage too, which it accounts for.
+    """A destruction states the rows below it. So it accounts for their damage.
 
-    Raises TamperedEvent if the newest row claims the highest version that there can be.
+    Raises TamperedEvent if the newest row claims the highest version that a column holds.
     """
     newest = view.event
     if newest.version >= 2**63 - 1:
@@ -190,7 +192,7 @@ def _with_what_it_finds(batch: _Batch, intent: Destroy, view: HeadView) -> Destr
             version=newest.version,
         )
     if any(event.stream == intent.stream for event in batch.events):
-        return intent  # this very batch has opened what it builds on
+        return intent  # this batch wrote the newest event: the rows are left out
     found = found_rows(
         batch.connection, batch.database, batch.standing.control, intent.stream, newest.version + 1
     )

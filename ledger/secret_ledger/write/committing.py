@@ -1,8 +1,9 @@
 """One transaction on the log, tried again until its outcome is known.
 
-Whatever is appended, by the writer or by a rotation, goes through here: a database out of
-reach is waited for; a head row at another epoch is followed; and after a commit of unknown
-outcome the retry first looks for what the lost transaction may have written.
+Each append of an open ledger, by the writer or by a rotation, goes through here. If the database
+is out of reach, the transaction waits. If the head row is at another epoch, the process follows
+the control stream. If a commit's outcome is unknown, the next try first looks for the lost
+transaction's event.
 """
 
 from __future__ import annotations
@@ -22,27 +23,29 @@ from secret_ledger.write.append import Attempt, Overtaken, was_committed
 __all__ = ["Waiters", "commit", "outcome_unknown"]
 
 MAX_FOLLOWS: Final = 20
-"""Rotations or flips that one transaction follows before it gives up."""
+"""Rotations or migrations that one transaction follows before it gives up."""
 UNKNOWN: Final = "whether the write was committed is unknown"
 
 T = TypeVar("T")
 
 
 class Waiters(Protocol):
-    """Whoever waits for a transaction."""
+    """The callers that wait for a transaction."""
 
     def left(self) -> float:
-        """Seconds until the first of them gives up; none left: 0 or less."""
+        """Returns the seconds until the first caller gives up; 0 or less if no time is left."""
         ...
 
     def hear(self, error: LedgerError, told: LedgerError) -> bool:
-        """Hear of a failure that may be waited out. `told` is for those who give up now: it says
-        so where the outcome is unknown. False where nobody waits any longer."""
+        """Hear of a failure that may pass. Returns False if no caller waits any longer.
+
+        `told`: the error for the callers that give up now. If the outcome is unknown, it says so.
+        """
         ...
 
 
 class _Alone:
-    """One caller, from now on."""
+    """One caller, whose patience begins now."""
 
     def __init__(self, patience: float) -> None:
         self._clock = asyncio.get_running_loop().time
@@ -64,20 +67,19 @@ async def commit(
 ) -> Attempt | T:
     """Run `write` in one transaction, and again while the database is out of reach.
 
-    `write` is given a standing that may write. It returns what it has written, or something else
-    where it wrote nothing; where it raises Overtaken, the control stream is followed, then it
-    runs again.
-    `patience`: seconds, from now on, unless there are `waiters` who say how long they wait.
+    `write` is given a standing that may write. It returns its attempt, or any other value if it
+    wrote nothing. If it raises Overtaken, the control stream is followed, and `write` runs again.
+    `patience`: seconds, from now on; if `waiters` are given, they say how long they wait.
 
-    Raises what keeps this node from writing (StaleKey, LedgerMoved), LedgerUnavailable,
-    TamperedEvent, and what `write` raises. If nobody knows whether an earlier try was committed,
+    Raises the reason if this node may not write (StaleKey, LedgerMoved), LedgerUnavailable,
+    TamperedEvent, and the errors of `write`. If nobody knows whether an earlier try was committed,
     any of these says so (`outcome_unknown`).
     """
     database = follower.database
     waiters = waiters or _Alone(patience)
     attempt: Attempt | None = None
     doubt = False
-    """Whether a COMMIT failed so that no look into the database can tell what came of it."""
+    """Whether a COMMIT failed so that no look into the database can tell its outcome."""
     pause = 0.02
     follows = 0
 
@@ -104,7 +106,7 @@ async def commit(
     async def run() -> Attempt | T | Overtaken:
         try:
             return await database.run(unit, "write", wait=max(0.0, waiters.left()))
-        finally:  # also where nobody knows yet what came of it
+        finally:  # also if the outcome is unknown
             if attempt is not None:
                 follower.on_write(attempt.streams)
 
@@ -130,10 +132,10 @@ async def commit(
                     raise told from None
                 await asyncio.sleep(min(pause, max(0.0, waiters.left())))
                 pause = min(pause * 2, 1.0)
-            elif looked or not in_commit:  # it could not be looked for
+            elif looked or not in_commit:  # the attempt could not be looked for
                 raise told from None
             else:
-                looked = True  # once more: it may have been committed all the same
+                looked = True  # once more: the attempt may have been committed all the same
             continue
         if isinstance(done, Attempt):
             follower.saw(done.head)
@@ -151,26 +153,28 @@ async def commit(
 
 
 def _undid(error: Exception, in_commit: bool) -> bool:
-    """Whether `error` says itself that the transaction it ended was not committed."""
+    """Whether `error` itself says that its transaction was not committed."""
     return in_commit and is_refusal(error)
 
 
 def _told(error: Exception, unknown: bool) -> LedgerError:
-    """What a caller is told of `error`; `unknown`: nobody knows what came of a try."""
-    if not isinstance(error, LedgerError):  # of an instrumentation, say; it may quote anything
+    """`unknown`: whether the outcome of a try is unknown, which the caller is told."""
+    if not isinstance(error, LedgerError):  # an instrumentation's, say: it may quote anything
         error = LedgerUnavailable(f"{type(error).__name__} in the midst of a transaction")
     return outcome_unknown(error) if unknown else error
 
 
 def outcome_unknown(error: LedgerError | None) -> LedgerError:
-    """What a caller is told where a write may or may not have been committed, because of `error`;
-    None: the generation that it was written to is gone."""
+    """The error for a caller whose write may or may not have been committed, because of `error`.
+
+    `error` is None if the generation that the write went to is gone.
+    """
     if error is None:
         error = LedgerUnavailable("the generation that it was written to is gone")
     if error.message.startswith(UNKNOWN):
         return error
     advice = "read the secret before you write it again, and state `expect`"
-    # Not for a second try: it could write twice.
+    # The facts that allow a second try are left out: it could write twice.
     known = {n: fact for n, fact in error.details.items() if n not in ("transient", "refused")}
     return type(error)(
         f"{UNKNOWN}: {error.message}",

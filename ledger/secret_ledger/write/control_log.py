@@ -1,4 +1,4 @@
-"""Writing to the control stream: the end of it as verified, under the head row's lock."""
+"""Writes to the control stream: under the head row's lock, after the end that was verified."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ["Entry", "control_events", "lock_control"]
 
 
 class Entry(NamedTuple):
-    """What is to be said in the control stream."""
+    """A control event to write."""
 
     event_type: str
     metadata: str
     key: LedgerKey | None = None
-    """Sealed under another key than the active one: the one that is being activated."""
+    """The key that this entry activates, which then seals it. None: the active key seals it."""
 
 
 def lock_control(connection: Connection, database: Database, standing: Standing) -> LockedHead:
     """Lock the active head row, if the control stream still ends as it was verified.
 
-    Raises Overtaken where it has grown. The epoch alone does not say so: a retirement leaves it
-    as it is.
+    Raises Overtaken if the control stream has grown. The epoch alone does not say so: a retirement
+    leaves it as it is. Raises TamperedEvent if the head row is not at the last event, which opens.
     """
     control = standing.control
     locked = database.lock_head(connection, control.generation, control.epoch, [CONTROL_STREAM])
@@ -49,7 +49,7 @@ def lock_control(connection: Connection, database: Database, standing: Standing)
 def control_events(
     control: Control, sealing: SealingKeys, locked: LockedHead, entries: Iterable[Entry]
 ) -> Sequence[Event]:
-    """The sealed events that `entries` become behind the locked head."""
+    """Seal `entries` as the events that follow the locked head row."""
     events: list[Event] = []
     for number, entry in enumerate(entries, 1):
         last = events[-1] if events else control.last

@@ -1,8 +1,8 @@
 """The end of the log, as an append must find it: the last event opens where the head row says.
 
-What an append seals next follows from the head row: a position, and a time that never runs
-back. A head row proves nothing. So unless this process left it so itself, the last event is
-opened and must be the one that the row describes, with no row above it. Runs under the head
+The next position of an append, and a time that never runs back, follow from the head row. But a
+head row proves nothing. So unless this process itself left it so, the last event is opened: it
+must be the event that the head row describes, with no row above it. All this runs under the head
 row's lock.
 """
 
@@ -27,16 +27,16 @@ from secret_ledger.store.reads import events_from, newest_events
 __all__ = ["DamagedEnd", "check_end", "damaged_end"]
 
 MOST: Final = 1000
-"""Damaged events at the end of the log that a destruction may go over."""
+"""Damaged events at the end of the log, at most, that a destruction may follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class DamagedEnd:
-    """A log whose last events don't open: only the secrets that they belong to can be ended."""
+    """A log whose last events don't open: a write may only destroy the secrets of these events."""
 
     streams: Collection[str]
     time: int
-    """Of the newest event that opens: microseconds since 1970."""
+    """When the newest event that opens was recorded: microseconds since 1970."""
 
 
 def check_end(
@@ -82,10 +82,10 @@ def damaged_end(
     keys: Mapping[bytes, LedgerKey],
     head: Head,
 ) -> DamagedEnd | None:
-    """What a destruction may build on if the last events don't open.
+    """Find the damaged events at the end of the log, which a destruction may follow.
 
-    They lie at the positions up to the head row's, each once, and no more than 1,000 of them.
-    None if it is the head row that is at fault, or too much is damaged.
+    They lie at the positions up to the head row's, each once, and are no more than 1,000. Returns
+    None if the head row is at fault or too much is damaged.
     """
     streams: set[str] = set()
     position = head.position
@@ -100,7 +100,6 @@ def damaged_end(
 
 
 def _problem(control: Control, keys: Mapping[bytes, LedgerKey], event: Event) -> LedgerError | None:
-    """Why an event does not open, if it does not."""
     try:
         context = check_hash(control.ledger_id, event)
         read_newest(control, keys, event, context=context)

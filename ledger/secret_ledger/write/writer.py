@@ -1,9 +1,9 @@
 """Group commit: one writer task a process, one transaction a batch, one outcome a caller.
 
-Callers queue their requests; the writer takes what is waiting, runs `batch` once,
-and gives each caller its own outcome. While a transaction is under way the next batch
-gathers, so the database's commit is shared by as many as are waiting for it. A caller that
-is cancelled leaves the queue, or its write happens; nobody else notices.
+Callers queue their requests. The writer takes the waiting requests, runs `batch` once, and gives
+each caller its own outcome. While a transaction is under way, the next batch gathers: all its
+callers share one commit. If a caller is cancelled, its request leaves the queue, or its write
+happens; no other caller notices.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from secret_ledger.write.committing import commit, outcome_unknown
 __all__ = ["Writer"]
 
 QUEUE: Final = 4096
-"""Requests that may wait; a caller over that waits for room."""
+"""Requests that may wait. If the queue is full, a caller waits for room."""
 GRACE: Final = 5.0
 """Seconds, beside the patience, that a batch may take when the ledger is closed."""
 BATCH_EVENTS: Final = 512
@@ -46,23 +46,23 @@ class _Waiting:
     size: int
     outcome: asyncio.Future[Sequence[SecretInfo]]
     since: float
-    """When its caller called, by the event loop's clock."""
+    """When the caller called: seconds, by the event loop's clock."""
     until: float
-    """When its caller gives up, unless it can be written by then."""
+    """When the caller gives up, if the database still fails: seconds, by the event loop's clock."""
 
 
 class _Batch:
-    """The callers that one transaction is for. Implements `committing.Waiters`."""
+    """The callers of one transaction. Implements `committing.Waiters`."""
 
     def __init__(self, callers: Sequence[_Waiting], trouble: Callable[[LedgerError], None]) -> None:
         self._callers = callers
         self._trouble = trouble
         self._clock = asyncio.get_running_loop().time
         self.written: Sequence[_Waiting] = ()
-        """The callers that were decided last."""
+        """The callers whose requests the last try decided."""
 
     def requests(self) -> list[Request]:
-        """What the callers ask for who still wait."""
+        """Returns the requests of the callers that still wait."""
         self.written = self._waiting()
         return [caller.request for caller in self.written]
 
@@ -70,12 +70,12 @@ class _Batch:
         return [caller for caller in self._callers if not caller.outcome.done()]
 
     def left(self) -> float:
-        """Seconds until the first of them gives up."""
+        """Returns the seconds until the first caller gives up; 0 if no caller waits."""
         now = self._clock()
         return min((caller.until - now for caller in self._waiting()), default=0.0)
 
     def hear(self, error: LedgerError, told: LedgerError) -> bool:
-        """Answer those whose time is over; whether anybody is left."""
+        """Answer the callers whose time is over. Returns whether any caller is left."""
         self._trouble(error)
         now = self._clock()
         for caller in self._waiting():
@@ -85,7 +85,7 @@ class _Batch:
 
 
 class Writer:
-    """The one place of this process that appends."""
+    """Appends the writes of all callers in this process, one batch at a time."""
 
     def __init__(
         self,
@@ -104,17 +104,18 @@ class Writer:
         self._held_over: _Waiting | None = None
         self._warned = False
         self._batches = 0
-        """How many have come to an end."""
+        """Number of batches that have ended."""
         self._left: Head | None = None
         """The head row as the last batch left it."""
         self._trouble: tuple[LedgerError, float] | None = None
-        """Why the database could not be written to, and when that was, unless it could since."""
+        """The last failed write: error, and seconds by the loop's clock. None after a success."""
 
     async def submit(self, intents: Sequence[Intent]) -> Sequence[SecretInfo]:
-        """Write all of `intents` in one transaction, or none. Raises what refused them.
+        """Write all of `intents` in one transaction, or none. Raises the error that refused them.
 
-        What lies below the newest events is read before, without the lock: for a restore, and
-        where an older release wrote the newest event. If it has changed by then, once more.
+        A restore first reads the versions below the newest event, without the lock. So does any
+        write if an older release wrote the newest event. If that event changes before the lock is
+        taken, they are read again.
         """
         walked: dict[str, Walked] = {}
         since, read = asyncio.get_running_loop().time(), for_a_write(self._patience)
@@ -145,12 +146,12 @@ class Writer:
         outcome: asyncio.Future[Sequence[SecretInfo]] = asyncio.get_running_loop().create_future()
         until = since + self._patience
         await self._queue.put(_Waiting(request, size, outcome, since, until))
-        if self._task.done():  # it waited for room, and the writer has ended since
+        if self._task.done():  # while the request waited for room, the writer ended
             raise _closed()
         return await outcome
 
     async def close(self) -> None:
-        """Write what is waiting, then stop; also where a statement does not end."""
+        """Write the waiting requests, then stop. If a batch takes too long, it is cancelled."""
         self._closed = True
         task = self._task
         if task is None or task.done():
@@ -171,11 +172,11 @@ class Writer:
                 if batch:
                     try:
                         await self._write_out(batch)
-                    except BaseException:  # whatever it is, nobody may wait for ever
+                    except BaseException:  # whatever it is: no caller may wait for ever
                         _give_up(batch, outcome_unknown(_cancelled("it was under way")))
                         raise
                     self._batches += 1
-        finally:  # a host that cancels every task of the loop; nobody may wait for ever
+        finally:  # a host may cancel every task of the loop: no caller may wait for ever
             left = [self._held_over] if self._held_over else []
             while not self._queue.empty():
                 left += [w for w in [self._queue.get_nowait()] if w]
@@ -212,7 +213,7 @@ class Writer:
             batch.append(waiting)
 
     def _outlasted(self, waiting: _Waiting) -> LedgerError | None:
-        """The trouble that lasted as long as a caller was patient, before its turn had come."""
+        """If a failure lasted for a caller's whole patience, the caller gets it without a try."""
         error, at = self._trouble or (None, 0.0)
         patient = asyncio.get_running_loop().time() < waiting.until
         return None if patient or at < waiting.since else error
@@ -236,7 +237,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001  # a projection's own error: the callers' answer
             outcomes = [error] * len(batch)
             one_at_fault = True
-        if one_at_fault and len(batch) > 1:  # and nobody else is to pay for it
+        if one_at_fault and len(batch) > 1:  # the other callers must not pay for it
             for waiting in batch:
                 await self._write_out([waiting])
             return
@@ -244,7 +245,7 @@ class Writer:
             if waiting.outcome.done():
                 continue
             if isinstance(outcome, LedgerError):
-                # A copy: it may go to many callers, and each raise hangs frames on it.
+                # A copy for each caller: each raise hangs frames on the error.
                 waiting.outcome.set_exception(copy(outcome))
             elif isinstance(outcome, Exception):
                 waiting.outcome.set_exception(outcome)
