@@ -143,13 +143,16 @@ async def test_a_removed_head_leaves_the_version_before_it_and_is_found_at_boot(
 
 async def test_rows_behind_the_end_of_the_log_are_found_by_both_levels(victim: Victim) -> None:
     """The head row set back within a batch, whose events all have one time."""
-    # No heartbeat comes meanwhile: one that sees it has every connection refuse before it looks.
-    async with opened(victim.url, projections=(), heartbeat=3600) as running:
+    async with opened(victim.url, projections=()) as running:
         await victim.attacker.sql("UPDATE ledger_head SET position = position - 1")
         with pytest.raises(TamperedEvent):
             await running.put("new", "value")
         for level in ("latest", "full"):
-            assert any(f.position == 25 for f in (await running.verify(level)).findings)
+            try:
+                found = {finding.position for finding in (await running.verify(level)).findings}
+            except TamperedEvent as error:  # a connection that is new recognises the log first
+                found = {error.details["seen"]}
+            assert 25 in found
     with pytest.raises(TamperedEvent):
         await gate_of(victim)
 
