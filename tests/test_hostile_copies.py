@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,23 @@ async def test_a_damaged_secret_hides_no_other_and_is_ended_by_destroy(
     for column in (*CONTENT, "event_hash"):
         await quarantine(victim, name, column)
         await put_back(victim.attacker, kept)
+
+
+async def test_an_end_beside_a_write_of_the_same_secret_accounts_for_what_lies_deeper_down(
+    victim: Victim,
+) -> None:
+    await change(victim.attacker, victim.event("alpha", 1), "recorded_at", 7)
+    async with opened(victim.url, verify="control") as ledger:
+        assert not (await ledger.verify("full")).ok
+        await asyncio.gather(
+            ledger.put("alpha", "one more"),
+            ledger.destroy("alpha", reason="damaged"),
+            ledger.put("another", "in the same batch"),
+        )
+        assert await ending(ledger, "alpha") is SecretDestroyed
+        await rebuild(ledger.database, SysSecret())
+        report = await ledger.verify("full")
+        assert report.ok, report.findings
 
 
 async def quarantine(victim: Victim, name: str, column: str) -> None:

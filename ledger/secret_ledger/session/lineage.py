@@ -90,11 +90,15 @@ class Lineage:
 
     def remember_own(self, event: Event) -> None:
         """Remember an event that this process itself has written."""
-        self._keep([
-            _Mark(
-                event.position, event.generation, event.recorded_at, event.event_hash, damaged=False
-            )
-        ])  # fmt: skip
+        mark = _Mark(
+            event.position, event.generation, event.recorded_at, event.event_hash, damaged=False
+        )
+        with self._marking:
+            marks = self._marks
+            if marks and marks[-1].position < mark.position:  # each append passes here
+                self._marks = (*marks[1 - REMEMBERED :], mark)
+                return
+        self._keep([mark])
 
     def _keep(self, found: Sequence[_Mark]) -> None:
         with self._marking:

@@ -59,8 +59,19 @@ class _Batch:
     database: Database
     standing: Standing
     sealing: SealingKeys
-    heads: dict[str, HeadView]
+    heads: Mapping[str, HeadView]
+    """By stream: the newest event that the database holds."""
     events: list[Event] = field(default_factory=list)
+    written: dict[str, Event] = field(default_factory=dict)
+    """By stream: the newest of `events`."""
+
+    def head(self, stream: str) -> HeadView | None:
+        """The event that the next event of the stream builds on."""
+        event = self.written.get(stream)
+        if event is None:
+            return self.heads.get(stream)
+        row = event.with_seal(b"", event.event_hash)
+        return HeadView(row, None, ended_at(self.standing.control, row))
 
 
 def append(
@@ -136,7 +147,6 @@ def _view(standing: Standing, event: Event) -> HeadView:
 
 def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
     position = head.position + len(batch.events)
-    staged: dict[str, HeadView] = {}
     events: list[Event] = []
     drafts: list[Draft] = []
     control, sealing = batch.standing.control, batch.sealing
@@ -144,7 +154,7 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
     try:
         check_not_exhausted(control, position + len(request.intents))
         for intent in request.intents:
-            view, walked = batch.heads.get(intent.stream), request.walked.get(intent.stream)
+            view, walked = batch.head(intent.stream), request.walked.get(intent.stream)
             if isinstance(intent, Destroy) and view is not None and not intent.facts:
                 intent = _with_what_it_finds(batch, intent, view)
             try:
@@ -164,12 +174,10 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
                 sealing.active_id,
             )
             events.append(event)
-            row = event.with_seal(b"", event.event_hash)
-            staged[draft.stream] = HeadView(row, None, ended_at(control, row))
     except LedgerError as error:
         return error
     batch.events.extend(events)
-    batch.heads.update(staged)
+    batch.written.update({event.stream: event for event in events})
     return [
         opened(event, intent.value)
         if isinstance(intent, Put)
@@ -191,8 +199,8 @@ def _with_what_it_finds(batch: _Batch, intent: Destroy, view: HeadView) -> Destr
             stream=newest.stream,
             version=newest.version,
         )
-    if any(event.stream == intent.stream for event in batch.events):
-        return intent  # this batch wrote the newest event: the rows are left out
+    if intent.stream in batch.written:
+        return intent  # the newest row is not in the database yet: the rows are left out
     found = found_rows(
         batch.connection, batch.database, batch.standing.control, intent.stream, newest.version + 1
     )

@@ -103,18 +103,15 @@ async def commit(
             attempt = written
         return written
 
-    async def run() -> Attempt | T | Overtaken:
-        try:
-            return await database.run(unit, "write", wait=max(0.0, waiters.left()))
-        finally:  # also if the outcome is unknown
-            if attempt is not None:
-                follower.on_write(attempt.streams)
-
     looked = False
     while True:
         standing, before = follower.standing, attempt
         try:
-            done = await run()
+            try:
+                done = await database.run(unit, "write", wait=max(0.0, waiters.left()))
+            finally:  # also if the outcome is unknown
+                if attempt is not None:
+                    follower.on_write(attempt.streams)
             follower.wrote()
             if isinstance(done, Overtaken):
                 standing = await follower.follow(standing)

@@ -9,7 +9,7 @@ happens; no other caller notices.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Final
@@ -19,13 +19,13 @@ from secret_ledger.log import log
 from secret_ledger.model.rows import Head
 from secret_ledger.model.versions import SecretInfo
 from secret_ledger.read.older import walk_to_floor, walk_to_restore
-from secret_ledger.rules.decide import Intent, Put, Restore, Walked, WalkNeeded
+from secret_ledger.rules.decide import Destroy, Intent, Put, Restore, Walked, WalkNeeded
 from secret_ledger.rules.gate import MAX_EVENTS_PER_KEY, Standing
 from secret_ledger.session.following import Follower
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.driver_errors import is_refusal
 from secret_ledger.store.projection import InlineProjection
-from secret_ledger.store.retry import for_a_write
+from secret_ledger.store.retry import Read, for_a_write
 from secret_ledger.write.append import Attempt, Outcome
 from secret_ledger.write.batch import Request, append
 from secret_ledger.write.committing import commit, outcome_unknown
@@ -117,24 +117,30 @@ class Writer:
         write if an older release wrote the newest event. If that event changes before the lock is
         taken, they are read again.
         """
+        since = asyncio.get_running_loop().time()
+        if not isinstance(intents[0], Restore):  # else it is the only one
+            try:
+                return await self._submit(Request(intents), since)
+            except WalkNeeded as error:
+                needed = error.streams
+        else:
+            needed = [intents[0].stream]
+        read = for_a_write(self._patience)
         walked: dict[str, Walked] = {}
-        since, read = asyncio.get_running_loop().time(), for_a_write(self._patience)
-        restored = {i.stream: i for i in intents if isinstance(i, Restore)}
-        needed: Sequence[str] = list(restored)
         while True:
             for stream in needed:
-                restore = restored.get(stream)
-                found = await (
-                    walk_to_restore(self._follower, restore, read)
-                    if restore
-                    else walk_to_floor(self._follower, stream, read)
-                )
-                if found is not None:
-                    walked[stream] = found
+                walked |= await self._walk(stream, intents[0], read)
             try:
                 return await self._submit(Request(intents, walked), since)
             except WalkNeeded as error:
                 needed = error.streams
+
+    async def _walk(self, stream: str, intent: Intent, read: Read) -> Mapping[str, Walked]:
+        if isinstance(intent, Restore):
+            found = await walk_to_restore(self._follower, intent, read)
+        else:
+            found = await walk_to_floor(self._follower, stream, read)
+        return {} if found is None else {stream: found}
 
     async def _submit(self, request: Request, since: float) -> Sequence[SecretInfo]:
         if self._closed:
@@ -207,7 +213,8 @@ class Writer:
                 continue
             events += len(waiting.request.intents)
             size += waiting.size
-            if batch and (events > BATCH_EVENTS or size > BATCH_BYTES):
+            full = events > BATCH_EVENTS or size > BATCH_BYTES
+            if batch and (full or _ends_what_is_written(waiting, batch)):
                 self._held_over = waiting
                 return batch, ended
             batch.append(waiting)
@@ -282,6 +289,15 @@ class Writer:
                 bound=MAX_EVENTS_PER_KEY,
                 advice="rotate to a new key: secret-ledger keys rotate",
             )
+
+
+def _ends_what_is_written(waiting: _Waiting, batch: Sequence[_Waiting]) -> bool:
+    """Whether a request destroys a secret that the batch writes. An end states the rows below it,
+    so these rows must be in the database by then."""
+    ended = {i.stream for i in waiting.request.intents if isinstance(i, Destroy)}
+    return bool(ended) and any(
+        intent.stream in ended for other in batch for intent in other.request.intents
+    )
 
 
 def _give_up(batch: Sequence[_Waiting], error: LedgerError) -> None:
