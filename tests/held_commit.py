@@ -13,7 +13,7 @@ from sqlalchemy.util import await_only
 
 from connections import around, each_statement
 from independent_fold import read_rows
-from inside import Connection, Database, Head
+from inside import Connection, Database, LogHead
 from secret_ledger import Event
 from waiting import until
 
@@ -36,7 +36,7 @@ class HeldCommit:
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
     def apply(
-        self, connection: Connection, database: Database, head: Head, events: Sequence[Event]
+        self, connection: Connection, database: Database, head: LogHead, events: Sequence[Event]
     ) -> None:
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is None:

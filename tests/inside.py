@@ -95,14 +95,14 @@ from secret_ledger.model.keys import Key, LedgerKey, check_key_id
 from secret_ledger.model.metadata import MAX_METADATA, Metadata, encode_metadata, parse_metadata
 from secret_ledger.model.names import MAX_NAME_BYTES, normalise_name, normalise_prefix
 from secret_ledger.model.refusals import tampered
-from secret_ledger.model.rows import CheckedRow, Head
+from secret_ledger.model.rows import CheckedRow, LogHead
 from secret_ledger.model.secret import MAX_VALUE, Secret, Values
 from secret_ledger.model.versions import base_version, state_of
 from secret_ledger.nodes.registry import MAX_SHOWN
 from secret_ledger.opening import init_ledger, upgrade_schema
 from secret_ledger.readiness import Probe, liveness, probes, readiness
 from secret_ledger.rules import gate
-from secret_ledger.rules.attestation import Attestation, Proof, attest, judge
+from secret_ledger.rules.attestation import Attestation, Proof, attest, verdict_on
 from secret_ledger.rules.authority import check_control_authority, check_control_seals, read_event
 from secret_ledger.rules.decide import Destroy, Put
 from secret_ledger.rules.findings import MAX_FINDINGS, Finding, Level, OpenLevel, Progress, Tally
@@ -194,7 +194,6 @@ __all__ = [
     "EventType",
     "Finding",
     "Folded",
-    "Head",
     "Identity",
     "InsecureKeyFile",
     "InvalidKey",
@@ -207,6 +206,7 @@ __all__ = [
     "LedgerKey",
     "Level",
     "LocalKeyProvider",
+    "LogHead",
     "Met",
     "Metadata",
     "Migrator",
@@ -276,7 +276,6 @@ __all__ = [
     "init_ledger",
     "is_purged",
     "is_transient",
-    "judge",
     "keep_proof",
     "key_metadata",
     "key_text",
@@ -324,6 +323,7 @@ __all__ = [
     "upgrade",
     "upgrade_metadata",
     "upgrade_schema",
+    "verdict_on",
     "verify_ledger",
     "wal_reset_race",
     "writer",

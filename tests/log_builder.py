@@ -24,8 +24,8 @@ from inside import (
     Database,
     Event,
     EventType,
-    Head,
     Key,
+    LogHead,
     base_version,
     connect,
     encode_metadata,
@@ -77,7 +77,7 @@ class LogBuilder:
             if upto < SCHEMA_VERSION:  # as an older release began a ledger
                 events, epoch = events[:2], 1
             self.database.insert_events(connection, events)
-            self.rows.insert_head(connection, Head(0, len(events), now, epoch, "active"))
+            self.rows.insert_head(connection, LogHead(0, len(events), now, epoch, "active"))
 
         await self.database.prepare_creation(beside_other_tables=False)
         await self.database.run(unit, "write")
@@ -212,7 +212,7 @@ class LogBuilder:
         """A half-made move: a building copy of everything at `target_url`, and a building
         head row for it here."""
 
-        def read(connection: Connection) -> tuple[Head, list[Event], Control]:
+        def read(connection: Connection) -> tuple[LogHead, list[Event], Control]:
             here = self.rows.in_use(connection)
             new = here._replace(generation=here.generation + 1, state="building")
             self.rows.insert_head(connection, new)

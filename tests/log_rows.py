@@ -21,9 +21,9 @@ from inside import (
     Database,
     Event,
     EventType,
-    Head,
     Key,
     LedgerKey,
+    LogHead,
     RowDigest,
     apply,
     encode_metadata,
@@ -86,7 +86,7 @@ class LogRows:
     def append(
         self,
         connection: Connection,
-        head: Head,
+        head: LogHead,
         entries: Sequence[Entry],
         *,
         state: str = "active",
@@ -127,7 +127,7 @@ class LogRows:
         self.set_head(connection, head.generation, after._asdict())
         return added
 
-    def ends(self, connection: Connection, head: Head, key: LedgerKey) -> list[Entry]:
+    def ends(self, connection: Connection, head: LogHead, key: LedgerKey) -> list[Entry]:
         """What ends the secrets whose newest event lies under a key that is given up."""
         newest = {e.stream: e for e in self.events(connection, head.generation)}
         about = {"unopened": True, "lost": key.id}
@@ -143,7 +143,7 @@ class LogRows:
             if event.key_fingerprint == key.fingerprint and event.stream != CONTROL_STREAM
         ]
 
-    def under(self, connection: Connection, head: Head, keys: set[bytes]) -> Mapping[str, Any]:
+    def under(self, connection: Connection, head: LogHead, keys: set[bytes]) -> Mapping[str, Any]:
         """Count and digest of all rows of a generation under these keys."""
         digest = RowDigest()
         for event in self.events(connection, head.generation):
@@ -206,7 +206,7 @@ class LogRows:
     def events(self, connection: Connection, generation: int) -> list[Event]:
         return events_page(connection, self.database, generation, 0, _EVERYTHING, limit=_EVERYTHING)
 
-    def in_use(self, connection: Connection) -> Head:
+    def in_use(self, connection: Connection) -> LogHead:
         meta = read_meta(connection, self.database)
         assert meta is not None
         return read_state(connection, self.database, meta).in_use[0]
@@ -232,11 +232,11 @@ class LogRows:
         """Change columns of a head row."""
         heads = table(
             "ledger_head",
-            *(column(name) for name in Head._fields),
+            *(column(name) for name in LogHead._fields),
             schema=self.database.schema,
         )
         change = update(heads).where(heads.c.generation == generation).values(**columns)
         connection.execute(change)
 
-    def insert_head(self, connection: Connection, head: Head) -> None:
+    def insert_head(self, connection: Connection, head: LogHead) -> None:
         connection.execute(self.database.statements.insert_head, head._asdict())

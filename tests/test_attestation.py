@@ -22,7 +22,7 @@ from inside import (
     Proof,
     attest,
     fold_control,
-    judge,
+    verdict_on,
 )
 
 VECTORS = json.loads(attestation_vectors.FILE.read_text("utf-8"))
@@ -50,7 +50,7 @@ def attested(key: LedgerKey = B, position: int = 20, ledger_id: bytes = LEDGER) 
 
 
 def test_what_the_active_key_attested_is_authentic() -> None:
-    assert judge(control(), HELD, attested()) == "authentic"
+    assert verdict_on(control(), HELD, attested()) == "authentic"
     assert attested().fingerprints == {A.fingerprint, B.fingerprint}
 
 
@@ -144,46 +144,46 @@ EDITS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("edit", EDITS, ids=repr)
 def test_an_edited_one_is_forged(edit: dict[str, Any]) -> None:
-    assert judge(control(), HELD, attested()._replace(**edit)) == "forged"
+    assert verdict_on(control(), HELD, attested()._replace(**edit)) == "forged"
 
 
 def test_one_of_another_ledger_is_forged_under_the_same_root_key_too() -> None:
     root = Key.from_bytes(bytes(range(1, 33)), "k-b")
     elsewhere = bytes(16)
     theirs = attested(root.for_ledger(elsewhere), ledger_id=elsewhere)
-    assert judge(control(), HELD, theirs) == "forged"
+    assert verdict_on(control(), HELD, theirs) == "forged"
     disguised = theirs._replace(key_fingerprint=B.fingerprint)
-    assert judge(control(), HELD, disguised) == "forged"
+    assert verdict_on(control(), HELD, disguised) == "forged"
 
 
 def test_an_authentic_one_of_another_generation_is_forged_here() -> None:
     proof = Proof(1, 20, "latest", 0, bytes(32), bytes(32), (), 0)
     theirs = attest(proof, LEDGER, B, key_id="k-b", release="1.0")
-    assert judge(control(), HELD, theirs) == "forged"
+    assert verdict_on(control(), HELD, theirs) == "forged"
 
 
 def test_an_old_key_attests_its_own_time_and_nothing_later() -> None:
-    assert judge(control(), HELD, attested(A, position=10)) == "authentic"
-    assert judge(control(), HELD, attested(A, position=11)) == "forged"
-    assert judge(control(), HELD, attested(B, position=11)) == "authentic"
-    assert judge(control(), HELD, attested(B, position=10)) == "forged"
+    assert verdict_on(control(), HELD, attested(A, position=10)) == "authentic"
+    assert verdict_on(control(), HELD, attested(A, position=11)) == "forged"
+    assert verdict_on(control(), HELD, attested(B, position=11)) == "authentic"
+    assert verdict_on(control(), HELD, attested(B, position=10)) == "forged"
 
 
 def test_a_key_that_the_ledger_does_not_know_attests_nothing() -> None:
     held = {**HELD, C.fingerprint: C}
-    assert judge(control(), held, attested(C)) == "forged"
+    assert verdict_on(control(), held, attested(C)) == "forged"
 
 
 def test_one_under_a_key_that_is_not_held_can_t_be_told() -> None:
     only_new = {B.fingerprint: B}
-    assert judge(control(), only_new, attested(A, position=10)) == "unknown"
+    assert verdict_on(control(), only_new, attested(A, position=10)) == "unknown"
 
 
 @pytest.mark.parametrize("end", [EventType.KEY_RETIRED, EventType.KEY_LOST])
 def test_a_key_that_was_given_up_attests_nothing(end: str) -> None:
     events = added(ROTATED, end, about(A, counts={}), B)
-    assert judge(control(events), HELD, attested(A, position=10)) == "unknown"
+    assert verdict_on(control(events), HELD, attested(A, position=10)) == "unknown"
 
 
 def test_one_in_a_format_of_another_release_is_left_alone() -> None:
-    assert judge(control(), HELD, attested()._replace(format=2)) == "unknown"
+    assert verdict_on(control(), HELD, attested()._replace(format=2)) == "unknown"

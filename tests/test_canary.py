@@ -27,8 +27,8 @@ from inside import (
     Connection,
     Database,
     Destroy,
-    Head,
     LedgerKey,
+    LogHead,
     Put,
     context_of,
     event_hash,
@@ -285,7 +285,7 @@ class Spiteful:
     name = "spiteful"
 
     def apply(
-        self, connection: Connection, database: Database, head: Head, events: Sequence[Event]
+        self, connection: Connection, database: Database, head: LogHead, events: Sequence[Event]
     ) -> None:
         if any(event.stream.startswith("spite") for event in events):
             connection.execute(text("SELECT 1 FROM no_such_table"))

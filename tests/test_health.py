@@ -15,7 +15,7 @@ from sqlalchemy import text
 from attacker import attacking, put_back, saved
 from between import interrupted
 from cli_session import KEY, NEW_KEY, Cli
-from inside import Connection, Database, Head, Level
+from inside import Connection, Database, Level, LogHead
 from ledgers import NEW, OLD, opened
 from log_builder import building
 from secret_ledger import Keyring, MissingKey, SecretLedger, SecretNotFound
@@ -222,14 +222,14 @@ async def test_a_log_whose_time_is_the_clock_s_is_not_warned_of(database_url: st
 class Lost(Inline):
     """A projection whose own code fails where it is asked how far it is."""
 
-    def lag(self, connection: Connection, database: Database, head: Head) -> int:
+    def lag(self, connection: Connection, database: Database, head: LogHead) -> int:
         raise ZeroDivisionError("hunter2")
 
 
 class Astray(Inline):
     """A projection whose own SQL fails there."""
 
-    def lag(self, connection: Connection, database: Database, head: Head) -> int:
+    def lag(self, connection: Connection, database: Database, head: LogHead) -> int:
         return int(connection.execute(text("SELECT at FROM nowhere")).scalar_one())
 
 

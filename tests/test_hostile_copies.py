@@ -10,7 +10,7 @@ import pytest
 
 from attacker import TABLES, attacking, put_back, saved
 from hostile import Victim, change, edits_of_every_column, flipped, gate_of, names_row
-from inside import Head
+from inside import LogHead
 from secret_ledger import Key, Keyring, SecretDestroyed, SecretNotFound, TamperedEvent, WrongLedger
 from secret_ledger_projections import SysSecret, rebuild
 from victim import NEW, OLD, build, ending, opened
@@ -58,7 +58,7 @@ async def test_another_ledger_put_in_place_is_noticed_while_running(
     await build(other_url)
     async with attacking(other_url) as theirs:
         copies = await saved(theirs, "ledger_meta", "ledger_head", "ledger_key", "secret_event")
-    copies["ledger_head"] = [row[: len(Head._fields)] for row in copies["ledger_head"]]
+    copies["ledger_head"] = [row[: len(LogHead._fields)] for row in copies["ledger_head"]]
     async with opened(victim.url) as running:
         await put_back(victim.attacker, copies)
         for name in victim.truth.latest:

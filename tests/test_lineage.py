@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from attacker import Attacker, attacking, put_back, saved
-from inside import REMEMBERED, Connection, Head, Met
+from inside import REMEMBERED, Connection, LogHead, Met
 from ledgers import NEW, OLD, opened
 from log_builder import building
 from secret_ledger import SecretLedger, TamperedEvent
@@ -168,7 +168,7 @@ async def test_a_position_that_is_met_while_the_log_is_recognised_makes_no_loss_
     between any two lines."""
     async with building(sqlite_url, OLD) as log:
         heads = [
-            Head(0, event.position, event.recorded_at, 1, "active")
+            LogHead(0, event.position, event.recorded_at, 1, "active")
             for event in [await log.put("a", b"x") for _ in range(60)]
         ]
     async with opened(sqlite_url, OLD, heartbeat=LATE) as ledger:

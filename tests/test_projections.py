@@ -41,7 +41,7 @@ from inside import (
     EVENT_COLUMNS,
     HEAD_COLUMNS,
     Database,
-    Head,
+    LogHead,
     ProjectionTable,
     connect,
     encode_metadata,
@@ -649,7 +649,7 @@ async def test_tables_without_types_and_keys_raise_nothing_of_python(
     async with opened(sqlite_url) as ledger:
         await fill(ledger)
     database = connect(sqlite_url)
-    head = Head(0, 18, 0, 1, "active")
+    head = LogHead(0, 18, 0, 1, "active")
     async with attacking(sqlite_url) as attacker:
         await attacker.loosen(table)
         kept = await attacker.sql(f"SELECT * FROM {table}")

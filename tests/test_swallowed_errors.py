@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from inside import Connection, Database, Event, Head, Statement
+from inside import Connection, Database, Event, LogHead, Statement
 from ledgers import OLD, opened, rows
 from secret_ledger import LedgerUnavailable, SecretLedger
 from secret_ledger_projections import default
@@ -30,7 +30,7 @@ class Swallowing:
         self.failing = False
 
     def apply(
-        self, connection: Connection, database: Database, head: Head, events: Sequence[Event]
+        self, connection: Connection, database: Database, head: LogHead, events: Sequence[Event]
     ) -> None:
         if self.failing and any(event.stream == "bad" for event in events):
             with contextlib.suppress(Exception):

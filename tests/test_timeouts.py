@@ -17,7 +17,7 @@ from sqlalchemy.pool import Pool
 from connections import around
 from daily_use import use
 from database_roles import Roles, name_of, roles_of
-from inside import PAGE, Connection, Database, Head, Rows
+from inside import PAGE, Connection, Database, LogHead, Rows
 from ledgers import OLD, opened
 from postgresql_server import execute
 from secret_ledger import Event, Keyring, LedgerUnavailable, SecretLedger, init_ledger
@@ -171,7 +171,7 @@ class Stalling:
         (self._inner,) = default()
 
     def apply(
-        self, connection: Connection, database: Database, head: Head, events: Sequence[Event]
+        self, connection: Connection, database: Database, head: LogHead, events: Sequence[Event]
     ) -> None:
         if self._times:
             self._times -= 1

@@ -53,7 +53,7 @@ from secret_ledger.model.metadata import encode_metadata, parse_metadata
 from secret_ledger.model.names import normalise_name
 from secret_ledger.model.secret import MAX_VALUE
 from secret_ledger.model.versions import SecretInfo, SecretVersion
-from secret_ledger.nodes.health import Health, KeyStatus, Observer, key_status, tell
+from secret_ledger.nodes.health import Health, KeyStatus, Observer, assess, key_status
 from secret_ledger.nodes.heartbeat import Presence
 from secret_ledger.nodes.registry import NodeInfo, list_nodes
 from secret_ledger.opening import DEFAULT, Projections
@@ -62,10 +62,10 @@ from secret_ledger.read.listing import Checker, list_history, list_secrets
 from secret_ledger.read.reading import get_secret
 from secret_ledger.read.view import VIEW_BYTES, ViewStatus, WhenStale
 from secret_ledger.rotation.rekeying import RekeyReport, rekey
-from secret_ledger.rotation.retirement import KeyEnd, lose, loss, retire
+from secret_ledger.rotation.retirement import KeyEnd, loss, record_loss, retire
 from secret_ledger.rotation.rotation import Rotation, rotate
 from secret_ledger.rules.decide import Delete, Destroy, Intent, Put, Restore
-from secret_ledger.rules.findings import Level, OpenLevel, Tell, VerifyReport
+from secret_ledger.rules.findings import Level, OnProgress, OpenLevel, VerifyReport
 from secret_ledger.rules.gate import moved_place
 from secret_ledger.rules.key_record import KeyRecord
 from secret_ledger.rules.node_proof import Judge
@@ -389,7 +389,7 @@ class SecretLedger:
         return await rotate(self._session, new_key, actor=actor, force_reason=force_reason)
 
     async def rekey(
-        self, *, actor: str | None = None, on_progress: Tell | None = None
+        self, *, actor: str | None = None, on_progress: OnProgress | None = None
     ) -> RekeyReport:
         """Seal the latest event of every secret again under the active key.
 
@@ -420,7 +420,7 @@ class SecretLedger:
         """
         self._session.check_writable()
         encode_metadata(actor=actor, reason=reason)
-        return await lose(self._session, key_id, reason=reason, actor=actor)
+        return await record_loss(self._session, key_id, reason=reason, actor=actor)
 
     # Not `async def` either, these two: the text of a URL may hold a password.
 
@@ -432,7 +432,7 @@ class SecretLedger:
         dry_run: bool = False,
         actor: str | None = None,
         force_reason: str | None = None,
-        on_progress: Tell | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Coroutine[Any, Any, MigrationReport]:
         """Replay the whole history under the active key into the next generation, here or in
         another database.
@@ -463,7 +463,7 @@ class SecretLedger:
         dry_run: bool,
         actor: str | None,
         force_reason: str | None,
-        on_progress: Tell | None,
+        on_progress: OnProgress | None,
     ) -> MigrationReport:
         encode_metadata(actor=actor, reason=force_reason)
         return await migrate_or_move(
@@ -480,7 +480,7 @@ class SecretLedger:
         target_url: str | URL | AsyncEngine | None = None,
         *,
         target_schema: str | None = None,
-        on_progress: Tell | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Coroutine[Any, Any, PurgeReport]:
         """Throw a generation that is being built away; the one in use is untouched.
 
@@ -491,7 +491,7 @@ class SecretLedger:
         return self._abandon_migration(moving, on_progress)
 
     async def _abandon_migration(
-        self, moving: Destination | None, on_progress: Tell | None
+        self, moving: Destination | None, on_progress: OnProgress | None
     ) -> PurgeReport:
         self._session.check_writable()
         if moving is None:
@@ -514,7 +514,7 @@ class SecretLedger:
         return await list_generations(self._database, control)
 
     async def purge_generation(
-        self, generation: int, *, actor: str | None = None, on_progress: Tell | None = None
+        self, generation: int, *, actor: str | None = None, on_progress: OnProgress | None = None
     ) -> PurgeReport:
         """Delete a closed generation, so that nothing needs its keys any more.
 
@@ -617,7 +617,7 @@ class SecretLedger:
     # --- proving and looking ---------------------------------------------------------
 
     async def verify(
-        self, level: Level = "latest", on_progress: Tell | None = None
+        self, level: Level = "latest", on_progress: OnProgress | None = None
     ) -> VerifyReport:
         """Check what is stored and report: findings are returned, not raised.
 
@@ -661,7 +661,7 @@ class SecretLedger:
             unproven = await self._first_proof.missing(left)
             look = look if unproven is None else replace(look, reasons=(unproven,))
         tasks = (self._presence, self._key_watch, self._scrub)
-        return tell(
+        return assess(
             self._follower,
             self._prover.verified,
             look,

@@ -24,11 +24,11 @@ from secret_ledger.errors import (
     WrongLedger,
 )
 from secret_ledger.inputs import seconds
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.nodes.registry import NodeInfo
 from secret_ledger.read.view import Bounds, SealedView, WhenStale
 from secret_ledger.rules.findings import OpenLevel, Tally, check_open_level
-from secret_ledger.rules.gate import check_pinned, check_state, has_moved, judge
+from secret_ledger.rules.gate import check_pinned, check_state, has_moved, judge_keys
 from secret_ledger.rules.key_record import KeyRecord
 from secret_ledger.session.following import snapshot
 from secret_ledger.session.opened import Identity
@@ -223,7 +223,7 @@ async def _check_kept(database: Database, kept: Sequence[InlineProjection]) -> N
     tally.report("full", 0.0).raise_if_not_ok()
 
 
-async def _in_use(database: Database) -> Head:
+async def _in_use(database: Database) -> LogHead:
     head = await database.run(lambda c: head_in_use(c, database), "statement")
     if head is None:
         raise LedgerUnavailable(f"{database.place}: no generation is in use")
@@ -334,7 +334,7 @@ async def upgrade_schema(
             raise NotALedger(f"{database.place} holds no ledger")
         check_pinned(state.meta.ledger_id, pinned)
         control = check_state(state)
-        standing = judge(control, keys, moved=has_moved(state))
+        standing = judge_keys(control, keys, moved=has_moved(state))
         standing.check_not_moved()
         applied = await upgrade(database)
         if await seal_facts(database, keys) or applied:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from secret_ledger.errors import NotALedger, TamperedEvent
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.store.bounds import MAX_GENERATIONS, checked_number
 from secret_ledger.store.connection import Connection, Statement
 from secret_ledger.store.database import Database
 
-__all__ = ["Standing", "advance", "begin", "forget", "lock", "read", "standing"]
+__all__ = ["CheckpointState", "advance", "begin", "forget", "lock", "read", "standing"]
 
 
-class Standing(NamedTuple):
+class CheckpointState(NamedTuple):
     """A projection's place in the log of one generation."""
 
     generation: int
@@ -35,17 +35,17 @@ class Standing(NamedTuple):
 
 def standing(
     connection: Connection, database: Database, projection: str, generation: int | None = None
-) -> Standing:
+) -> CheckpointState:
     """Where `projection` stands in `generation`, default the one in use. Raises NotALedger."""
     if generation is None:
         generation = _head(connection, database, None).generation
     at = read(connection, database, projection, generation)
     # Read in this order: the log may grow in between, and is then not found to be too short.
-    return Standing(generation, at, _head(connection, database, generation).position)
+    return CheckpointState(generation, at, _head(connection, database, generation).position)
 
 
-def _head(connection: Connection, database: Database, generation: int | None) -> Head:
-    heads = [Head._make(row) for row in connection.execute(database.statements.heads)]
+def _head(connection: Connection, database: Database, generation: int | None) -> LogHead:
+    heads = [LogHead._make(row) for row in connection.execute(database.statements.heads)]
     checked_number(len(heads), MAX_GENERATIONS, "generations")
     for head in heads:
         numbers: tuple[object, ...] = head[:2]

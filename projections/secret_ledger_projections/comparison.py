@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from secret_ledger.model.events import CONTROL_STREAM
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 from secret_ledger.store.driver_errors import fail_in_projection
@@ -63,7 +63,7 @@ class Difference:
 class Compared:
     """One page of a comparison: the rows that are not what they should be."""
 
-    standing: checkpoint.Standing
+    standing: checkpoint.CheckpointState
     bound: int
     """The position that `expected` is folded up to."""
     rows: int
@@ -122,7 +122,7 @@ async def compare(database: Database, table: ProjectionTable) -> AsyncIterator[C
         database, lambda c: checkpoint.standing(c, database, name), "snapshot"
     )
 
-    def here(connection: Connection, since: int) -> tuple[checkpoint.Standing, int]:
+    def here(connection: Connection, since: int) -> tuple[checkpoint.CheckpointState, int]:
         now = checkpoint.standing(connection, database, name)
         bound = max(0, min(now.checkpoint or 0, now.end))
         if now.generation != first.generation or bound < since:
@@ -159,7 +159,7 @@ def _log_page(
     connection: Connection,
     database: Database,
     table: ProjectionTable,
-    now: checkpoint.Standing,
+    now: checkpoint.CheckpointState,
     bound: int,
     cursor: _Cursor,
 ) -> tuple[Compared, _Cursor]:
@@ -202,7 +202,7 @@ def _table_page(
     connection: Connection,
     database: Database,
     table: ProjectionTable,
-    now: checkpoint.Standing,
+    now: checkpoint.CheckpointState,
     bound: int,
     after: str | None,
 ) -> tuple[Compared, list[str]]:
@@ -245,7 +245,7 @@ async def has_secrets(database: Database, generation: int, after: int, bound: in
 
 
 async def differences_at(
-    database: Database, projection: Projection, head: Head | None
+    database: Database, projection: Projection, head: LogHead | None
 ) -> AsyncIterator[Difference]:
     """Like `check`; with `head`, a table that is as far as that is not behind."""
     table = ProjectionTable(projection, database)

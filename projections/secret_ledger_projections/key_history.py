@@ -16,7 +16,7 @@ from secret_ledger.errors import NotALedger
 from secret_ledger.model.control import Control, ControlKey, fold_control
 from secret_ledger.model.events import Event, from_microseconds
 from secret_ledger.model.metadata import parse_metadata
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.nodes.registry import NodeInfo
 from secret_ledger.read.census import heads_by_key
 from secret_ledger.rules.key_record import KeyMoment, KeyRecord, key_state
@@ -43,7 +43,7 @@ async def key_history(
     LedgerUnavailable.
     """
 
-    def unit(connection: Connection) -> tuple[Control, Head, list[tuple[Control, Head]], Any]:
+    def unit(connection: Connection) -> tuple[Control, LogHead, list[tuple[Control, LogHead]], Any]:
         present = [
             head for head in heads_of_generations(connection, database) if head.state in _PRESENT
         ]
@@ -73,7 +73,7 @@ async def key_history(
     records: list[KeyRecord] = []
     for number, key in enumerate(control.keys):
         successor = control.keys[number + 1] if key != control.active else None
-        own = control.reign(key, head.position)
+        own = control.positions_under(key, head.position)
         mark = key.fingerprint
         records.append(
             KeyRecord(
@@ -113,7 +113,7 @@ def active_at(records: Sequence[KeyRecord], at: datetime) -> KeyRecord | None:
 
 
 def _current_secrets(
-    connection: Connection, database: Database, control: Control, head: Head
+    connection: Connection, database: Database, control: Control, head: LogHead
 ) -> Counter[bytes] | None:
     """How many secrets have their latest event under each key, from `sys_secret`; None where
     that is not as far as the log."""
@@ -145,11 +145,11 @@ def _moment(event: Event) -> KeyMoment:
     )
 
 
-def _elsewhere(key: ControlKey, others: Sequence[tuple[Control, Head]]) -> dict[int, int]:
+def _elsewhere(key: ControlKey, others: Sequence[tuple[Control, LogHead]]) -> dict[int, int]:
     found: dict[int, int] = {}
     for control, head in others:
         there = control.key(key.fingerprint)
-        count = len(control.reign(there, head.position)) if there is not None else 0
+        count = len(control.positions_under(there, head.position)) if there is not None else 0
         if count:
             found[head.generation] = count
     return found

@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from secret_ledger.errors import LedgerUnavailable
 from secret_ledger.model.events import Event
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.rules.findings import Progress
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database, Folded
@@ -51,7 +51,7 @@ class Inline:
         return f"<Inline {self.name}>"
 
     def apply(
-        self, connection: Connection, database: Database, head: Head, events: Sequence[Event]
+        self, connection: Connection, database: Database, head: LogHead, events: Sequence[Event]
     ) -> None:
         """Fold `events`, which follow `head`'s position, and move the checkpoint with them."""
         generation, last = head.generation, events[-1].position
@@ -69,7 +69,7 @@ class Inline:
         return self._table(database).folded(events)
 
     def _missed(
-        self, connection: Connection, database: Database, head: Head, last: int
+        self, connection: Connection, database: Database, head: LogHead, last: int
     ) -> list[Event] | None:
         """What lies between the checkpoint and `head`, the checkpoint moved to `last`; None
         where that is more than a page, or the checkpoint is not behind at all."""
@@ -101,7 +101,7 @@ class Inline:
             checkpoint.forget(connection, database, self.name, generation)
         return deleted
 
-    def lag(self, connection: Connection, database: Database, head: Head) -> int:
+    def lag(self, connection: Connection, database: Database, head: LogHead) -> int:
         """Positions between the checkpoint and the head row."""
         at = checkpoint.read(connection, database, self.name, head.generation) or 0
         if at <= head.position:
@@ -109,7 +109,7 @@ class Inline:
         # Either the log has grown since `head` was read, or the checkpoint is none of ours.
         return checkpoint.standing(connection, database, self.name, head.generation).lag
 
-    async def differences(self, database: Database, head: Head) -> AsyncIterator[str]:
+    async def differences(self, database: Database, head: LogHead) -> AsyncIterator[str]:
         """Each way in which the table, as far as it is folded, is not what the log folds to."""
 
         def look(connection: Connection) -> int | None:
@@ -127,7 +127,7 @@ class Inline:
             if not difference.is_lag:
                 yield str(difference)
 
-    async def behind(self, database: Database, head: Head) -> int:
+    async def behind(self, database: Database, head: LogHead) -> int:
         """Positions that the table is behind `head`; 0 where no secret was written there."""
         here = await through_outages(
             database,
@@ -161,10 +161,10 @@ async def catch_up(
     """
     table = ProjectionTable(projection, database)
 
-    def look(connection: Connection) -> checkpoint.Standing:
+    def look(connection: Connection) -> checkpoint.CheckpointState:
         return checkpoint.standing(connection, database, projection.name, generation)
 
-    def page(connection: Connection) -> tuple[int, checkpoint.Standing]:
+    def page(connection: Connection) -> tuple[int, checkpoint.CheckpointState]:
         here = look(connection)
         if here.checkpoint is None:
             checkpoint.begin(connection, database, projection.name, here.generation)

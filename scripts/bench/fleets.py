@@ -84,10 +84,10 @@ async def measure(given: Given) -> list[FleetCost]:
         ]
 
 
-Tell = Callable[[str], Awaitable[_Beats]]
+OnProgress = Callable[[str], Awaitable[_Beats]]
 
 
-async def _in_turns(name: str, run: Run, tell: Tell, rounds: int) -> FleetCost:
+async def _in_turns(name: str, run: Run, tell: OnProgress, rounds: int) -> FleetCost:
     pairs: list[tuple[float, float]] = []
     turns: list[_Beats] = []
 

@@ -4,9 +4,9 @@ No secret, key or schema is written before the gate has passed. Its steps, in or
 
 1. the keys are resolved (`opening`), and fit the database: `check_not_ephemeral`
 2. the schema is one this release reads: `snapshot`; the ledger is the pinned one: `check_pinned`
-3. without any key, the control stream is whole: `check_state`; then its seals open: `judge`
-4. the ledger says which key is active: `choose_keys`, in `judge`
-5. each control event lies under the key of its position: `check_control_authority`, in `judge`
+3. without any key, the control stream is whole: `check_state`; then its seals open: `judge_keys`
+4. the ledger says which key is active: `choose_keys`, in `judge_keys`
+5. each control event lies under the key of its position: `check_control_authority`, in `judge_keys`
 6. the heads open, or every event: `_verified`
 7. this node is announced: `_announced`
 8. live nodes that announce another active key, and whatever else passed, are told: `_told`
@@ -35,7 +35,7 @@ from secret_ledger.errors import (
 from secret_ledger.log import log
 from secret_ledger.model.control import Control
 from secret_ledger.model.refusals import short, tampered
-from secret_ledger.model.rows import Head, Meta, State
+from secret_ledger.model.rows import LogHead, Meta, State
 from secret_ledger.nodes.registry import (
     NodeInfo,
     announce,
@@ -52,7 +52,7 @@ from secret_ledger.rules.gate import (
     check_pinned,
     check_state,
     has_moved,
-    judge,
+    judge_keys,
     moved_place,
     out_of_reach,
 )
@@ -226,7 +226,7 @@ async def _judged(boot: _Boot, state: State, control: Control) -> Standing:
     """Steps 3 (the seals), 4 and 5: what the control stream says of the keys in hand."""
     left = boot.options.read_only and boot.options.read_moved
     try:
-        standing = judge(control, boot.keyring, moved=has_moved(state))
+        standing = judge_keys(control, boot.keyring, moved=has_moved(state))
     except (KeyFingerprintMismatch, StaleKey) as error:
         if isinstance(error, KeyFingerprintMismatch):
             await _check_control_not_replaced(boot, control)
@@ -268,7 +268,7 @@ class _Place(NamedTuple):
     schema: Deviations
 
 
-async def _look_at_database(boot: _Boot, head: Head) -> _Place:
+async def _look_at_database(boot: _Boot, head: LogHead) -> _Place:
     database = boot.database
     return await database.run(
         lambda c: _Place(

@@ -13,7 +13,7 @@ from secret_ledger.errors import NotALedger
 from secret_ledger.model.control import key_metadata, upgrade_metadata
 from secret_ledger.model.events import CONTROL_STREAM, NO_HASH, Event, EventType
 from secret_ledger.model.keys import Key, LedgerKey
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.model.secret import Secret
 from secret_ledger.rules.decide import Draft
 from secret_ledger.store.catalogue import deviations
@@ -28,7 +28,7 @@ from secret_ledger.store.schema import (
     put_guards,
     read_meta,
 )
-from secret_ledger.write.append import place
+from secret_ledger.write.append import seal_draft
 
 __all__ = ["GENESIS_EPOCH", "create_ledger", "genesis", "lay_out", "upgrade"]
 
@@ -52,7 +52,7 @@ def genesis(key: LedgerKey, ledger_id: bytes, recorded_at: int) -> tuple[Event, 
     for number, (event_type, metadata) in enumerate(entries, 1):
         before = events[-1].event_hash if events else NO_HASH
         draft = Draft(CONTROL_STREAM, number, event_type, Secret(b""), metadata, before)
-        events.append(place(ledger_id, 0, draft, number, recorded_at, key))
+        events.append(seal_draft(ledger_id, 0, draft, number, recorded_at, key))
     return tuple(events)
 
 
@@ -97,7 +97,7 @@ async def create_ledger(
             {"key_id": ledger_key.id, "key_fingerprint": ledger_key.fingerprint},
         )
         database.insert_events(connection, events)
-        head = Head(0, len(events), now, GENESIS_EPOCH, "active")
+        head = LogHead(0, len(events), now, GENESIS_EPOCH, "active")
         connection.execute(sql.insert_head, head._asdict())
         return ledger_id
 

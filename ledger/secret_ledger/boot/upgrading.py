@@ -15,11 +15,11 @@ from secret_ledger.config.keyring import Keyring
 from secret_ledger.errors import LedgerUnavailable
 from secret_ledger.model.control import Control, upgrade_metadata
 from secret_ledger.model.events import Event, EventType
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.read.found_rows import rows_of
 from secret_ledger.rotation.losing import end_drafts
 from secret_ledger.rules.findings import Tally
-from secret_ledger.rules.gate import Standing, check_not_moved, check_state, judge
+from secret_ledger.rules.gate import Standing, check_not_moved, check_state, judge_keys
 from secret_ledger.rules.row_checks import Rules
 from secret_ledger.session.following import snapshot
 from secret_ledger.session.in_progress import check_not_building
@@ -29,7 +29,7 @@ from secret_ledger.store.reads import heads_page
 from secret_ledger.store.retry import patiently
 from secret_ledger.store.schema import FORMAT
 from secret_ledger.verify.scan import Scan
-from secret_ledger.write.append import Overtaken, enter, place
+from secret_ledger.write.append import Overtaken, append_events, seal_draft
 from secret_ledger.write.control_log import Entry, control_events, lock_control
 
 __all__ = ["seal_facts"]
@@ -50,7 +50,7 @@ async def seal_facts(database: Database, keyring: Keyring) -> bool:
         if state is None:
             raise LedgerUnavailable(f"{database.place} holds no ledger any more")
         control = check_state(state)
-        standing = judge(control, keyring)
+        standing = judge_keys(control, keyring)
         if control.upgrades:
             return False
         check_not_moved(state)
@@ -64,7 +64,7 @@ async def seal_facts(database: Database, keyring: Keyring) -> bool:
     )
 
 
-async def _verify(database: Database, standing: Standing, head: Head) -> None:
+async def _verify(database: Database, standing: Standing, head: LogHead) -> None:
     scan = Scan(
         database, Rules(standing.control, standing.keys, missing_keys_matter=False), Tally()
     )
@@ -115,11 +115,11 @@ def _seal(
         for draft in end_drafts(control, key, newest, rows, _REASON, None):
             position = locked.head.position + len(events) + 1
             events.append(
-                place(
+                seal_draft(
                     control.ledger_id, control.generation, draft, position, locked.now,
                     sealing.active, sealing.active_id,
                 )
             )  # fmt: skip
-    enter(connection, database, locked, events, (), epoch=control.epoch + 1)
+    append_events(connection, database, locked, events, (), epoch=control.epoch + 1)
     connection.execute(database.statements.set_format, {"format": FORMAT})
     return True

@@ -1,10 +1,10 @@
-"""The command line, `secret-ledger`: thin over the library, one small file a family of verbs.
+"""The command line, `secret-ledger`: thin over the library, one file for each family of verbs.
 
 The rules of its terminal: data goes to stdout, everything else to stderr. A failure is one
-`error:` line and, where there is a way out, one `hint:`, never a traceback without --debug.
-A value is taken from stdin, a file or a prompt, never from an argument, and shown by `get`
-alone. In a pipe the output is lines of tab-separated fields without a header, on a terminal a
-table, and one JSON document with --json.
+`error:` line, and one `hint:` if the error has a way out. Only --debug shows a traceback. `put`
+takes a value from stdin, a file or a prompt, never from an argument. Only `get` shows a value. In
+a pipe the output is lines of tab-separated fields without a header, on a terminal a table, and
+with --json one JSON document.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command (default: of this process's arguments) and return its exit code."""
+    """Run one command (default: this process's arguments) and return its exit code.
+
+    Returns 2 if cyclopts or rich is not installed.
+    """
     missing = [name for name in ("cyclopts", "rich") if find_spec(name) is None]
     if missing:
         print(

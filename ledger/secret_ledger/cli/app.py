@@ -61,7 +61,7 @@ Exit codes:
 
 
 def make_app() -> App:
-    """The application: parses words into a call of one verb."""
+    """Make the application, which parses words into a call of one verb."""
     app = App(
         name="secret-ledger",
         version=_version,

@@ -1,4 +1,4 @@
-"""Asking the user again, before what nothing undoes."""
+"""A question to the user before a step that nothing undoes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ __all__ = ["confirm"]
 
 
 def confirm(verb: str, question: str, word: str) -> None:
-    """Have `word` typed again on a terminal. Blocks; raises UsageError where it is not, or
-    nobody is there to ask."""
+    """Ask the user to type `word` on the terminal. Blocks.
+
+    Raises UsageError if the user types anything else, or if stdin is no terminal.
+    """
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(
             f"{verb} can't be undone, and nobody is there to ask",

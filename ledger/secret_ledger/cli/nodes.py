@@ -32,7 +32,7 @@ _NODE: Final = Columns(
 )  # fmt: skip
 _LABELS: Final = {"reasons": "reason", "warnings": "warning", "differing": "differs"}
 EVERY: Final = 2.0
-"""Seconds between two looks of --watch, unless it is told otherwise."""
+"""Default seconds between two looks of --watch."""
 
 
 def add_to(app: App) -> None:
@@ -60,18 +60,20 @@ async def nodes(
     moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
-    """Who has the ledger open under which key, and which boots were refused.
+    """List the nodes that have the ledger open, each with its key, and the boots that were refused.
 
-    Nodes write these lines themselves. With a key, `proof` says of each line: proven (a holder
-    of a key wrote it), stale, unproven, or unknown; a refused boot proves nothing. That a line
-    is missing proves nothing either. Needs no key. Fields in a pipe: state, node, host, pid,
-    release, key id, fingerprint, pending key id and fingerprint, position, refusals, reason,
-    start, last seen, differs, seconds between heartbeats, seconds since the last one, proof.
+    Needs no key. Nodes write these lines themselves. With a key, `proof` says of each line:
+    proven (a holder of a key wrote it), stale, unproven, or unknown. The line of a refused boot
+    proves nothing. If a line is missing, that proves nothing either. Fields in a pipe: state,
+    node, host, pid, release, key id, fingerprint, pending key id and fingerprint, position,
+    refusals, reason, start, last seen, differs, seconds between heartbeats, seconds since the
+    last heartbeat, proof.
 
-    --watch follows a rollout: also, how many live nodes can read the active key and a pending
-    one. In a pipe, a snapshot whenever something has changed but positions and times: with
-    --json one document a line; else a line for each key (active or pending, key id,
-    fingerprint, live nodes that can read it, live nodes), one for each node, and an empty one.
+    --watch follows a rollout: it also counts the live nodes that can read the active key and
+    each pending key. In a pipe it prints a snapshot whenever anything has changed, other than
+    positions and times. With --json a snapshot is one document in one line. Else it is a line
+    for each key (active or pending, key id, fingerprint, live nodes that can read it, live
+    nodes), a line for each node, and an empty line.
     """
     output = Output(common.json)
     every = _interval(watch)
@@ -129,12 +131,13 @@ async def health(
     ] = "latest",
     common: Common = DEFAULTS,
 ) -> None:
-    """Whether a node with these settings could open the ledger and do its work, and why not.
+    """Say whether a node with these settings could open the ledger and work, and why not.
 
-    It tells of the ledger, of the keys in these settings, and of the live nodes that announce
-    another active key; not of a process that runs already: that one answers at /readyz. Exit 0
-    if it is ready, with the code of what refuses it, else 41. Fields in a pipe: name and value,
-    a line each; `reason`, `warning` and `differs` may stand several times.
+    It checks the ledger and the keys in these settings, and names live nodes that announce
+    another active key. It does not check a running process, which answers at /readyz itself.
+    Exit 0 if the node is ready. If an error refuses the node, exit with the error's code, else
+    with 41. Fields in a pipe: name and value, in a line for each; `reason`, `warning` and
+    `differs` may stand several times.
     """
     output = Output(common.json)
     refusal: LedgerError | None = None

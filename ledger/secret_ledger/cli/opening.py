@@ -1,4 +1,4 @@
-"""How a verb gets at the ledger: the settings, the gate, and the way round it for onlookers."""
+"""How a verb opens the ledger: the settings, the boot gate, and a look without the gate."""
 
 from __future__ import annotations
 
@@ -29,27 +29,29 @@ if TYPE_CHECKING:
 __all__ = ["Look", "database_url", "keyring", "look", "opened"]
 
 REFUSALS: Final = (KeyFingerprintMismatch, StaleKey, MissingKey, TamperedEvent)
-"""What the gate says of keys and content. An operator may still look at what lies there,
-for that is what a crash-looping fleet is understood by."""
+"""Refusals of the gate for keys and content. An operator may still look at the rows: they tell
+why the nodes of a fleet can't boot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A ledger that is only looked at: behind the gate, or as it lies there."""
+    """A ledger that a verb only reads: verified by the gate, or unverified."""
 
     ledger: SecretLedger | UnverifiedLedger
     refusal: LedgerError | None
-    """Why it is unverified; None if it is not."""
+    """Why the ledger is unverified; None if it is verified."""
 
     @property
     def verified(self) -> bool:
-        """Whether the gate has passed."""
+        """True if the ledger has passed the gate."""
         return self.refusal is None
 
 
 def database_url(common: Common) -> str:
-    """`--url`, else the setting. Raises UsageError if there is neither, or if the ledger would
-    be gone when the command ends."""
+    """Return `--url`, else the setting OS_SECRET_LEDGER_URL.
+
+    Raises UsageError if neither is given, or if the ledger would be gone when the command ends.
+    """
     from secret_ledger.config.environment import LEDGER_URL, setting
     from secret_ledger.store.database import address_of
     from secret_ledger.store.sqlite.url import is_in_memory
@@ -71,7 +73,7 @@ def database_url(common: Common) -> str:
 
 
 def keyring() -> Keyring:
-    """The keys of the settings."""
+    """Return the keys of the settings. Raises what `Keyring.from_env` raises."""
     from secret_ledger.config.keyring import Keyring
 
     return Keyring.from_env()
@@ -88,7 +90,7 @@ async def opened(
     keys: Keyring | None = None,
     verify: OpenLevel = "control",
 ) -> AsyncIterator[SecretLedger]:
-    """The ledger, behind the gate. Its warnings are said."""
+    """Open the ledger through the gate, and print its warnings on stderr."""
     from secret_ledger.ledger import SecretLedger
 
     url = database_url(common)
@@ -102,7 +104,7 @@ async def opened(
         schema=common.schema,
     ) as ledger:
         for warning in ledger.warnings:
-            if warning != ledger.database.race:  # it is of the machine: init and health say it
+            if warning != ledger.database.race:  # about the machine: init and health print it
                 output.warning(warning)
         if ledger.created:
             output.warning(
@@ -121,11 +123,10 @@ async def look(
     verify: OpenLevel = "control",
     read_moved: bool = False,
 ) -> AsyncIterator[Look]:
-    """The ledger to look at: without a key, or refused, as it lies there, and marked so
-    (unless the verb says so itself).
+    """Open the ledger to read it. If no key is set, or the gate refuses, it is unverified.
 
-    Key settings that are wrong in themselves stay errors, and so does another ledger than
-    the pinned one.
+    `say`: print on stderr why the ledger is unverified. Raises InvalidKey or InsecureKeyFile if a
+    key setting is wrong in itself, and WrongLedger if another ledger is pinned.
     """
     database_url(common)
     async with AsyncExitStack() as stack:

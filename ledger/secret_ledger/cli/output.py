@@ -1,7 +1,7 @@
 """How results and remarks are written: a table, tab-separated lines, or one JSON document.
 
-Text out of a database may hold anything, so control characters are escaped before they reach
-a terminal, and a tab or a line break can't pass for a separator.
+Text from a database may hold anything. So control characters are escaped before they reach a
+terminal, and a tab or a line break can't pass for a separator.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from secret_ledger.errors import LedgerError
 __all__ = ["Columns", "Output", "each", "facts", "text_of", "to_stderr", "visible"]
 
 BATCH: Final = 500
-"""Rows of one table on a terminal; a longer list goes on in the next, so memory is bounded."""
-_JOINERS: Final = "\u200c\u200d"  # spelling, in several scripts
+"""Rows of one table on a terminal. A longer list goes on in the next table: it bounds memory."""
+_JOINERS: Final = "\u200c\u200d"  # several scripts need them for spelling
 SHORT: Final = 16
 """Hex digits of a fingerprint in a table: enough to tell keys apart by eye."""
 
@@ -31,12 +31,12 @@ class Columns:
     """The fields of one kind of row, in order."""
 
     all: tuple[str, ...]
-    """As tab-separated fields."""
+    """Names of the tab-separated fields in a line."""
     shown: tuple[str, ...]
-    """As a table on a terminal."""
+    """Names of the columns in a table on a terminal."""
     unless_as: tuple[tuple[str, str], ...] = ()
-    """A table leaves out the first of two columns where it says in every row what the second
-    says: a line has little room."""
+    """Pairs of columns. If both are equal in every row, a table leaves out the first: a line has
+    little room."""
 
     def of_table(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         repeated = {
@@ -49,16 +49,16 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """stdout and stderr, as one command writes to them."""
+    """Writes the results of one command to stdout, and its remarks to stderr."""
 
     as_json: bool
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """One JSON document."""
+        """Print one JSON document."""
         print(_json(document))
 
     def line(self, *cells: object) -> None:
-        """One line of tab-separated fields."""
+        """Print one line of tab-separated fields."""
         print("\t".join(visible(text_of(cell).replace("\\", "\\\\")) for cell in cells))
 
     async def rows(
@@ -70,10 +70,10 @@ class Output:
         none: str = "there are none",
         **around: object,
     ) -> None:
-        """A list, as it comes in; on a terminal an empty one is said to be (`none`).
+        """Print a list while its rows come in. On a terminal, `none` is the remark for an empty list.
 
-        With --json it is the field `name` of an object that begins with `around`; cut off by
-        an error, it is no valid JSON, and can't pass for whole.
+        With --json the list is the field `name` of an object that begins with `around`. If an
+        error cuts the list off, the output is no valid JSON, and can't pass for whole.
         """
         source = aiter(rows)
         # An error before the first row leaves stdout empty.
@@ -103,7 +103,7 @@ class Output:
         print("]}")
 
     def table(self, columns: Columns, rows: Iterable[object]) -> None:
-        """A short list that is part of a larger answer: a table, or tab-separated lines."""
+        """Print a short list within a larger answer: as a table, or as tab-separated lines."""
         known = [facts(row) for row in rows]
         if sys.stdout.isatty():
             _table(columns, known)
@@ -112,15 +112,15 @@ class Output:
             self.line(*(row[column] for column in columns.all))
 
     def note(self, text: str) -> None:
-        """A remark, on stderr."""
+        """Print a remark on stderr."""
         self._remark("note", text)
 
     def warning(self, text: str) -> None:
-        """What an operator should look at, on stderr."""
+        """Print a remark on stderr that an operator should look at."""
         self._remark("warning", text)
 
     def unverified(self, refusal: LedgerError) -> None:
-        """Why what follows was not checked, on stderr."""
+        """Print on stderr why the output below was not checked."""
         text = f"{refusal.code}: {refusal.message}"
         if self.as_json:
             to_stderr(_json({"unverified": text, "hint": refusal.hint}))
@@ -128,7 +128,7 @@ class Output:
             to_stderr(f"unverified: nothing below is authenticated, because {visible(text)}")
 
     def error(self, error: LedgerError | UsageError) -> None:
-        """What went wrong, and the way out."""
+        """Print an error and its hint on stderr."""
         if self.as_json:
             known = {"error": error.code, "message": error.message, "hint": error.hint}
             details = {name: _detail(value) for name, value in error.details.items()}
@@ -143,20 +143,23 @@ class Output:
 
 
 async def each(rows: Iterable[object]) -> AsyncIterator[object]:
-    """A list in hand, as one that comes in."""
+    """Yield the rows of a list in hand, as `Output.rows` takes them."""
     for row in rows:
         yield row
 
 
 def facts(thing: object) -> dict[str, Any]:
-    """A fact's fields as JSON has them: fingerprints in hex, times as ISO 8601 in UTC."""
+    """Return a dataclass's fields as JSON has them: bytes in hex, times as ISO 8601 in UTC.
+
+    Raises TypeError if `thing` is no dataclass, or if a field is of a type that is never shown.
+    """
     if not is_dataclass(thing):
         raise TypeError(f"not a fact: {type(thing).__name__}")
     return {field.name: _plain(getattr(thing, field.name)) for field in fields(thing)}
 
 
 def visible(text: str) -> str:
-    """`text` without anything that moves a cursor, breaks a line or turns writing round."""
+    """Escape each character that moves a cursor, breaks a line or reverses the writing."""
     return "".join(c if c.isprintable() or c in _JOINERS else _escaped(c) for c in text)
 
 
@@ -180,7 +183,7 @@ def _plain(value: object) -> Any:
             return [_plain(inner) for inner in value]
     if is_dataclass(value):
         return facts(value)
-    # A Secret comes here by mistake only, and must not be shown; so must nothing unknown.
+    # A Secret gets here only by mistake, and is not shown. Nor is any unknown type.
     raise TypeError(f"{type(value).__name__} is not shown")
 
 
@@ -192,12 +195,12 @@ def _detail(value: object) -> Any:
 
 
 def _json(value: object) -> str:
-    # ASCII, so that it survives any locale and any damaged text.
+    # ASCII survives any locale, and damaged text too.
     return json.dumps(_plain(value), separators=(", ", ": "))
 
 
 def text_of(value: object) -> str:
-    """A value as a field of a line, or a cell of a table, has it."""
+    """Return the text of a value in a field of a line, or in a cell of a table."""
     match value:
         case None:
             return ""
@@ -211,7 +214,7 @@ def text_of(value: object) -> str:
 
 
 def _cell(column: str, value: object) -> str:
-    """As a table shows it, where the eye wants less than a script."""
+    """A reader of a table needs less than a script: fingerprints and times are shortened."""
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return visible(", ".join(value))
     text = text_of(value)
@@ -261,7 +264,7 @@ async def _chain(first: Sequence[object], rest: AsyncIterator[object]) -> AsyncI
 
 
 def to_stderr(line: str) -> None:
-    """A line of stderr. One that nobody can read ends no work that is under way."""
+    """Print a line on stderr. If stderr can't be written, the work under way goes on."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:

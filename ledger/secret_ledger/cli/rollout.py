@@ -1,6 +1,6 @@
 """How far a key has got in a fleet: which live nodes can read it. Pure.
 
-The nodes say so themselves. A line that no key proves does not count.
+Each node announces the keys that it can read. An unproven or stale line does not count.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Reach", "Rollout", "rollout"]
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """One key, and who of the live nodes can read it."""
+    """One key, and how many of the live nodes can read it."""
 
     state: Literal["active", "pending"]
     key_id: str
@@ -27,7 +27,7 @@ class Reach:
     readers: int
     live: int
     missing: Sequence[str]
-    """The live nodes that can't."""
+    """Labels of the live nodes that can't read the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Rollout:
     verified: bool
     at: datetime
     keys: Sequence[Reach]
-    """The active key, then each that some live node, or this process, is waiting to use."""
+    """The active key, then each pending key of this process or of a live node."""
     nodes: Sequence[NodeInfo]
 
     def settled(self) -> object:
-        """What it is compared by: all but what passes by itself, times and positions."""
+        """Return the facts to compare: all but times and positions, which change by themselves."""
         nodes = [replace(n, position=0, age=0.0, last_seen=n.started_at) for n in self.nodes]
         return self.verified, tuple(self.keys), tuple(nodes)
 
@@ -55,14 +55,14 @@ def rollout(
     *,
     verified: bool,
 ) -> Rollout:
-    """The fleet, from what the ledger says of its keys and the nodes of themselves."""
+    """Combine the ledger's statuses of its keys with the lines of its nodes."""
     live = [n for n in nodes if n.state == "live" and n.proof not in ("unproven", "stale")]
     known = {status.key_fingerprint for status in statuses if status.state != "pending"}
     keys = [_reach(s.state, s.key_id, s.key_fingerprint, live) for s in statuses
             if s.state == "active"]  # fmt: skip
     waiting = {s.key_fingerprint: s.key_id for s in statuses if s.state == "pending"}
     for node in live:
-        # One that the ledger knows by now was pending when the node spoke last.
+        # If the ledger has activated the key, the line is from before that rotation.
         if node.pending_fingerprint is not None and node.pending_fingerprint not in known:
             waiting.setdefault(node.pending_fingerprint, node.pending_id or "")
     keys += [_reach("pending", key_id, print_, live) for print_, key_id in waiting.items()]

@@ -1,7 +1,8 @@
-"""The table of `nodes --watch` on a terminal: what matters stands at its top.
+"""The table of `nodes --watch` on a terminal: nodes that need attention stand first.
 
-It is drawn over itself and never scrolls: where the terminal is too low, the nodes that are
-well are left out first, and counted.
+Each table is drawn over the last, so the terminal never scrolls. If the terminal is too low, the
+table leaves out refused boots first, then nodes that are gone, then live nodes without a remark.
+It counts the nodes that it leaves out.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ __all__ = ["Screen", "drawn", "screen"]
 _COLUMNS: Final = ("state", "node", "pid", "key", "pending", "position", "heard", "remark")
 _NUMBERS: Final = ("pid", "position", "heard")
 _SHORTENED: Final = ("key", "pending", "remark")
-"""What gives way where there is no room; a number that is cut off would be another."""
+"""Columns that are cut if they lack room. A number that is cut would read as another number."""
 _SPARED: Final = ("pid", "position")
-"""Left out where the terminal is narrower than that."""
+"""Columns that are left out if the terminal has fewer than NARROW characters in a line."""
 NARROW: Final = 100
 NAME: Final = 26
-"""Characters of a node's name."""
+"""Characters of a node's name, at most."""
 _FRAME: Final = 5
-"""Lines that are no node: the totals, the table's head and rule, what is left out, the end."""
+"""Lines kept free: for the table's head and rule, the count of nodes left out, and the end."""
 
 
 @contextmanager
 def screen() -> Iterator[Screen | None]:
-    """A view on this terminal; None where it can't move its cursor."""
+    """Yield a view on this terminal, or None if the terminal can't move its cursor."""
     console = Console(highlight=False)
     if console.is_dumb_terminal:
         yield None
@@ -73,7 +74,7 @@ class Screen:
 
 
 def drawn(seen: Rollout, width: int, height: int) -> list[RenderableType]:
-    """The lines and the table that fit into a terminal of that size."""
+    """Make the lines and the table that fit a terminal of `width` characters and `height` lines."""
     states = Counter(node.state for node in seen.nodes)
     totals = ", ".join(f"{states[state]} {state}" for state in ("live", "gone", "refused"))
     mark = "" if seen.verified else " (unverified)"
@@ -105,7 +106,7 @@ def _reach(key: Reach) -> Text:
 
 
 def _rank(node: NodeInfo, keys: Sequence[Reach]) -> tuple[int, bool, str, int]:
-    """Live nodes first, and of each state those that somebody should look at."""
+    """Live nodes come first. Within a state, nodes with a remark come first."""
     states = ("live", "gone", "refused")
     return states.index(node.state), not _remark(node, keys), node.node, node.pid
 
@@ -152,7 +153,7 @@ def _table(nodes: Sequence[NodeInfo], keys: Sequence[Reach], width: int) -> Tabl
 
 
 def _middle_out(name: str) -> str:
-    """A long name by its ends: of `checkout-7d9c5bd7f4-x2x8p` both tell something."""
+    """Keeps both ends of a long name: both matter in `checkout-7d9c5bd7f4-x2x8p`."""
     if len(name) <= NAME:
         return name
     half = (NAME - 1) // 2

@@ -38,7 +38,7 @@ _WRITTEN: Final = (
     "name", "version", "state", "event_type", "recorded_at", "actor",
     "key_id", "key_fingerprint", "position",
 )  # fmt: skip
-"""The fields of what a verb has written."""
+"""The fields of the version that a verb has written."""
 _SECRET: Final = Columns(
     all=(*_WRITTEN, "sealed_at", "sealed_by", "check", "problem"),
     shown=("name", "version", "state", "recorded_at", "actor", "key_id", "check"),
@@ -49,7 +49,7 @@ _VERSION: Final = Columns(
         "version", "event_type", "recorded_at", "actor", "sealed_at", "sealed_by", "reason",
         "key_id", "check",
     ),
-    unless_as=(("sealed_at", "recorded_at"), ("sealed_by", "actor")),  # no re-encryption
+    unless_as=(("sealed_at", "recorded_at"), ("sealed_by", "actor")),  # without a re-encryption
 )  # fmt: skip
 
 
@@ -91,13 +91,13 @@ def put(
     ] = None,
     common: Common = DEFAULTS,
 ) -> Coroutine[Any, Any, None]:
-    """Write a secret: its first version, or the next one.
+    """Write a secret: its first version, or its next version.
 
-    The value comes from stdin, from --file, or is asked for on a terminal, never from an
+    The value comes from stdin, from --file, or from a prompt on a terminal, never from an
     argument. Its bytes are taken as they are, a last line break included. A value that is
-    empty, or holds line breaks alone, is refused without --allow-empty: the command before the
-    pipe may have failed. Where the database holds nothing at all, a ledger is made, unless
-    OS_SECRET_LEDGER_ID pins one.
+    empty, or holds only line breaks, is refused without --allow-empty: the command before the
+    pipe may have failed. If the database holds nothing at all, `put` makes a ledger, unless
+    OS_SECRET_LEDGER_ID pins a ledger.
     """
     from secret_ledger.cli.values import read_value
     from secret_ledger.model.names import normalise_name
@@ -106,8 +106,8 @@ def put(
     noted = _metadata(metadata)
     name = normalise_name(name)
     database_url(common)
-    keys = keyring()  # what is wrong with the settings is said before anything is typed
-    # No loop runs yet: Ctrl-C ends it at once.
+    keys = keyring()  # wrong settings are reported before the user types a value
+    # No event loop runs yet, so Ctrl-C ends the prompt at once.
     value = read_value(name, file, output, allow_empty=allow_empty)
 
     async def work() -> None:
@@ -141,9 +141,10 @@ async def get(
 ) -> None:
     """Print a secret's value: its bytes as they are, with a line break on a terminal only.
 
-    With --json, `value` holds it if it is UTF-8 text, else `value_base64`. An earlier version is
-    proven by the chain from the newest event, which has to open. With --unproven it is read
-    without that: whether it has ended since, nobody can tell, and a line on stderr says so.
+    With --json, `value` holds the value if it is UTF-8 text, else `value_base64` does. The chain
+    from the newest event proves an earlier version, so the newest event must open. If it can't,
+    --unproven prints the version by its own seal. Nobody can tell then whether the version has
+    ended since, and a line on stderr says so.
     """
     from secret_ledger.cli.values import write_value
 
@@ -184,9 +185,9 @@ async def list_(
 ) -> None:
     """List secrets, without their values. Needs no key.
 
-    No row is opened, so each says unverified; --check opens them. Fields in a pipe: name,
-    version, state, event type, time, actor, key id, fingerprint, position; when and by whom this
-    version was sealed (which a re-encryption does again); check, problem.
+    No row is opened, so each row says unverified; --check opens each row. Fields in a pipe:
+    name, version, state, event type, time, actor, key id, fingerprint, position; when and by
+    whom this version was sealed (a re-encryption seals it again); check, problem.
     """
     output = Output(common.json)
     async with look(common, output, read_moved=moved) as seen:
@@ -210,11 +211,12 @@ async def list_(
 async def history(
     name: Name, /, *, check: Check = False, moved: Moved = False, common: Common = DEFAULTS
 ) -> None:
-    """List the versions of a secret, oldest first: what, when, who, under which key.
+    """List the versions of a secret, oldest first: event, time, actor and key of each.
 
-    Needs no key. No row is opened, so each says unverified; --check opens them. After a
-    re-encryption, `recorded_at` and `actor` are those of the value, `sealed_at` and `sealed_by`
-    tell who re-encrypted it and when. Fields in a pipe: as for `list`.
+    Needs no key. No row is opened, so each row says unverified; --check opens each row. After a
+    re-encryption, `recorded_at` and `actor` say when and by whom the value was written.
+    `sealed_at` and `sealed_by` say when and by whom it was re-encrypted. Fields in a pipe: as
+    for `list`.
     """
     output = Output(common.json)
     async with look(common, output, read_moved=moved) as seen:
@@ -268,10 +270,10 @@ def destroy(
     yes: Yes = False,
     common: Common = DEFAULTS,
 ) -> Coroutine[Any, Any, None]:
-    """End a secret for good: no version of it so far is ever returned again.
+    """End a secret for good: none of its versions so far is ever returned again.
 
-    Its sealed bytes stay in the log until a migration. Also the way out for a secret whose
-    row is damaged. A later `put` starts anew.
+    Its sealed bytes stay until a migration leaves them out and the old generation is purged. If
+    a row of a secret is damaged, `destroy` is a way out too. A later `put` starts anew.
     """
     output = Output(common.json)
     if not yes:
@@ -296,7 +298,7 @@ def _wrote(output: Output, did: str, info: SecretInfo) -> None:
 
 
 def _info(info: SecretInfo) -> dict[str, Any]:
-    """All that is known of a version but its value."""
+    """Returns the fields of SecretInfo only: a SecretVersion also holds the value."""
     from dataclasses import fields
 
     from secret_ledger.model.versions import SecretInfo

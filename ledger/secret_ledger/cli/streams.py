@@ -1,7 +1,7 @@
-"""stdout and stderr of one command, whatever the shell has made of them.
+"""stdout and stderr of one command, also if the shell has closed or redirected them.
 
-What is written to stdout arrives whole, or it is known that it did not: a full disk takes a part
-and says nothing, and a closed stdout is no stream at all.
+The output arrives whole on stdout, or the command knows that it did not. A full disk may take a
+part of a write without an error, and Python has no stream for a closed stdout.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["Stdout", "drop", "streams"]
 
 
 class Stdout(io.RawIOBase):
-    """The bytes on their way to stdout."""
+    """The raw stream below stdout. It notes why a write failed."""
 
     def __init__(self, raw: Any) -> None:
         self._raw: Final = raw
         self.problem: OSError | None = None
-        """Why not all has arrived; None if nothing has failed."""
+        """The error of the last write that failed; None if no write has failed."""
         self._dropping = False
 
     def write(self, data: ReadableBuffer, /) -> int | None:
@@ -39,7 +39,7 @@ class Stdout(io.RawIOBase):
         return written
 
     def drop(self) -> None:
-        """Let what was not written yet, and all that follows, go nowhere."""
+        """Discard the bytes that are not written yet, and all later bytes."""
         self._dropping = True
 
     def writable(self) -> bool:
@@ -55,10 +55,12 @@ class Stdout(io.RawIOBase):
 
 @contextmanager
 def streams() -> Iterator[Stdout]:
-    """Stand in for sys.stdout and sys.stderr meanwhile; text that their encoding lacks is
-    written escaped."""
+    """Replace sys.stdout, and a closed sys.stderr, while the block runs.
+
+    Yields the raw stream below stdout. A character that an encoding lacks is written escaped.
+    """
     before = sys.stdout, sys.stderr
-    # None, if it is closed. To write to a closed stdout fails, as it does for other programs.
+    # A closed stream is None. A write to a closed stdout fails, as for other programs.
     stdout = before[0] or _nowhere(os.O_RDONLY)
     sys.stderr = before[1] or _nowhere(os.O_WRONLY)
     with suppress(AttributeError, ValueError, OSError):
@@ -66,7 +68,7 @@ def streams() -> Iterator[Stdout]:
     with suppress(OSError):
         stdout.flush()
     told = Stdout(_raw(stdout))
-    # Buffered also where Python's own is not (PYTHONUNBUFFERED): that one passes over what a
+    # Buffered even with PYTHONUNBUFFERED: Python's unbuffered stdout ignores the bytes that a
     # full disk has not taken.
     buffer = io.BufferedWriter(told)
     sys.stdout = io.TextIOWrapper(
@@ -85,13 +87,13 @@ def streams() -> Iterator[Stdout]:
 
 def _raw(stream: TextIO) -> Any:
     buffer = getattr(stream, "buffer", None)
-    if buffer is None:  # a host's own, which takes text
+    if buffer is None:  # a host's own stream, which takes only text
         return _Text(stream)
     return getattr(buffer, "raw", buffer)
 
 
 class _Text:
-    """A stream of text, which takes bytes."""
+    """Takes bytes for a stream that takes only text."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -109,8 +111,10 @@ class _Text:
 
 
 def drop(stream: TextIO) -> None:
-    """Let what `stream` holds, and all that follows, go nowhere: else the interpreter tries again
-    when it ends, and fails."""
+    """Discard the text that `stream` holds, and all later text.
+
+    Else the interpreter tries to write it again when it ends, and fails.
+    """
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

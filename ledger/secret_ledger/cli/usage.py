@@ -1,8 +1,8 @@
-"""Commands that can't be understood: exit 2, and what to type instead.
+"""Commands that can't be understood: exit 2, and a hint what to type instead.
 
-No word of the command is repeated unless it has the shape of an option or of a verb and stands
-where no value can be: a secret that was given as an argument by mistake is in the shell's
-history already, and must not get into a log of stderr too.
+A message repeats a word of the command only if the word has the shape of an option or a verb, and
+stands in a place that no value can have. If a user gives a secret as an argument by mistake, the
+shell's history holds it already: a log of stderr must not hold it too.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _OTHER_WORDS: Final[dict[str, dict[str, str]]] = {
     "projections": dict.fromkeys(("verify", "list", "status"), "projections check"),
     "schema": dict.fromkeys(("update", "migrate"), "schema upgrade"),
 }
-"""What other programs call it, by the family the word was typed in."""
+"""Other programs' words for our verbs, by the family in which the user typed the word."""
 _ENDING: Final = frozenset(("delete", "destroy", "retire", "lost", "purge"))
-"""Verbs that end something: a word that is only spelt like one of them leads to none."""
+"""Verbs that end something: no hint suggests such a verb for a misspelt word."""
 
 
 class UsageError(Exception):
-    """The command can't be carried out as it was typed. Shown as a LedgerError is."""
+    """The command can't be carried out as it was typed. It is shown like a LedgerError."""
 
     code: ClassVar[str] = "usage"
     exit_code: ClassVar[int] = 2
@@ -68,7 +68,7 @@ class UsageError(Exception):
 
 
 def explain(error: CycloptsError, app: App) -> UsageError:
-    """What cyclopts refused, in our words."""
+    """Say a refusal of cyclopts in our words."""
     chain = tuple(error.command_chain or ())
     command = " ".join(("secret-ledger", *chain))
     help_hint = f"{command} --help"

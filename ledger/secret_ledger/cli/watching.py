@@ -1,7 +1,7 @@
-"""`nodes --watch`: the same question again and again, until somebody ends it.
+"""`nodes --watch`: the same question again and again, until somebody ends the command.
 
 A terminal shows one table that is kept up to date. A pipe gets a snapshot whenever something
-has changed. A database that is out of reach is said, once, and waited for.
+has changed. If the database is out of reach, the watch says so and goes on trying.
 """
 
 from __future__ import annotations
@@ -22,26 +22,29 @@ from secret_ledger.errors import LedgerUnavailable
 __all__ = ["Lines", "View", "ended_in_order", "watch"]
 
 PATIENCE: Final = 5.0
-"""Seconds without an answer after which that is said."""
+"""Seconds without an answer after which the watch says so."""
 TERMINATED: Final = 128 + signal.SIGTERM
 _KEY: Final = ("state", "key_id", "key_fingerprint", "readers", "live")
 
 
 class View(Protocol):
-    """What a watch is seen through."""
+    """Where a watch shows its answers."""
 
     def show(self, seen: Rollout) -> None:
-        """The fleet as it is now."""
+        """Show the fleet as it is now."""
         ...
 
     def out_of_reach(self, why: str) -> None:
-        """It can't be told how the fleet is."""
+        """Say why the state of the fleet is unknown."""
         ...
 
 
 async def watch(ask: Callable[[], Awaitable[Rollout]], view: View, every: float) -> NoReturn:
-    """Show what `ask` tells, every so many seconds. Ends by being cancelled, or with an error
-    that no waiting mends; raises BrokenPipeError where nobody reads any more."""
+    """Show the answer of `ask` in `view`, every `every` seconds, until cancelled.
+
+    LedgerUnavailable is shown, and any other error of `ask` is raised. Raises BrokenPipeError if
+    stdout is a pipe that nobody reads any more.
+    """
     asked: asyncio.Task[Rollout] | None = None
     since = time.monotonic()
     try:
@@ -49,7 +52,7 @@ async def watch(ask: Callable[[], Awaitable[Rollout]], view: View, every: float)
             began = time.monotonic()
             if asked is None:
                 asked, since = asyncio.ensure_future(_twice(ask)), began
-            # One question at a time: a database that hangs is not asked again and again.
+            # One question at a time: a second question does not help a database that hangs.
             await asyncio.wait({asked}, timeout=max(every, PATIENCE))
             if not asked.done():
                 waited = time.monotonic() - since
@@ -71,7 +74,7 @@ async def _twice(ask: Callable[[], Awaitable[Rollout]]) -> Rollout:
     try:
         return await ask()
     except LedgerUnavailable:
-        # A connection that lay idle may be dead: a new one tells whether the database is.
+        # An idle connection may be dead: a new connection tells whether the database is down.
         return await ask()
 
 
@@ -85,10 +88,13 @@ async def _pause(until: float) -> None:
 
 
 def _check_reader() -> None:
-    """Raises BrokenPipeError where stdout is a pipe that nobody reads any more: without a
-    change nothing is written, and a script that waits for this process would wait for ever."""
+    """Raises BrokenPipeError if stdout is a pipe that nobody reads any more.
+
+    Without a change no write would notice it: a script that waits for this process would wait for
+    ever.
+    """
     told: list[tuple[int, int]] = []
-    with suppress(OSError, ValueError, AttributeError):  # it may be closed, or no file at all
+    with suppress(OSError, ValueError, AttributeError):  # stdout may be closed, or no file at all
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
         told = poll.poll(0)
@@ -97,8 +103,10 @@ def _check_reader() -> None:
 
 
 class Lines:
-    """A snapshot whenever something has changed: one JSON document a line, or tab-separated
-    lines with an empty one behind them."""
+    """Prints a snapshot whenever something has changed.
+
+    A snapshot is one JSON document in one line, or tab-separated lines and an empty line.
+    """
 
     def __init__(self, output: Output, columns: Columns) -> None:
         self._output = output
@@ -135,7 +143,7 @@ class Lines:
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """SIGTERM ends the block as an error would: a terminal is left as it was found."""
+    """Make SIGTERM raise SystemExit in the block, so that the terminal is left as it was."""
 
     def end(*_: object) -> NoReturn:
         raise SystemExit(TERMINATED)

@@ -36,10 +36,10 @@ from secret_ledger.generations.reseal import Copied, differences, read_back, res
 from secret_ledger.model.control import Control
 from secret_ledger.model.events import Event
 from secret_ledger.model.keys import LedgerKey
-from secret_ledger.model.rows import CheckedRow, Head
+from secret_ledger.model.rows import CheckedRow, LogHead
 from secret_ledger.rules.authority import SealingKeys, choose_keys
-from secret_ledger.rules.findings import Finding, Progress, Tally, Tell
-from secret_ledger.rules.gate import Standing, check_state, judge
+from secret_ledger.rules.findings import Finding, OnProgress, Progress, Tally
+from secret_ledger.rules.gate import Standing, check_state, judge_keys
 from secret_ledger.rules.row_checks import CheckedPage, Rules, missing_positions
 from secret_ledger.rules.sealed_counts import RowDigest
 from secret_ledger.session.opened import Session
@@ -102,9 +102,9 @@ def sealing_keys(standing: Standing) -> SealingKeys:
 class _Page:
     """What was appended to the building generation in one transaction."""
 
-    before: Head
+    before: LogHead
     """The building head row, before it and after."""
-    after: Head
+    after: LogHead
     originals: CheckedPage
     written: Sequence[Event]
     key: LedgerKey
@@ -124,7 +124,7 @@ class Builder:
         session: Session,
         target: Database,
         *,
-        on_progress: Tell | None,
+        on_progress: OnProgress | None,
     ) -> None:
         self.copied = 0
         """Events copied by this run."""
@@ -145,7 +145,7 @@ class Builder:
         self._earlier: int | None = None
         """Up to where earlier runs have copied what this one has not proven."""
 
-    async def approach(self, building: Head) -> Head:
+    async def approach(self, building: LogHead) -> LogHead:
         """Copy and prove until few enough events are left for the writers to wait for."""
         for _ in range(ROUNDS):
             building = await self.complete(building)
@@ -153,7 +153,7 @@ class Builder:
                 break
         return building
 
-    async def complete(self, building: Head) -> Head:
+    async def complete(self, building: LogHead) -> LogHead:
         """Copy up to where the log ends by now, and prove all of it that this run has not.
 
         Raises TamperedEvent or MissingKey, with the list, where events can't be opened;
@@ -183,7 +183,7 @@ class Builder:
 
     # --- copy ------------------------------------------------------------------------
 
-    async def _copy(self, building: Head) -> AsyncGenerator[_Page]:
+    async def _copy(self, building: LogHead) -> AsyncGenerator[_Page]:
         """Each page that was appended."""
         async with aclosing(ahead(self._resealed(building))) as pages:
             async for page, copied, key in pages:
@@ -193,7 +193,7 @@ class Builder:
                 yield _Page(before, building, page, copied.events, key)
 
     async def _resealed(
-        self, building: Head
+        self, building: LogHead
     ) -> AsyncGenerator[tuple[CheckedPage, Copied, LedgerKey]]:
         """Each page to append, with its originals. The one before it may still be under way to
         the database; those before that are there."""
@@ -221,7 +221,7 @@ class Builder:
         self.copied += len(copied.events)
         self.purged += copied.purged
 
-    def _tell(self, building: Head) -> None:
+    def _tell(self, building: LogHead) -> None:
         if self._on_progress is not None:
             done = building.position + self._proven
             self._on_progress(Progress(done, 2 * max(self._bound, building.position)))
@@ -238,12 +238,12 @@ class Builder:
 
     async def append(
         self,
-        before: Head,
+        before: LogHead,
         events: Sequence[Event],
         *,
         state: str = "building",
         check: Callable[[Connection], None] | None = None,
-    ) -> Head:
+    ) -> LogHead:
         """Add events to the building generation, whose head row must be where it was; from
         then on it is `state`. What `check` raises keeps it from being committed."""
         last = events[-1]
@@ -253,7 +253,7 @@ class Builder:
         def unit(connection: Connection) -> bool:
             replaced = replace_head(connection, database, before, after)
             if replaced:
-                self.enter(connection, before, events)
+                self.append_copies(connection, before, events)
                 if check is not None:
                     check(connection)
             return replaced
@@ -277,7 +277,7 @@ class Builder:
             ):
                 raise another_builder(before.generation)
 
-    async def _check_free(self, building: Head) -> None:
+    async def _check_free(self, building: LogHead) -> None:
         """Raises TamperedEvent where others' rows lie in the building generation."""
         sql, place_of = self._target.statements, {"generation": building.generation}
         first, last = await through_outages(
@@ -292,15 +292,17 @@ class Builder:
         row = connection.execute(self._target.statements.event_at_position, place_of).first()
         return row is not None and Event.of_row(row).event_hash == event.event_hash
 
-    def _is_elsewhere(self, connection: Connection, before: Head) -> bool:
+    def _is_elsewhere(self, connection: Connection, before: LogHead) -> bool:
         return before not in heads_of_generations(connection, self._target)
 
-    def _is_building(self, connection: Connection, building: Head) -> bool:
+    def _is_building(self, connection: Connection, building: LogHead) -> bool:
         return (building.generation, "building") in {
             (head.generation, head.state) for head in heads_of_generations(connection, self._target)
         }
 
-    def enter(self, connection: Connection, before: Head, events: Sequence[Event]) -> None:
+    def append_copies(
+        self, connection: Connection, before: LogHead, events: Sequence[Event]
+    ) -> None:
         """Write events behind `before`, the head row, which moves on in the same transaction;
         the projections are kept."""
         self._target.insert_events(connection, events)
@@ -341,7 +343,7 @@ class Builder:
             after = last
 
     async def _agreed(
-        self, building: Head, after: int, last: int, found: Sequence[Finding]
+        self, building: LogHead, after: int, last: int, found: Sequence[Finding]
     ) -> None:
         """What lies above position `after` up to `last` is proven, unless something was found."""
         for finding in found:
@@ -354,7 +356,7 @@ class Builder:
         self._proven += last - after
         self._tell(building)
 
-    async def _prove_earlier(self, building: Head, bound: int) -> None:
+    async def _prove_earlier(self, building: LogHead, bound: int) -> None:
         """What earlier runs have copied up to `bound`: here both sides are read and opened."""
         control, after = self._follower.standing.control, 0
         scan = self._scan(self._source, Rules(control, self._follower.standing.keys))
@@ -367,7 +369,7 @@ class Builder:
             scan.tally.add(missing_positions(control.generation, after + 1, bound))
         scan.tally.report("full", 0).raise_if_not_ok()
 
-    async def _prove_both(self, building: Head, after: int, originals: CheckedPage) -> None:
+    async def _prove_both(self, building: LogHead, after: int, originals: CheckedPage) -> None:
         """Like `_prove`, of what nobody has in hand that was written."""
         standing, bound = self._follower.standing, originals.last.position
         opened = _as_opened(standing.control, building, bound)
@@ -402,7 +404,7 @@ class Builder:
     # --- the last stretch ------------------------------------------------------------
 
     def last_stretch(
-        self, connection: Connection, standing: Standing, building: Head, head: Head
+        self, connection: Connection, standing: Standing, building: LogHead, head: LogHead
     ) -> Sequence[Event] | None:
         """What was written since the last page, read at the source with all writers waiting,
         checked, sealed anew and compared. None where a row does not check out by itself, for
@@ -447,7 +449,7 @@ def _followed(rows: Sequence[CheckedRow]) -> dict[str, int]:
     return {stream: version for stream, version in versions.items() if version}
 
 
-def _as_opened(control: Control, building: Head, bound: int) -> Control:
+def _as_opened(control: Control, building: LogHead, bound: int) -> Control:
     """The control stream as it will be once the generation is opened: all under one key."""
     opening = (max(bound, control.last.position) + 1, control.active.fingerprint)
     return replace(
@@ -472,7 +474,7 @@ def why_not_opened(
         check_version(meta)
         state = read_state(connection, database, meta)
         control = check_state(state)
-        judge(control, keyring, moved=state.in_use[0].state == "moved")
+        judge_keys(control, keyring, moved=state.in_use[0].state == "moved")
     except LedgerUnavailable:
         raise  # that says nothing of what lies there
     except LedgerError as error:
@@ -489,7 +491,7 @@ def another_builder(generation: int) -> MigrationInProgress:
     )
 
 
-def not_the_same(building: Head, finding: Finding) -> TamperedEvent:
+def not_the_same(building: LogHead, finding: Finding) -> TamperedEvent:
     """What is raised where the copy is not what it was made of."""
     where = f"{finding.stream} at position" if finding.stream else "position"
     return TamperedEvent(

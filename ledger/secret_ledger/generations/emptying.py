@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from secret_ledger.errors import LedgerUnavailable, MigrationInProgress, TamperedEvent
-from secret_ledger.rules.findings import Progress, Tell
+from secret_ledger.rules.findings import OnProgress, Progress
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 from secret_ledger.store.projection import Forgetting, InlineProjection
@@ -33,7 +33,7 @@ async def empty(
     database: Database,
     generation: int,
     projections: Sequence[InlineProjection],
-    on_progress: Tell | None,
+    on_progress: OnProgress | None,
 ) -> int:
     """Delete all that lies in a generation that is `purging`, then say that it is purged; how
     many events this run has deleted.

@@ -32,17 +32,17 @@ from secret_ledger.generations.reseal import reseal
 from secret_ledger.log import log
 from secret_ledger.model.control import Control, generation_metadata
 from secret_ledger.model.events import CONTROL_STREAM, NO_HASH, Event, EventType
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.model.secret import Secret
 from secret_ledger.read.census import uses
 from secret_ledger.rotation.rotation import Takeover
 from secret_ledger.rules.decide import Draft
-from secret_ledger.rules.findings import Finding, Progress, Tally, Tell
+from secret_ledger.rules.findings import Finding, OnProgress, Progress, Tally
 from secret_ledger.rules.gate import Standing
 from secret_ledger.rules.openings import openings_of
 from secret_ledger.rules.row_checks import Rules
 from secret_ledger.session.following import Follower
-from secret_ledger.session.in_progress import begin_building, moving, under_way
+from secret_ledger.session.in_progress import begin_building, in_progress, moving
 from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import LockedHead
@@ -50,7 +50,7 @@ from secret_ledger.store.reads import heads_of_generations
 from secret_ledger.store.retry import through_outages
 from secret_ledger.store.transitions import replace_head
 from secret_ledger.verify.scan import Scan
-from secret_ledger.write.append import Attempt, place
+from secret_ledger.write.append import Attempt, seal_draft
 from secret_ledger.write.committing import commit
 from secret_ledger.write.control_log import Entry, control_events, lock_control
 
@@ -100,7 +100,7 @@ class Migrator:
         session: Session,
         *,
         actor: str | None,
-        on_progress: Tell | None,
+        on_progress: OnProgress | None,
         only_begun: bool = False,
     ) -> None:
         """`only_begun`: finish what was begun under the active key, and begin nothing."""
@@ -150,16 +150,16 @@ class Migrator:
 
     # --- begin -----------------------------------------------------------------------
 
-    async def _begin(self) -> tuple[Control, Head | None]:
+    async def _begin(self) -> tuple[Control, LogHead | None]:
         """What is migrated, and the head row of the generation to build, found or made; None
         where there is nothing to do."""
         follower, database = self._follower, self._database
 
-        def begin(connection: Connection, standing: Standing) -> Attempt | Head | None:
+        def begin(connection: Connection, standing: Standing) -> Attempt | LogHead | None:
             if standing.control is not control:
                 return None  # a rotation, or another migrator, was faster
             lock_control(connection, database, standing)
-            found = under_way(connection, database, control)
+            found = in_progress(connection, database, control)
             if found is not None and found.move is not None:
                 raise moving(found.move)
             if found is None and self._only_begun:
@@ -172,18 +172,18 @@ class Migrator:
             check_current_key(standing, follower, may_pend=self._only_begun)
             found = await through_outages(
                 database,
-                lambda c: under_way(c, database, control),  # noqa: B023
+                lambda c: in_progress(c, database, control),  # noqa: B023
                 "statement",
             )
             if found is None and (self._only_begun or not await _is_needed(follower, control)):
                 return control, None
             begun = await commit(follower, begin, patience=self._patience)
-            if isinstance(begun, Head):
+            if isinstance(begun, LogHead):
                 return control, begun
 
     # --- flip ------------------------------------------------------------------------
 
-    async def _flip(self, building: Head) -> bool:
+    async def _flip(self, building: LogHead) -> bool:
         """Put the generation in use. False where the last stretch needs a closer look."""
         database = self._database
         source = self._follower.standing.control.generation
@@ -212,7 +212,7 @@ class Migrator:
         connection: Connection,
         standing: Standing,
         locked: LockedHead,
-        building: Head,
+        building: LogHead,
         last: Sequence[Event],
     ) -> Attempt:
         database, control, sealing = self._database, standing.control, sealing_keys(standing)
@@ -242,7 +242,7 @@ class Migrator:
             about(purged=self._builder.left_out(last)),
             before[-1].event_hash if before else NO_HASH,
         )
-        opened = place(
+        opened = seal_draft(
             control.ledger_id,
             building.generation,
             draft,
@@ -254,11 +254,11 @@ class Migrator:
         new = end._replace(generation=building.generation, state="active")
         if not replace_head(connection, database, building, new):
             raise another_builder(building.generation)
-        self._builder.enter(connection, building, [*last, opened])
+        self._builder.append_copies(connection, building, [*last, opened])
         self._check_put_in_use(connection, building, new)
         return Attempt(control.generation, closed[0], new)
 
-    def _check_put_in_use(self, connection: Connection, building: Head, new: Head) -> None:
+    def _check_put_in_use(self, connection: Connection, building: LogHead, new: LogHead) -> None:
         """Nobody could open a generation whose control stream was changed since it was proven."""
         database = self._database
         ends = connection.execute(database.statements.ends, {"generation": new.generation}).one()
@@ -276,7 +276,7 @@ async def migrate(
     takeover: Takeover | None,
     *,
     actor: str | None,
-    on_progress: Tell | None,
+    on_progress: OnProgress | None,
 ) -> MigrationReport:
     """Replay the whole history under the active key into the next generation.
 
@@ -311,7 +311,7 @@ def check_current_key(standing: Standing, follower: Follower, *, may_pend: bool 
 
 
 async def rehearse(
-    follower: Follower, *, on_progress: Tell | None, moved_to: str | None = None
+    follower: Follower, *, on_progress: OnProgress | None, moved_to: str | None = None
 ) -> MigrationReport:
     """Read all and seal it in memory; write nothing. Raises what `migrate` would.
 
@@ -325,7 +325,9 @@ async def rehearse(
     heads = await through_outages(
         database, lambda c: heads_of_generations(c, database), "statement"
     )
-    found = await through_outages(database, lambda c: under_way(c, database, control), "statement")
+    found = await through_outages(
+        database, lambda c: in_progress(c, database, control), "statement"
+    )
     if found is not None and (found.move is None) != (moved_to is None):
         raise moving(found.move) if found.move else another_builder(found.head.generation)
     in_use = next(head for head in heads if head.generation == control.generation)

@@ -48,20 +48,20 @@ from secret_ledger.log import log
 from secret_ledger.model.control import Control, generation_metadata
 from secret_ledger.model.events import CONTROL_STREAM, Event, EventType
 from secret_ledger.model.metadata import parse_metadata
-from secret_ledger.model.rows import Head, Move
+from secret_ledger.model.rows import LogHead, Move
 from secret_ledger.model.secret import Secret
 from secret_ledger.rotation.rotation import Takeover
 from secret_ledger.rules.decide import Draft
-from secret_ledger.rules.findings import Tell
+from secret_ledger.rules.findings import OnProgress
 from secret_ledger.rules.gate import Standing
-from secret_ledger.session.in_progress import begin_building, under_way
+from secret_ledger.session.in_progress import begin_building, in_progress
 from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database, address_of, connect, is_engine
 from secret_ledger.store.reads import heads_of_generations, moves
 from secret_ledger.store.retry import through_outages
 from secret_ledger.store.transitions import replace_head
-from secret_ledger.write.append import Attempt, enter, place
+from secret_ledger.write.append import Attempt, append_events, seal_draft
 from secret_ledger.write.committing import commit
 from secret_ledger.write.control_log import Entry, control_events, lock_control
 
@@ -99,7 +99,7 @@ async def migrate_or_move(
     dry_run: bool,
     actor: str | None,
     force_reason: str | None,
-    on_progress: Tell | None,
+    on_progress: OnProgress | None,
 ) -> MigrationReport:
     """Migrate within the database, or into `target`; to a pending key, where there is one."""
     standing = await session.follower.follow(read=through_outages)
@@ -124,7 +124,7 @@ async def move(
     *,
     dry_run: bool,
     actor: str | None,
-    on_progress: Tell | None,
+    on_progress: OnProgress | None,
 ) -> MigrationReport:
     """Move the ledger into the database `target`, or say that this was done.
 
@@ -144,7 +144,7 @@ async def move(
 
 
 async def abandon_move(
-    session: Session, *, target: Destination, on_progress: Tell | None
+    session: Session, *, target: Destination, on_progress: OnProgress | None
 ) -> PurgeReport:
     """Give a move up on both sides: this one first, so that nothing can be handed over any more.
 
@@ -190,7 +190,7 @@ class Mover:
         takeover: Takeover | None,
         *,
         actor: str | None,
-        on_progress: Tell | None,
+        on_progress: OnProgress | None,
     ) -> None:
         self._follower = session.follower
         self._takeover = takeover
@@ -263,7 +263,7 @@ class Mover:
         )
 
     def _report(
-        self, control: Control, head: Head, began: float, *, changed: bool
+        self, control: Control, head: LogHead, began: float, *, changed: bool
     ) -> MigrationReport:
         now = time.monotonic()
         return MigrationReport(
@@ -290,7 +290,7 @@ class Mover:
             known: Move | None = _sealed(control)
         else:
             found = await through_outages(
-                database, lambda c: under_way(c, database, control), "statement"
+                database, lambda c: in_progress(c, database, control), "statement"
             )
             if found is not None and found.move is None:
                 raise MigrationInProgress(
@@ -309,7 +309,7 @@ class Mover:
 
         def begin(connection: Connection, standing: Standing) -> Attempt | Move:
             lock_control(connection, database, standing)
-            found = under_way(connection, database, standing.control)
+            found = in_progress(connection, database, standing.control)
             if found is not None:
                 if found.move is None or found.move.move_id != move_id:
                     raise another_builder(found.head.generation)
@@ -325,7 +325,7 @@ class Mover:
 
     # --- close -----------------------------------------------------------------------
 
-    async def _close(self, known: Move, building: Head) -> Head:
+    async def _close(self, known: Move, building: LogHead) -> LogHead:
         """End the writing here, once what is over there is close behind."""
         closed = False
         while not closed:
@@ -335,10 +335,10 @@ class Mover:
         await self._follower.follow(read=through_outages)
         return building
 
-    async def _hand_over(self, known: Move, building: Head) -> bool:
+    async def _hand_over(self, known: Move, building: LogHead) -> bool:
         """False where the last stretch needs a closer look."""
         database = self._source
-        here = Head(known.generation, 0, 0, building.key_epoch, "building")
+        here = LogHead(known.generation, 0, 0, building.key_epoch, "building")
 
         def hand_over(connection: Connection, standing: Standing) -> Attempt | None:
             control, sealing = standing.control, sealing_keys(standing)
@@ -349,7 +349,7 @@ class Mover:
             metadata = self._metadata(control, known, "to", self._target.address)
             entry = Entry(EventType.GENERATION_CLOSED, metadata)
             events = control_events(control, sealing, locked, [entry])
-            attempt = enter(connection, database, locked, events, self._projections)
+            attempt = append_events(connection, database, locked, events, self._projections)
             moved = attempt.head._replace(state="moved")
             if not replace_head(connection, database, attempt.head, moved):
                 raise TamperedEvent(f"the head row of generation {control.generation} changed")
@@ -386,7 +386,7 @@ class Mover:
 
     # --- open ------------------------------------------------------------------------
 
-    async def _try_opening(self, known: Move, building: Head) -> None:
+    async def _try_opening(self, known: Move, building: LogHead) -> None:
         """Put what lies in the target in use, look at it as the boot gate would, and take it all
         back. Once the source is closed it is too late to find that the target never opens."""
         target = self._target
@@ -400,7 +400,7 @@ class Mover:
         def unit(connection: Connection) -> None:
             if not replace_head(connection, target, building, after):
                 raise another_builder(building.generation)
-            self._builder.enter(connection, building, [opened])
+            self._builder.append_copies(connection, building, [opened])
             self._check_opens(connection, f"nothing was handed over; {_MEDDLING}")
             raise TakenBackError
 
@@ -416,7 +416,7 @@ class Mover:
                 **problem.details,
             )
 
-    async def _open(self, known: Move, building: Head) -> Head:
+    async def _open(self, known: Move, building: LogHead) -> LogHead:
         """Catch the target up with the source, which is closed, and put it in use."""
         self._closing = self._closing or time.monotonic()
         building = await self._builder.complete(building)
@@ -433,7 +433,7 @@ class Mover:
     async def _opening(
         self,
         known: Move,
-        building: Head,
+        building: LogHead,
         position: int,
         not_before: int,
         left_out: Mapping[str, Any] | None,
@@ -456,7 +456,7 @@ class Mover:
             self._metadata(control, known, "from", self._source.address, left_out),
             end.event_hash,
         )
-        return place(
+        return seal_draft(
             control.ledger_id,
             building.generation,
             draft,

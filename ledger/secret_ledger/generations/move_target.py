@@ -22,7 +22,7 @@ from secret_ledger.errors import (
 from secret_ledger.generations.builder import kept_in
 from secret_ledger.model.control import Control
 from secret_ledger.model.refusals import printable
-from secret_ledger.model.rows import Head, Meta, Move
+from secret_ledger.model.rows import LogHead, Meta, Move
 from secret_ledger.session.in_progress import moving
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
@@ -45,7 +45,7 @@ __all__ = [
 class Half(NamedTuple):
     """What a move has made over there."""
 
-    head: Head
+    head: LogHead
     move: Move
 
 
@@ -54,7 +54,7 @@ class There:
     """A ledger, or half of one, that lies in a target."""
 
     meta: Meta
-    heads: Sequence[Head]
+    heads: Sequence[LogHead]
     keys: frozenset[tuple[object, object]]
     moves: Sequence[Move]
 
@@ -200,7 +200,7 @@ def _make(connection: Connection, target: Database, control: Control, here: Move
     lay_out(connection, target, control.ledger_id)
     for key in control.keys:
         connection.execute(sql.insert_key, {"key_id": key.id, "key_fingerprint": key.fingerprint})
-    head = Head(here.generation, 0, 0, control.epoch, "building")
+    head = LogHead(here.generation, 0, 0, control.epoch, "building")
     connection.execute(sql.insert_head, head._asdict())
     connection.execute(sql.insert_move, here._asdict())
     return Half(head, here)
@@ -225,25 +225,24 @@ class TakenBackError(Exception):
     """Ends a transaction that is not to be committed."""
 
 
-async def check_clearable(target: Database, known: Sequence[Move], under_way: Move | None) -> None:
+async def check_clearable(target: Database, known: Sequence[Move], begun: Move | None) -> None:
     """Raises WrongLedger where `clear_half` would, and where the target is not that of the move
     that is under way."""
     there = None
     if target.exists():
         there = await target.run(lambda c: _look(c, target), "snapshot")
     if there is None:
-        if under_way is not None and under_way.place != target.address:
+        if begun is not None and begun.place != target.address:
             raise WrongLedger(
-                f"{target.place} holds nothing of this move: it goes to"
-                f" {printable(under_way.place)}",
+                f"{target.place} holds nothing of this move: it goes to {printable(begun.place)}",
                 hint="give that database, or leave --to away to give the move up here alone;"
                 " nothing was deleted",
-                moved_to=printable(under_way.place),
+                moved_to=printable(begun.place),
             )
         return
     half = _half_of(target, there, known)
-    if under_way is not None and half.move.move_id != under_way.move_id:
-        raise moving(under_way)
+    if begun is not None and half.move.move_id != begun.move_id:
+        raise moving(begun)
 
 
 def _half_of(target: Database, there: There, known: Sequence[Move]) -> Half:

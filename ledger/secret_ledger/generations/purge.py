@@ -19,9 +19,9 @@ from secret_ledger.log import log
 from secret_ledger.model.control import Control, abandoned_metadata
 from secret_ledger.model.events import EventType, from_microseconds
 from secret_ledger.model.metadata import encode_metadata, parse_metadata
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.read.census import KeyUse, uses
-from secret_ledger.rules.findings import Tell
+from secret_ledger.rules.findings import OnProgress
 from secret_ledger.rules.gate import Standing
 from secret_ledger.rules.openings import openings_of
 from secret_ledger.session.following import Follower
@@ -32,7 +32,7 @@ from secret_ledger.store.reads import heads_of_generations, moves
 from secret_ledger.store.retry import through_outages
 from secret_ledger.store.transitions import replace_head
 from secret_ledger.verify.proving import check_whole, prove_without
-from secret_ledger.write.append import Attempt, enter
+from secret_ledger.write.append import Attempt, append_events
 from secret_ledger.write.committing import commit
 from secret_ledger.write.control_log import Entry, control_events, lock_control
 
@@ -120,7 +120,7 @@ async def purge(
     generation: int,
     *,
     actor: str | None,
-    on_progress: Tell | None,
+    on_progress: OnProgress | None,
 ) -> PurgeReport:
     """Delete a closed generation, so that nothing needs its keys any more.
 
@@ -134,7 +134,7 @@ async def purge(
     openings = openings_of(control)
     # If its head row is gone: what is sealed says that it was closed, and where.
     end = openings.kept.get(generation)
-    instead = None if end is None else Head(generation, end, 0, control.epoch, "closed")
+    instead = None if end is None else LogHead(generation, end, 0, control.epoch, "closed")
     head = await _head(database, generation, instead)
     left = await through_outages(database, lambda c: has_rows(c, database, generation), "statement")
     used, begun = generation in openings.used, generation in openings.purged
@@ -172,7 +172,7 @@ async def purge(
             return None
         entry = Entry(EventType.GENERATION_PURGED, certificate)
         events = control_events(control, standing.check_may_write(), locked, [entry])
-        return enter(connection, database, locked, events, session.projections)
+        return append_events(connection, database, locked, events, session.projections)
 
     await commit(follower, begin, patience=session.patience)
     await follower.follow(read=through_outages)
@@ -181,13 +181,13 @@ async def purge(
     return PurgeReport(changed=True, generation=generation, deleted=deleted)
 
 
-async def _check_what_stays(follower: Follower, generation: int, tell: Tell | None) -> None:
+async def _check_what_stays(follower: Follower, generation: int, tell: OnProgress | None) -> None:
     """Raises TamperedEvent or MissingKey where the generation in use is not whole by itself.
 
     Other closed generations are not looked at: if two were damaged, none could be purged."""
     control = follower.standing.control
     end = max(follower.seen, control.last.position)
-    going = {key.fingerprint for key in control.keys if not control.reign(key, end)}
+    going = {key.fingerprint for key in control.keys if not control.positions_under(key, end)}
     proven = await prove_without(follower, going, "none", tell)
     check_whole(proven, f"generation {generation} is kept, for the one in use is not whole")
 
@@ -195,7 +195,7 @@ async def _check_what_stays(follower: Follower, generation: int, tell: Tell | No
 async def abandon(
     session: Session,
     *,
-    on_progress: Tell | None,
+    on_progress: OnProgress | None,
 ) -> PurgeReport:
     """Throw the generation that is being built away; the one in use is untouched.
 
@@ -233,7 +233,7 @@ async def abandon(
             EventType.GENERATION_ABANDONED, abandoned_metadata(control, now.generation, count)
         )
         events = control_events(control, standing.check_may_write(), locked, [entry])
-        return enter(connection, database, locked, events, session.projections)
+        return append_events(connection, database, locked, events, session.projections)
 
     await commit(follower, begin, patience=session.patience)
     head = await _head(database, building.generation)
@@ -247,7 +247,7 @@ async def abandon(
     return PurgeReport(True, building.generation, deleted, left_at)
 
 
-async def _head(database: Database, generation: int, instead: Head | None = None) -> Head:
+async def _head(database: Database, generation: int, instead: LogHead | None = None) -> LogHead:
     """The head row of a generation; `instead` where there is none."""
     heads = await through_outages(
         database, lambda c: heads_of_generations(c, database), "statement"
@@ -263,7 +263,7 @@ async def _head(database: Database, generation: int, instead: Head | None = None
     )
 
 
-async def _certificate(database: Database, head: Head) -> dict[str, Any]:
+async def _certificate(database: Database, head: LogHead) -> dict[str, Any]:
     """What is about to be deleted: counts by fingerprint, the last position, and SHA-256 over
     the event hashes in order of position."""
     digest, sql, after = sha256(), database.statements, 0

@@ -172,7 +172,7 @@ class Control:
             return before[-1][1] == key.fingerprint
         return self._active_at(event.position) == key
 
-    def reign(self, key: ControlKey, end: int) -> range:
+    def positions_under(self, key: ControlKey, end: int) -> range:
         """The positions whose events lie under `key` when the log ends at `end`.
 
         In a migrated generation purged rows aside, which keep the key that they had.
@@ -194,7 +194,7 @@ class Control:
 
     def events_under_active(self, position: int) -> int:
         """How many events lie under the active key when the log ends at `position`."""
-        return len(self.reign(self.active, position))
+        return len(self.positions_under(self.active, position))
 
     def seals_under_active(self, position: int) -> int:
         """How many events were sealed under the active key, at the most, when the log ends at

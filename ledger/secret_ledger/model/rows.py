@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 from secret_ledger.errors import TamperedEvent
 from secret_ledger.model.events import Event
 
-__all__ = ["CheckedRow", "Head", "Meta", "Move", "State"]
+__all__ = ["CheckedRow", "LogHead", "Meta", "Move", "State"]
 
 _RESTORE = "restore the database from a backup"
 
@@ -30,7 +30,7 @@ class Meta(NamedTuple):
         return cls._make(row)
 
 
-class Head(NamedTuple):
+class LogHead(NamedTuple):
     """A row of `ledger_head`: one generation and where its log ends."""
 
     generation: int
@@ -85,7 +85,7 @@ class State:
     """All that the gate looks at before any key: one snapshot of the database."""
 
     meta: Meta
-    heads: tuple[Head, ...]
+    heads: tuple[LogHead, ...]
     keys: tuple[tuple[str, bytes], ...]
     """The rows of `ledger_key`: a projection of the control stream, never trusted."""
     control: tuple[Event, ...]
@@ -94,6 +94,6 @@ class State:
     """The event at the position that the head row in use states."""
 
     @property
-    def in_use(self) -> tuple[Head, ...]:
+    def in_use(self) -> tuple[LogHead, ...]:
         """The head rows that say they are the one in use. There should be exactly one."""
         return tuple(h for h in self.heads if h.state in ("active", "moved"))

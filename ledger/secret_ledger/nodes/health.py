@@ -11,7 +11,7 @@ from typing import Literal
 
 from secret_ledger.errors import LedgerError
 from secret_ledger.model.events import from_microseconds
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.nodes.registry import difference, differing_nodes, several_write
 from secret_ledger.rules.gate import Standing, out_of_reach
 from secret_ledger.rules.key_record import KeyState, key_state
@@ -27,11 +27,11 @@ from secret_ledger.verify.verified import Verified
 __all__ = [
     "Health",
     "KeyStatus",
-    "Look",
+    "Observation",
     "Observer",
+    "assess",
     "key_status",
     "rotation_due",
-    "tell",
 ]
 
 
@@ -86,7 +86,7 @@ class KeyStatus:
     """Since its activation, by this machine's clock; of the active key only."""
 
 
-def key_status(standing: Standing, head: Head | None) -> Sequence[KeyStatus]:
+def key_status(standing: Standing, head: LogHead | None) -> Sequence[KeyStatus]:
     """The keys in order of activation; last, a configured one that the ledger has not seen."""
     control = standing.control
     times = {e.position: e.recorded_at for e in control.events}
@@ -129,7 +129,7 @@ def rotation_due(keys: Sequence[KeyStatus], *, days: float, events: int) -> str 
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observation:
     """What the database said when it was last asked."""
 
     position: int
@@ -154,9 +154,9 @@ class Observer:
         self._follower = follower
         self._projections = projections
         self._me = me
-        self._bounded: asyncio.Task[Look] | None = None
+        self._bounded: asyncio.Task[Observation] | None = None
 
-    async def look(self, within: float | None = None) -> Look:
+    async def look(self, within: float | None = None) -> Observation:
         """Ask the database. Never raises.
 
         `within`: seconds; where there is no answer by then, that is the answer. The question
@@ -176,7 +176,7 @@ class Observer:
         why = f"the database did not answer within {within:g} s"
         if task.done():
             why = "the ledger was closed"
-        return Look(self._follower.seen, within, reasons=(why,))
+        return Observation(self._follower.seen, within, reasons=(why,))
 
     async def close(self) -> None:
         """Give up on what is still open."""
@@ -185,7 +185,9 @@ class Observer:
             await asyncio.wait({self._bounded})
 
 
-async def _look(follower: Follower, projections: Sequence[InlineProjection], me: Identity) -> Look:
+async def _look(
+    follower: Follower, projections: Sequence[InlineProjection], me: Identity
+) -> Observation:
     database = follower.database
     began = time.monotonic()
     trip: float | None = None
@@ -235,7 +237,9 @@ async def _look(follower: Follower, projections: Sequence[InlineProjection], me:
     except Exception as error:  # noqa: BLE001  # an instrumentation's, say; it may quote anything
         reasons.append(f"looking at the database failed: {type(error).__name__}")
     trip = time.monotonic() - began if trip is None else trip
-    return Look(position, trip, lag, behind, differing, reasons, failures, unwritable, warnings)
+    return Observation(
+        position, trip, lag, behind, differing, reasons, failures, unwritable, warnings
+    )
 
 
 async def _race(follower: Follower, me: Identity) -> list[str]:
@@ -265,10 +269,10 @@ async def _differing(follower: Follower, me: Identity) -> tuple[list[str], list[
     return [difference(node, active) for node in nodes], []
 
 
-def tell(
+def assess(
     follower: Follower,
     verified: Verified,
-    look: Look,
+    look: Observation,
     *,
     node: str,
     read_only: bool,
@@ -315,7 +319,7 @@ def tell(
 
 
 async def _projection_lag(
-    database: Database, head: Head, projections: Sequence[InlineProjection]
+    database: Database, head: LogHead, projections: Sequence[InlineProjection]
 ) -> tuple[int | None, list[str]]:
     """How far the slowest of `projections` is behind, None where nobody can tell; and why not.
     No node needs its projections' own say to work."""

@@ -15,7 +15,7 @@ import anyio
 
 from secret_ledger.errors import LedgerError
 from secret_ledger.log import log
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.nodes.registry import (
     NodeInfo,
     announce,
@@ -84,7 +84,7 @@ class Presence:
         follower, me = self._follower, self.me
         database = follower.database
 
-        def unit(connection: Connection) -> Head | list[NodeInfo] | None:
+        def unit(connection: Connection) -> LogHead | list[NodeInfo] | None:
             met = follower.lineage.recognise(connection)
             if met is None or not follower.is_current(met.head, met.control):
                 return met and met.head
@@ -102,7 +102,7 @@ class Presence:
             return differing_nodes(connection, database, judge, besides=me.node_id)
 
         met = await database.run(unit, "note")
-        if isinstance(met, Head):  # the ledger has gone on: catch up, then announce that
+        if isinstance(met, LogHead):  # the ledger has gone on: catch up, then announce that
             await follower.follow()
             met = await database.run(unit, "note")
         if isinstance(met, list):

@@ -18,7 +18,7 @@ from secret_ledger.errors import LedgerError, TamperedEvent
 from secret_ledger.model.events import from_microseconds
 from secret_ledger.model.keys import LedgerKey
 from secret_ledger.model.refusals import printable
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.rules.authority import SealingKeys
 from secret_ledger.rules.gate import Standing
 from secret_ledger.rules.node_proof import Announcement, Judge, ProofVerdict, prove
@@ -95,7 +95,7 @@ def announce(
     me: Identity,
     sealing: SealingKeys,
     standing: Standing,
-    head: Head,
+    head: LogHead,
     reason: str = "",
 ) -> None:
     """Insert this node's line, or renew it; `reason` says why it can't write, if it can't."""

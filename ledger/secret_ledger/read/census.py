@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from secret_ledger.model.events import CONTROL_STREAM
 from secret_ledger.model.refusals import printable
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.store.bounds import MAX_KEYS, behind, checked_number
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
@@ -119,7 +119,7 @@ async def heads_by_key(database: Database, generation: int) -> Sequence[KeyCount
     ]
 
 
-async def uses(database: Database, heads: Sequence[Head]) -> Sequence[KeyUse]:
+async def uses(database: Database, heads: Sequence[LogHead]) -> Sequence[KeyUse]:
     """Count the rows under each key in each of these generations.
 
     All rows of a generation count: the position that its head row states is not believed. Raises
@@ -132,7 +132,7 @@ async def uses(database: Database, heads: Sequence[Head]) -> Sequence[KeyUse]:
         while after is not None:
 
             def page(
-                connection: Connection, head: Head = head, after: int = after
+                connection: Connection, head: LogHead = head, after: int = after
             ) -> list[tuple[Any, ...]]:
                 rows = connection.execute(
                     database.statements.event_keys,

@@ -17,7 +17,7 @@ from secret_ledger.errors import LedgerError, TamperedEvent
 from secret_ledger.model.control import Control, fold_control
 from secret_ledger.model.events import CONTROL_STREAM, Event, EventType
 from secret_ledger.model.names import normalise_prefix
-from secret_ledger.model.rows import CheckedRow, Head
+from secret_ledger.model.rows import CheckedRow, LogHead
 from secret_ledger.model.versions import Check, SecretInfo, info_of
 from secret_ledger.rules.authority import check_control_seals
 from secret_ledger.rules.findings import Finding, finding_of
@@ -47,7 +47,7 @@ LARGEST: Final = 2**63 - 1
 class _Page(NamedTuple):
     """Rows of one snapshot, and the rows around them, which a check needs."""
 
-    head: Head
+    head: LogHead
     events: Sequence[Event]
     rows: Sequence[CheckedRow] = ()
     before: Event | None = None
@@ -138,7 +138,7 @@ async def list_secrets(
         after = infos[-1].name
 
 
-def _in_use(connection: Connection, database: Database) -> Head:
+def _in_use(connection: Connection, database: Database) -> LogHead:
     head = head_in_use(connection, database)
     if head is None:
         raise TamperedEvent(f"{database.place}: no generation says that it is in use")
@@ -182,7 +182,7 @@ class Checker:
 
     follower: Follower
 
-    async def covers(self, head: Head) -> bool:
+    async def covers(self, head: LogHead) -> bool:
         """Follows the control stream if `head` is new. Returns whether its generation is in use."""
         standing = self.follower.standing
         if not self.follower.is_current(head):

@@ -23,7 +23,7 @@ from secret_ledger.errors import (
 )
 from secret_ledger.model.events import Event
 from secret_ledger.model.floors import Walk
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.model.secret import Secret
 from secret_ledger.model.versions import SecretVersion, opened, state_of
 from secret_ledger.rules.authority import read_event, read_newest
@@ -261,7 +261,7 @@ async def _begin(
     """
     database, seen = follower.database, follower.seen
 
-    def unit(connection: Connection) -> tuple[Head, list[Event]] | None:
+    def unit(connection: Connection) -> tuple[LogHead, list[Event]] | None:
         found = newest_of(connection, database, stream, least, FIRST)
         if found is not None and not found[1] and least > 1:
             found = newest_of(connection, database, stream, 1, 1)

@@ -39,7 +39,7 @@ from secret_ledger.store.database import LockedHead
 from secret_ledger.store.reads import BULK, heads_of_generations, heads_page
 from secret_ledger.store.retry import through_outages
 from secret_ledger.verify.scan import Scan
-from secret_ledger.write.append import Attempt, enter, place
+from secret_ledger.write.append import Attempt, append_events, seal_draft
 from secret_ledger.write.committing import commit
 from secret_ledger.write.control_log import Entry, control_events, lock_control
 
@@ -210,7 +210,7 @@ class _GivingUp:
                 control, self.key, same, rows, self.ending.reason, self.ending.actor
             )
             events = [
-                place(
+                seal_draft(
                     control.ledger_id, control.generation, draft, position, locked.now,
                     sealing.active, sealing.active_id,
                 )
@@ -218,7 +218,7 @@ class _GivingUp:
             ]  # fmt: skip
             if not events:
                 return True
-            return enter(connection, database, locked, events, self.session.projections)
+            return append_events(connection, database, locked, events, self.session.projections)
 
         done = await commit(self.session.follower, write, patience=self.session.patience)
         if isinstance(done, Attempt):
@@ -241,7 +241,7 @@ class _GivingUp:
             locked = self._lock(connection, standing)
             entry = Entry(EventType.KEY_LOST, metadata)
             events = control_events(control, sealing, locked, [entry])
-            return enter(connection, database, locked, events, self.session.projections)
+            return append_events(connection, database, locked, events, self.session.projections)
 
         done = await commit(self.session.follower, write, patience=self.session.patience)
         return isinstance(done, Attempt) or done

@@ -27,14 +27,14 @@ from secret_ledger.model.secret import Secret
 from secret_ledger.read.older import walk_to_floor
 from secret_ledger.rules.authority import read_newest
 from secret_ledger.rules.decide import Draft, Walked, rekeyed
-from secret_ledger.rules.findings import Finding, Progress, Tally, Tell, finding_of
+from secret_ledger.rules.findings import Finding, OnProgress, Progress, Tally, finding_of
 from secret_ledger.rules.gate import Standing, check_not_behind, check_not_exhausted
 from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.read_ahead import ahead
 from secret_ledger.store.reads import BULK, count_secrets, head_in_use, heads_page, streams_between
 from secret_ledger.store.retry import through_outages
-from secret_ledger.write.append import Attempt, enter, place
+from secret_ledger.write.append import Attempt, append_events, seal_draft
 from secret_ledger.write.committing import commit
 from secret_ledger.write.control_log import lock_control
 
@@ -110,7 +110,7 @@ async def rekey(
     session: Session,
     *,
     actor: str | None,
-    on_progress: Tell | None,
+    on_progress: OnProgress | None,
 ) -> RekeyReport:
     """Seal every head again that is not under the active key. Nothing else is changed.
 
@@ -149,7 +149,7 @@ class _Rekeyer:
     standing: Standing
     actor: str | None
 
-    async def run(self, on_progress: Tell | None) -> _Pass:
+    async def run(self, on_progress: OnProgress | None) -> _Pass:
         done = _Pass()
         heads = secrets = 0
         if on_progress is not None:
@@ -256,7 +256,7 @@ class _Rekeyer:
             moved_on = streams_between(connection, database, head, page.read_at, ours)
             drafts = [draft for draft in page.drafts if draft.stream not in moved_on]
             events = [
-                place(
+                seal_draft(
                     control.ledger_id, generation, draft, position, locked.now,
                     sealing.active, sealing.active_id,
                 )
@@ -264,7 +264,7 @@ class _Rekeyer:
             ]  # fmt: skip
             if not events:
                 return None
-            return enter(connection, database, locked, events, self.session.projections)
+            return append_events(connection, database, locked, events, self.session.projections)
 
         done = await commit(follower, write, patience=self.session.patience)
         if not isinstance(done, Attempt):

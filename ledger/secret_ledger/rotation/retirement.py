@@ -17,7 +17,7 @@ from secret_ledger.model.control import Control, ControlKey
 from secret_ledger.model.events import EventType
 from secret_ledger.model.metadata import encode_metadata
 from secret_ledger.model.refusals import short
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.nodes.registry import list_nodes
 from secret_ledger.read.census import KeyUse, census
 from secret_ledger.rotation.losing import Ending, give_up
@@ -28,11 +28,11 @@ from secret_ledger.store.database import Database
 from secret_ledger.store.reads import heads_of_generations
 from secret_ledger.store.retry import through_outages
 from secret_ledger.verify.proving import Proven, check_whole, prove_without
-from secret_ledger.write.append import Attempt, enter
+from secret_ledger.write.append import Attempt, append_events
 from secret_ledger.write.committing import commit
 from secret_ledger.write.control_log import Entry, control_events, lock_control
 
-__all__ = ["KeyEnd", "lose", "loss", "retire"]
+__all__ = ["KeyEnd", "loss", "record_loss", "retire"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class _Seen(NamedTuple):
     """The generations before they were verified, each with its state."""
 
 
-def _states(heads: Sequence[Head]) -> frozenset[tuple[int, str]]:
+def _states(heads: Sequence[LogHead]) -> frozenset[tuple[int, str]]:
     return frozenset((head.generation, head.state) for head in heads)
 
 
@@ -151,7 +151,7 @@ async def loss(session: Session, key_id: str) -> KeyEnd:
     return await _report(session, key, changed=key.lost is None)
 
 
-async def lose(
+async def record_loss(
     session: Session,
     key_id: str,
     *,
@@ -194,7 +194,7 @@ def _named(control: Control, key_id: str) -> ControlKey:
     return key
 
 
-async def _generations(database: Database) -> Sequence[Head]:
+async def _generations(database: Database) -> Sequence[LogHead]:
     return await through_outages(database, lambda c: heads_of_generations(c, database), "statement")
 
 
@@ -219,7 +219,7 @@ async def _report(session: Session, key: ControlKey, *, changed: bool) -> KeyEnd
     )
 
 
-def _check_unused(key: ControlKey, report: KeyEnd, heads: Sequence[Head]) -> None:
+def _check_unused(key: ControlKey, report: KeyEnd, heads: Sequence[LogHead]) -> None:
     places = [
         f"{use.events:,} events of generation {use.generation} ({use.state})"
         for use in report.uses
@@ -280,7 +280,7 @@ async def _end(
             return False
         entry = Entry(EventType.KEY_RETIRED, metadata)
         events = control_events(control, standing.check_may_write(), locked, [entry])
-        return enter(connection, follower.database, locked, events, session.projections)
+        return append_events(connection, follower.database, locked, events, session.projections)
 
     done = await commit(follower, write, patience=session.patience)
     await follower.follow(read=through_outages)

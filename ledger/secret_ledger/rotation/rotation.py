@@ -27,7 +27,7 @@ from secret_ledger.session.in_progress import check_not_building
 from secret_ledger.session.opened import Identity, Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.retry import through_outages
-from secret_ledger.write.append import Attempt, enter
+from secret_ledger.write.append import Attempt, append_events
 from secret_ledger.write.committing import commit
 from secret_ledger.write.control_log import Entry, control_events, lock_control
 
@@ -106,7 +106,7 @@ async def rotate(
             Entry(EventType.KEY_ACTIVATED, metadata, new),
         )
         events = control_events(control, standing.check_may_write(), locked, entries)
-        return enter(
+        return append_events(
             connection, database, locked, events, session.projections, epoch=control.epoch + 1
         )
 

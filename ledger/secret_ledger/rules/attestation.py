@@ -27,7 +27,7 @@ from secret_ledger.model.derivation import NAMESPACE
 from secret_ledger.model.keys import LedgerKey
 from secret_ledger.rules.findings import Level
 
-__all__ = ["FORMAT", "Attestation", "Proof", "Verdict", "attest", "judge"]
+__all__ = ["FORMAT", "Attestation", "Proof", "Verdict", "attest", "verdict_on"]
 
 FORMAT: Final = 1
 _PREFIX: Final = NAMESPACE + b"boot-attestation\x00"
@@ -62,7 +62,7 @@ class Proof:
 
 
 class Attestation(NamedTuple):
-    """The row of `ledger_attestation`, which is worth what `judge` says."""
+    """The row of `ledger_attestation`, which is worth what `verdict_on` says."""
 
     generation: int
     format: int
@@ -108,7 +108,9 @@ def attest(
     return bare._replace(mac=_mac(ledger_id, bare, key))
 
 
-def judge(control: Control, held: Mapping[bytes, LedgerKey], attestation: Attestation) -> Verdict:
+def verdict_on(
+    control: Control, held: Mapping[bytes, LedgerKey], attestation: Attestation
+) -> Verdict:
     """Whether it was made for this log by a holder of the key that was active at its position.
 
     The rule of authority is that of events: with an old key that leaked, nothing can be

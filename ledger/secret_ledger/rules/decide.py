@@ -24,8 +24,8 @@ __all__ = [
     "Delete",
     "Destroy",
     "Draft",
-    "HeadView",
     "Intent",
+    "NewestEvent",
     "Put",
     "Restore",
     "WalkNeeded",
@@ -83,7 +83,7 @@ Intent = Put | Delete | Restore | Destroy
 
 
 @dataclass(frozen=True, slots=True)
-class HeadView:
+class NewestEvent:
     """The head of a stream, judged under the lock."""
 
     event: Event
@@ -141,7 +141,9 @@ class WalkNeeded(LedgerError):
         return WalkNeeded, (self.streams,)
 
 
-def decide(control: Control, intent: Intent, head: HeadView | None, walked: Walked | None) -> Draft:
+def decide(
+    control: Control, intent: Intent, head: NewestEvent | None, walked: Walked | None
+) -> Draft:
     """The event that `intent` makes on top of `head`; `walked` is what is known below it.
 
     Raises VersionConflict, SecretNotFound, SecretDeleted, SecretDestroyed; or what keeps
@@ -191,7 +193,7 @@ def decide(control: Control, intent: Intent, head: HeadView | None, walked: Walk
     )
 
 
-def _next_floor(stream: str, head: HeadView | None, walked: Walked | None) -> int:
+def _next_floor(stream: str, head: NewestEvent | None, walked: Walked | None) -> int:
     """The floor of the event that follows `head`."""
     if head is None:
         return 0
@@ -204,7 +206,7 @@ def _next_floor(stream: str, head: HeadView | None, walked: Walked | None) -> in
     return walked.floor
 
 
-def _check_expected(intent: Put | Delete | Restore, head: HeadView | None) -> None:
+def _check_expected(intent: Put | Delete | Restore, head: NewestEvent | None) -> None:
     expect = intent.expect
     if expect is None:
         return
@@ -248,7 +250,7 @@ def rekeyed(control: Control, head: Event, data: Secret, floor: int, actor: str 
     )
 
 
-def _must_be_live(stream: str, head: HeadView | None) -> None:
+def _must_be_live(stream: str, head: NewestEvent | None) -> None:
     if head is None:
         raise not_found(stream)
     if head.state == "destroyed":
@@ -257,7 +259,7 @@ def _must_be_live(stream: str, head: HeadView | None) -> None:
         raise deleted(head.event)
 
 
-def _must_be_deleted(intent: Restore, head: HeadView | None) -> None:
+def _must_be_deleted(intent: Restore, head: NewestEvent | None) -> None:
     if head is None:
         raise not_found(intent.stream)
     if head.state == "destroyed":

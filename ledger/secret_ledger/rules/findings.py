@@ -15,10 +15,10 @@ __all__ = [
     "MAX_FINDINGS",
     "Finding",
     "Level",
+    "OnProgress",
     "OpenLevel",
     "Progress",
     "Tally",
-    "Tell",
     "VerifyReport",
     "check_level",
     "check_open_level",
@@ -92,7 +92,7 @@ class Progress:
     total: int
 
 
-Tell = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)

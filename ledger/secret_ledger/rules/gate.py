@@ -1,7 +1,7 @@
 """The boot gate's rules, steps 2 to 5 of `boot`. Pure: a snapshot in, a verdict out.
 
 Without any key come the control stream's hashes, chain and rules, and that `ledger_key` and the
-head row agree with it: `check_state`. Then, with the keys in hand, `judge`.
+head row agree with it: `check_state`. Then, with the keys in hand, `judge_keys`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from secret_ledger.model.format import hash_of
 from secret_ledger.model.keys import LedgerKey
 from secret_ledger.model.metadata import parse_metadata
 from secret_ledger.model.refusals import printable, short
-from secret_ledger.model.rows import Head, State
+from secret_ledger.model.rows import LogHead, State
 from secret_ledger.rules.authority import (
     SealingKeys,
     bind,
@@ -50,7 +50,7 @@ __all__ = [
     "check_state",
     "has_moved",
     "is_damaged",
-    "judge",
+    "judge_keys",
     "moved_error",
     "moved_place",
     "out_of_reach",
@@ -123,7 +123,7 @@ def check_state(state: State) -> Control:
             generation=above[0].generation,
         )
     control = fold_control(state.meta.ledger_id, head.generation, state.control)
-    if control.unknown is not None:  # a later release's rules: `judge` says so
+    if control.unknown is not None:  # a later release's rules: `judge_keys` says so
         return control
     if (state.meta.format >= FACTS) != bool(control.upgrades):
         raise TamperedEvent(
@@ -165,7 +165,7 @@ def check_state(state: State) -> Control:
     return control
 
 
-def check_last(control: Control, head: Head, last: Event | None) -> None:
+def check_last(control: Control, head: LogHead, last: Event | None) -> None:
     """The head row is at the place and time of the last event. Raises TamperedEvent."""
     if last is None or head.position < control.last.position:
         raise TamperedEvent(
@@ -189,7 +189,7 @@ def is_damaged(ledger_id: bytes, event: Event) -> bool:
         return True
 
 
-def _head_in_use(state: State) -> Head:
+def _head_in_use(state: State) -> LogHead:
     if len(state.in_use) == 1:
         return state.in_use[0]
     # The first generation was never the target of anything.
@@ -210,7 +210,7 @@ def has_moved(state: State) -> bool:
 
 
 def check_not_moved(state: State) -> None:
-    """Raises LedgerMoved for a ledger that says so, where no key in hand proves it: `judge`
+    """Raises LedgerMoved for a ledger that says so, where no key in hand proves it: `judge_keys`
     gives a proven one as its refusal."""
     if has_moved(state):
         raise moved_error(
@@ -237,7 +237,7 @@ def moved_place(control: Sequence[Event]) -> str:
     return printable(place) if isinstance(place, str) else "another database"
 
 
-def judge(
+def judge_keys(
     control: Control, keyring: Keyring, *, strict: bool = True, moved: bool = False
 ) -> Standing:
     """Steps 3 (the seals), 4 and 5. Raises TamperedEvent, and where `strict` (at boot)
@@ -268,7 +268,7 @@ def out_of_reach(standing: Standing, end: int) -> list[str]:
     for key in control.keys:
         if key.fingerprint in standing.keys or key.lost is not None:
             continue
-        reign = control.reign(key, end)
+        reign = control.positions_under(key, end)
         events = len(reign) - sum(position in reign for position in own)
         if events:
             found.append(
@@ -278,7 +278,7 @@ def out_of_reach(standing: Standing, end: int) -> list[str]:
     return found
 
 
-def check_not_behind(head: Head, seen: int) -> None:
+def check_not_behind(head: LogHead, seen: int) -> None:
     """The log never gets shorter. Raises TamperedEvent if it has."""
     if head.position < seen:
         raise TamperedEvent(

@@ -14,7 +14,7 @@ from typing import Any
 from secret_ledger.model.control import Control
 from secret_ledger.model.events import Event, EventType
 from secret_ledger.model.metadata import parse_metadata
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.rules.findings import Finding
 
 __all__ = ["Opening", "Openings", "openings_of", "unaccounted"]
@@ -81,7 +81,7 @@ class Openings:
 
 
 def unaccounted(
-    openings: Openings, heads: Sequence[Head], rows: Mapping[int, int]
+    openings: Openings, heads: Sequence[LogHead], rows: Mapping[int, int]
 ) -> list[Finding]:
     """Where head rows, and the generations that `rows` lie in (how many in each), are not what
     the sealed events say there must be. The generation in use is not looked at."""
@@ -114,7 +114,7 @@ def unaccounted(
     return found
 
 
-def _not_kept(end: int, head: Head | None, count: int) -> str | None:
+def _not_kept(end: int, head: LogHead | None, count: int) -> str | None:
     """What is wrong with a closed generation that nothing sealed says was purged."""
     if not count:
         return "it was in use and has no rows, and no sealed event says that it was purged"
@@ -127,7 +127,7 @@ def _not_kept(end: int, head: Head | None, count: int) -> str | None:
     return None
 
 
-def _not_said(openings: Openings, head: Head, heads: Collection[int]) -> str | None:
+def _not_said(openings: Openings, head: LogHead, heads: Collection[int]) -> str | None:
     """What is wrong with the head row of a generation that has nothing to keep here."""
     unfinished = head.state in ("building", "purging", "purged")
     if head.generation in openings.used:

@@ -13,8 +13,8 @@ from typing import Final
 
 from secret_ledger.config.keyring import Keyring
 from secret_ledger.errors import LedgerError, NotALedger, TamperedEvent
-from secret_ledger.model.rows import Head, State
-from secret_ledger.rules.gate import Standing, check_pinned, check_state, judge
+from secret_ledger.model.rows import LogHead, State
+from secret_ledger.rules.gate import Standing, check_pinned, check_state, judge_keys
 from secret_ledger.session.lineage import Lineage
 from secret_ledger.store.database import Database
 from secret_ledger.store.driver_errors import hinders_writes
@@ -64,7 +64,7 @@ class Follower:
         self._unwritable: tuple[str, float] | None = None
         self._lock = asyncio.Lock()
 
-    def is_current(self, head: Head, control_version: object = None) -> bool:
+    def is_current(self, head: LogHead, control_version: object = None) -> bool:
         """Whether the standing covers the generation, key epoch and move that a head row states.
 
         `control_version`: the newest version of the control stream; if given, it must not be new.
@@ -81,7 +81,7 @@ class Follower:
         """The highest position that any read or append has met."""
         return self.lineage.seen
 
-    def saw(self, head: Head) -> None:
+    def saw(self, head: LogHead) -> None:
         """Remember how far the log has got."""
         self.lineage.saw(head)
 
@@ -144,4 +144,4 @@ class Follower:
                 hint="an older copy of the database may have been put in place",
             )
         moved = state.in_use[0].state == "moved"
-        return judge(control, keyring, strict=strict, moved=moved)
+        return judge_keys(control, keyring, strict=strict, moved=moved)

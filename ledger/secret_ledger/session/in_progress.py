@@ -10,25 +10,25 @@ from typing import NamedTuple
 
 from secret_ledger.errors import MigrationInProgress, TamperedEvent
 from secret_ledger.model.control import Control
-from secret_ledger.model.rows import Head, Move
+from secret_ledger.model.rows import LogHead, Move
 from secret_ledger.rules.gate import check_seals_left
 from secret_ledger.rules.openings import openings_of
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 from secret_ledger.store.reads import heads_of_generations, moves
 
-__all__ = ["UnderWay", "begin_building", "check_not_building", "under_way"]
+__all__ = ["InProgress", "begin_building", "check_not_building", "in_progress"]
 
 
-class UnderWay(NamedTuple):
+class InProgress(NamedTuple):
     """A generation that is being built, here or in another database."""
 
-    head: Head
+    head: LogHead
     move: Move | None
     """The other side of a move. None if the generation is built in this database."""
 
 
-def under_way(connection: Connection, database: Database, control: Control) -> UnderWay | None:
+def in_progress(connection: Connection, database: Database, control: Control) -> InProgress | None:
     """Find the generation that is being built. Returns None if no generation is.
 
     Raises MigrationInProgress if it was begun under another key than the active key, and
@@ -57,10 +57,10 @@ def under_way(connection: Connection, database: Database, control: Control) -> U
             hint="secret-ledger migrate --abandon, then migrate again",
             generation=head.generation,
         )
-    return UnderWay(head, found[0] if found else None)
+    return InProgress(head, found[0] if found else None)
 
 
-def begin_building(connection: Connection, database: Database, control: Control) -> Head:
+def begin_building(connection: Connection, database: Database, control: Control) -> LogHead:
     """Make the head row of the next generation, and return it.
 
     The caller holds the active head row's lock, and has checked that nothing is being built.
@@ -70,14 +70,14 @@ def begin_building(connection: Connection, database: Database, control: Control)
     end = next(head.position for head in heads if head.generation == control.generation)
     check_seals_left(control, end + 1, end + 1)  # the copy, the closing and the opening
     number = openings_of(control).next({head.generation for head in heads})
-    head = Head(number, 0, 0, control.epoch, "building")
+    head = LogHead(number, 0, 0, control.epoch, "building")
     connection.execute(database.statements.insert_head, head._asdict())
     return head
 
 
 def check_not_building(connection: Connection, database: Database, control: Control) -> None:
     """Raises MigrationInProgress while the next generation is being built, here or elsewhere."""
-    found = under_way(connection, database, control)
+    found = in_progress(connection, database, control)
     if found is None:
         return
     if found.move is None:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from secret_ledger.errors import LedgerUnavailable, TamperedEvent
 from secret_ledger.model.events import CONTROL_STREAM, Event
 from secret_ledger.model.format import hash_of
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.rules.gate import check_not_behind, check_pinned, is_damaged
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
@@ -38,7 +38,7 @@ REMEMBERED: Final = 16
 class Met(NamedTuple):
     """The end of a log that was recognised as the log met before."""
 
-    head: Head
+    head: LogHead
     control: object
     """The newest version of the control stream, as the database says."""
 
@@ -61,7 +61,7 @@ class Lineage:
     def __init__(self, database: Database, ledger_id: bytes) -> None:
         self._database = database
         self._ledger_id = ledger_id
-        self._last: Head | None = None
+        self._last: LogHead | None = None
         self._marks: tuple[_Mark, ...] = ()
         """In order of position. The tuple is replaced whole: SQLite's threads read it too."""
         self._marking = threading.Lock()
@@ -75,7 +75,7 @@ class Lineage:
         last = self._last
         return last.position if last is not None else 0
 
-    def saw(self, head: Head) -> None:
+    def saw(self, head: LogHead) -> None:
         """Remember how far the log has got."""
         if head.position > self.seen:
             self._last = head
@@ -109,7 +109,7 @@ class Lineage:
                     known[mark.position] = mark
             self._marks = tuple(sorted(known.values())[-REMEMBERED:])
 
-    def remember_more(self, connection: Connection, head: Head) -> None:
+    def remember_more(self, connection: Connection, head: LogHead) -> None:
         """Read and remember the last events of the log, unless enough events are remembered."""
         if len(self._marks) >= min(REMEMBERED, head.position):
             return
@@ -136,7 +136,7 @@ class Lineage:
         rows = connection.execute(sql.head_and_events, asked).all()
         if not rows:
             return None
-        head = Head.of_row(tuple(rows[0])[:5])
+        head = LogHead.of_row(tuple(rows[0])[:5])
         found = whole(connection, sql, (row[6:] for row in rows if row[6] == head.generation))
         events = {event.position: event for event in map(Event.of_row, found)}
         if last is not None:
@@ -152,8 +152,8 @@ class Lineage:
     def _check_same(
         self,
         connection: Connection,
-        head: Head,
-        last: Head,
+        head: LogHead,
+        last: LogHead,
         marks: tuple[_Mark, ...],
         events: Mapping[int, Event],
     ) -> None:
@@ -218,7 +218,7 @@ class Lineage:
         if meta is not None:
             check_pinned(meta.ledger_id, self._ledger_id)
 
-    def check(self, connection: Connection, head: Head, seen: int) -> None:
+    def check(self, connection: Connection, head: LogHead, seen: int) -> None:
         """Raises TamperedEvent if the log ends before position `seen`: it never gets shorter.
 
         On a standby, raises LedgerUnavailable instead: it may only lag behind another server.

@@ -1,1 +1,1 @@
-"""The databases: a unit of work, the SQL of it, and what differs between the two."""
+"""The databases: units of work, their SQL, and how SQLite and PostgreSQL differ."""

@@ -1,8 +1,8 @@
-"""What a column can hold, asked for before it is fetched.
+"""Largest sizes of columns, which each statement checks before it fetches a value.
 
-Whoever can write to the database can put 400 MB into a row. No such row opens, but a process
-that fetches it runs out of memory before it can say so. So every statement asks for lengths:
-what is longer than anything that was ever written comes back as NULL, which no seal covers.
+Anybody who can write to the database can put 400 MB into a row. No such row opens, but a process
+that fetches it runs out of memory before it can say so. So every statement checks lengths. If a
+value is longer than a ledger ever writes, it comes back as NULL, which no seal covers.
 """
 
 from __future__ import annotations
@@ -29,20 +29,27 @@ __all__ = [
 
 MAX_SEALED: Final = sealed_size(MAX_VALUE)
 SMALL: Final = 16 * 1024
-"""Sealed bytes up to here come with a page; larger ones are fetched row by row, so that
-no page is larger than memory allows, whatever the values."""
+"""Bytes: a sealed value up to this size comes with its page.
+
+Larger values are fetched row by row, so that a page of any values fits into memory.
+"""
 SECRET_METADATA: Final = 3 * MAX_METADATA
-"""Bytes of the metadata of a secret's event: what a caller may give, the author of a
-re-encryption once more, and the ledger's own facts."""
+"""Largest number of bytes of the metadata of a secret's event.
+
+It holds the caller's part, the author of a re-encryption, and the ledger's own facts.
+"""
 CONTROL_METADATA: Final = 1024 * 1024
-"""Bytes of the metadata of a control event: a certificate counts every key there ever was."""
+"""Largest number of bytes of the metadata of a control event.
+
+A certificate counts every key that the ledger ever had.
+"""
 MAX_STREAM_BYTES: Final = 64 * 1024 * 1024
-"""Of a whole control stream, which is kept in memory."""
+"""Largest number of bytes of a whole control stream, which a process keeps in memory."""
 MAX_GENERATIONS: Final = 10_000
 MAX_KEYS: Final = 10_000
 
 _WORD: Final = 64
-"""Bytes of an event's type, a key's label, a state."""
+"""Largest number of bytes of an event's type, a key id, or a state."""
 _HASH: Final = 32
 _TOP: Final = "\U0010ffff" * 4
 
@@ -50,10 +57,10 @@ Sealed = Literal["whole", "small", "none"]
 
 
 class Bounds:
-    """How one database is asked for what is in bounds."""
+    """The SQL with which one database returns only values in bounds."""
 
     def __init__(self, text_size: str, bytes_size: str) -> None:
-        """Both count bytes, and `{}` stands for the column."""
+        """`text_size`, `bytes_size`: SQL that counts the bytes of a column, written `{}`."""
         self._text_size = text_size
         self._bytes_size = bytes_size
 
@@ -66,20 +73,22 @@ class Bounds:
         return self._bounded(self._bytes_size, column, most, other)
 
     def begun(self, column: str, most: int) -> str:
-        """The text in `column`; of one with more than `most` bytes, the first characters."""
+        """The text in `column`; its first `most` + 1 characters if its bytes exceed `most`."""
         size = self._text_size.format(column)
         cut = f"substr({column}, 1, {most + 1})"
         return f"CASE WHEN {size} <= {most} THEN {column} ELSE {cut} END"
 
     def name(self, column: str) -> str:
-        """A stream's name. One that is too long is cut, so that a page can go on behind it; it
-        stays too long to be a name."""
+        """A stream's name; a name that is too long is cut.
+
+        So the next page can begin behind it. The cut name is still too long for a name.
+        """
         return self.begun(column, MAX_NAME_BYTES)
 
     def _bounded(self, size: str, column: str, most: int, other: str) -> str:
         if other == "NULL":
             return f"CASE WHEN {size.format(column)} <= {most} THEN {column} END"
-        # A NULL stays one: its length is unknown, and so is no more than anything.
+        # A NULL stays NULL: its length is unknown, so the comparison is not true.
         return f"CASE WHEN {size.format(column)} > {most} THEN {other} ELSE {column} END"
 
     def event(
@@ -113,13 +122,15 @@ class Bounds:
         return selected(self.event(alias))
 
     def paged(self, alias: str) -> str:
-        """The columns of an event in a page. `sealed` is NULL if it is not small; `metadata` is
-        NULL if only a control event can have so much of it."""
+        """The columns of an event in a page.
+
+        `sealed` is NULL if it has more than `SMALL` bytes. `metadata` is NULL if it has more bytes
+        than a secret's event can have; a control event can.
+        """
         return selected(self.event(alias, "small", SECRET_METADATA))
 
     def folded(self, alias: str) -> str:
-        """The columns that a projection folds: all but `sealed`, which says nothing without a
-        key."""
+        """The columns that a projection folds: all but `sealed`, which needs a key."""
         return selected(self.event(alias, "none", SECRET_METADATA))
 
     def head(self, alias: str) -> str:
@@ -128,14 +139,17 @@ class Bounds:
         return ", ".join([*plain, f"{alias}.key_epoch", self.text(f"{alias}.state", _WORD)])
 
     def key(self, alias: str) -> str:
-        """A key's label and fingerprint."""
+        """A key id and its fingerprint."""
         label = self.text(f"{alias}.key_id", _WORD)
         return f"{label} AS key_id, {self.bytes(f'{alias}.key_fingerprint', _HASH)}"
 
     def columns(
         self, texts: Mapping[str, int], raw: Mapping[str, int], order: Iterable[str]
     ) -> str:
-        """These columns, in order: texts and bytes with their bounds, numbers as they are."""
+        """These columns, in order: texts and bytes with their bounds, numbers as they are.
+
+        `texts`, `raw`: the largest number of bytes, by the name of the column.
+        """
         return ", ".join(
             self.begun(name, texts[name])
             if name in texts
@@ -152,11 +166,11 @@ def selected(columns: Mapping[str, str]) -> str:
 
 
 def behind(name: str) -> str:
-    """What the next page of names begins above, if the last one ended with `name`.
+    """The name above which the next page begins, if the last page ended with `name`.
 
-    A name that was cut stands for all names that begin like it: none of them is a secret's.
+    A name that was cut stands for all names that begin like it: none of them is a secret's name.
     """
-    # A table that lost its types gives other values than text, which are never cut.
+    # If a table lost its types, it gives values that are no text, and these are never cut.
     if type(name) is not str or len(name) <= MAX_NAME_BYTES // 4:
         return name
     return name if len(name.encode(errors="replace")) <= MAX_NAME_BYTES else name + _TOP

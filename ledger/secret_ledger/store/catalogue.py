@@ -1,12 +1,12 @@
-"""Is the schema as it was made? What the database's own catalogue says of it, fact by fact.
+"""Is the schema as it was made? Compares it, fact by fact, with the database's own catalogue.
 
-If a table of the log is a view, has a rule, row-level security or a column of another type, one
-statement may be answered otherwise than the next: that is damage. Triggers, constraints and
-unique indexes guard against accidents, and the other tables are never the truth: what is missing
-there is told, and the seals hold all the same.
+If a table of the log is a view, has a rule, row-level security or a column of another type, the
+database may answer one statement otherwise than the next: that is damage. Triggers, constraints
+and unique indexes guard against accidents, and the other tables are never the truth. If one of
+them is missing, a warning says so; the seals hold all the same.
 
-What was made is in `sql/`: on SQLite it follows from the numbered files, on PostgreSQL from
-`postgresql/sql/made.txt`, which a test holds to a new ledger's catalogue.
+The facts to compare with follow from `sql/`: on SQLite from the numbered files, on PostgreSQL from
+`postgresql/sql/made.txt`, which a test compares with a new ledger's catalogue.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ __all__ = ["Deviations", "deviations"]
 ANSWERING: Final = frozenset(
     ("table", "column", "rule", "row-level security", "inheritance", "stand-in")
 )
-"""Kinds that decide what a statement answers; all others only guard what is stored."""
+"""Kinds of facts that decide how a statement is answered. All other kinds only guard rows."""
 TRUTH: Final = frozenset(
     ("ledger_meta", "ledger_head", "ledger_key", "ledger_move", "secret_event")
 )
-"""Tables whose rows are not folded from others, and decide something."""
+"""Tables whose rows decide something, and are not folded from other rows."""
 MENDED: Final = frozenset(("trigger", "function"))
-"""Kinds that `schema upgrade` puts back."""
+"""Kinds of facts that `schema upgrade` puts back."""
 LONG: Final = 60
-"""Characters of what is shown; a body or a definition is longer."""
+"""Characters of the longest fact that is shown; a body or a definition is longer."""
 MOST: Final = 20
-"""Deviations that are told one by one."""
+"""Number of deviations that a message lists."""
 
 
 class Deviations(NamedTuple):
-    """What is not as it was made, each a sentence's part."""
+    """The deviations from the schema as it was made, each a part of a sentence."""
 
     answering: tuple[str, ...] = ()
     guarding: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Deviations(NamedTuple):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is told of a ledger that works, with the way to mend it."""
+        """Warnings about a ledger that works, with the way to mend it."""
         if not self.guarding:
             return ()
         way = (
@@ -59,7 +59,7 @@ class Deviations(NamedTuple):
 
     @property
     def reason(self) -> str | None:
-        """Why no statement's answer can be relied on; None if each can."""
+        """The reason why no statement's answer is reliable; None if all answers are."""
         if not self.answering:
             return None
         return (
@@ -68,7 +68,7 @@ class Deviations(NamedTuple):
         )
 
     def added_to(self, report: VerifyReport) -> VerifyReport:
-        """A report of what is stored, with what is said of the schema."""
+        """Returns `report` with the finding and the warnings about the schema."""
         findings = (*report.findings, Finding("tampered", self.reason)) if self.reason else None
         return replace(
             report,
@@ -78,7 +78,7 @@ class Deviations(NamedTuple):
 
 
 def deviations(connection: Connection, database: Database) -> Deviations:
-    """All that is not as it was made, found in one statement."""
+    """Find all deviations of the schema, in one statement."""
     made, found = database.made(), database.facts(connection)
     differing = [
         (_answers(kind, name), _told(kind, name, made.get((kind, name)), found.get((kind, name))))

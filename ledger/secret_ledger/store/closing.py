@@ -1,4 +1,4 @@
-"""Closing what is open to its end, whoever is cancelled meanwhile."""
+"""Closing that always comes to its end, even if its caller is cancelled."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ async def close(database: Database) -> None:
 
 
 async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do `work`, which closes what is open.
+    """Do `work`, which closes something that is open, to its end.
 
-    A caller that is cancelled meanwhile, however often or (by a cancelled scope) at every await,
-    is so only when the work is done: nobody else would do it.
+    If the caller is cancelled meanwhile, CancelledError is raised only when the work is done:
+    nobody else would do it. The caller may be cancelled often or, by a cancelled scope, at every
+    await.
     """
     with anyio.CancelScope(shield=True):
         closing = asyncio.ensure_future(work)

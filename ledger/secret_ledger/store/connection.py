@@ -1,9 +1,9 @@
-"""What a unit of work is given: one transaction, whose statements run on the driver's cursor.
+"""The connection of a unit of work: one transaction, with statements on the driver's cursor.
 
-A `Statement` is SQL with its parameters written `:name`, made once; what SQLAlchemy builds is
-compiled to one. So SQLAlchemy's own way through a statement, which takes ten times as long as
-SQLite does, is gone once and not at every call. The two kinds of connection lie in
-`store.sqlite` and `store.postgresql`.
+A `Statement` is SQL with its parameters written `:name`, made once. `compiled` makes it of a
+clause of SQLAlchemy. So SQLAlchemy works once on a statement, and not at each call: its work takes
+ten times as long as SQLite's. The two kinds of connection lie in `store.sqlite` and
+`store.postgresql`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Mode", "Rows", "Statement", "Unreadable", "compiled"]
 
 Mode = Literal["statement", "snapshot", "write", "note"]
-"""`statement`: reads, each statement on its own. `snapshot`: reads that all see one state.
+"""How a unit of work runs.
+
+`statement`: reads, each statement on its own. `snapshot`: reads that all see one state.
 `write`: one transaction that may lock the head row, and on SQLite holds the write lock.
-`note`: like `write`, but waits for a lock two seconds at most, and is not flushed to the disk:
-for what may be left out, and is of no use after a power cut."""
+`note`: like `write`, but the commit is not flushed to the disk, and SQLite waits 1.5 seconds for
+its lock. For rows that may be left out and are of no use after a power cut.
+"""
 
 Parameters = Mapping[str, Any] | list[Any] | None
 Processor = Callable[[Any], Any]
@@ -39,33 +42,33 @@ _PLACE: Final = re.compile(r"(?<![:\w]):([a-z_]\w*)", re.IGNORECASE)
 
 
 class Unreadable(Exception):  # never leaves the projections
-    """A row that was found holds what its column's type can't be."""
+    """A row holds a value that its column's type can't have."""
 
 
 class Rows(list[Any]):
-    """What a statement returned, all of it: rows, each a sequence of its columns."""
+    """All rows that a statement returned, each a sequence of its columns."""
 
     def __init__(self, rows: Iterable[Any] = (), rowcount: int = -1) -> None:
         super().__init__(rows)
         self.rowcount: Final = rowcount
-        """How many rows it changed, of a statement that changes some."""
+        """Number of rows that the statement changed. Says nothing if the statement only reads."""
 
     def all(self) -> Self:
-        """The rows."""
+        """All rows."""
         return self
 
     def first(self) -> Any:
-        """The first row; None where there is none."""
+        """The first row; None if no row was returned."""
         return self[0] if self else None
 
     def one(self) -> Any:
-        """The row. Raises LedgerUnavailable unless there is just one."""
+        """The only row. Raises LedgerUnavailable unless exactly one row was returned."""
         if len(self) != 1:
             raise LedgerUnavailable(f"the database gave {len(self)} rows where one was asked for")
         return self[0]
 
     def scalar_one(self) -> Any:
-        """The first column of `one`."""
+        """The first column of the only row. Raises as `one` does."""
         return self.one()[0]
 
     def scalars(self) -> Rows:
@@ -74,7 +77,7 @@ class Rows(list[Any]):
 
 
 class Statement:
-    """SQL with parameters, as the drivers take it."""
+    """SQL with parameters, in the forms that the drivers take."""
 
     __slots__ = (
         "_binds", "_given", "_repeated", "_results",
@@ -90,24 +93,29 @@ class Statement:
         results: Sequence[Processor | None] = (),
     ) -> None:
         self.sql: Final = sql
-        """With its parameters written `:name`."""
+        """The SQL with its parameters written `:name`."""
         self.names: Final = tuple(dict.fromkeys(_PLACE.findall(sql)))
         self.numbered: Final = self._number(sql)
-        """With its parameters written `$1`, in order of `names`."""
+        """The SQL with its parameters written `$1`, in order of `names`."""
         self.columnar: Final = self._number(_CAST_ROW.sub(_columns, sql))
-        """The same where it is an INSERT of a row whose values are all cast to their types: then
-        it inserts many, each parameter an array of one column's values."""
+        """The numbered SQL as an INSERT of many rows: each parameter is an array of one column.
+
+        Equal to `numbered` unless `sql` is an INSERT of a row whose values are all cast to types.
+        """
         self.placed: Final = _PLACE.sub("?", sql)
-        """With its parameters written `?`."""
+        """The SQL with its parameters written `?`."""
         self._given = given
         self._binds = binds
         self._results = results if any(results) else ()
         self._repeated: tuple[int, str] | None = None
 
     def part(self, condition: str, prefix: str, *, one: bool) -> str | None:
-        """The INSERT of a row whose values are all cast to their types, for a part of another
-        statement: of one row, or of many, each parameter an array of one column's values; if
-        `condition` holds. Its parameters begin with `prefix`. None of any other statement."""
+        """The INSERT as a part of another statement. It inserts only if `condition` holds.
+
+        `prefix`: the names of its parameters begin with it. `one`: it inserts one row; else many
+        rows, and each parameter is an array of one column's values. Returns None unless this
+        statement is an INSERT of a row whose values are all cast to their types.
+        """
 
         def rows(row: re.Match[str]) -> str:
             one_row = f"SELECT {row[0].removeprefix('VALUES ')[1:-1]}"
@@ -136,7 +144,7 @@ class Statement:
         return [values[name] for name in self.names]
 
     def rows(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        """Rows whose values are in order of `names`, as the driver takes them."""
+        """The rows as the driver takes them. Their values are in order of `names`."""
         if not self._binds:
             return rows
         processors = [self._binds.get(name) for name in self.names]
@@ -146,8 +154,10 @@ class Statement:
         ]
 
     def repeated(self, times: int, width: int) -> str | None:
-        """The INSERT of a row of `width` values as one of so many rows, its parameters written
-        `?`; None for any other statement."""
+        """The INSERT of a row of `width` values as an INSERT of `times` rows, with parameters `?`.
+
+        Returns None if this is another statement.
+        """
         if self._repeated is None or self._repeated[0] != times:
             row = f"({', '.join('?' * width)})"
             given = _ROW.findall(self.placed)
@@ -156,7 +166,7 @@ class Statement:
         return self._repeated[1] or None
 
     def read(self, rows: Iterable[Any], rowcount: int) -> Rows:
-        """Rows as they are asked for. Raises Unreadable."""
+        """Convert a driver's rows to the types asked for. Raises Unreadable if a value can't be."""
         if not self._results:
             return Rows(rows, rowcount)
         return Rows((self._read_one(row) for row in rows), rowcount)
@@ -177,33 +187,37 @@ def _columns(row: re.Match[str]) -> str:
 
 
 class Connection(Protocol):
-    """One transaction of a database. Errors are the driver's own, until the unit has ended."""
+    """One transaction of a database. Inside a unit, its errors are the driver's own."""
 
     mode: Mode
     info: dict[Any, Any]
-    """What is remembered of the driver's connection, for as long as that is open."""
+    """Facts about the driver's connection, kept as long as that connection is open."""
 
     def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
-        """Run a statement; with a list of rows, each its parameters in their order, once for
-        each of them."""
+        """Run a statement; with a list of rows, run it for each row.
+
+        The values of a row are the parameters in order of the statement's `names`. Raises
+        LedgerUnavailable if the database has undone the transaction.
+        """
         ...
 
     def exec_driver_sql(self, sql: str) -> Rows:
-        """Run SQL as it stands, without parameters."""
+        """Run SQL that has no parameters."""
         ...
 
 
 def _sent_as(kind: TypeEngine[Any]) -> int | None:
-    """The number that PostgreSQL knows a type by, where SQLAlchemy wants to be told."""
+    """PostgreSQL's OID of a type of numbers: SQLAlchemy's result processors need it."""
     if isinstance(kind, Float):
         return 701
     return 1700 if isinstance(kind, Numeric) else None
 
 
 def compiled(clause: ClauseElement, dialect: Dialect, columns: Sequence[str] = ()) -> Statement:
-    """What SQLAlchemy builds, as a statement; `columns` are those that an INSERT is given.
+    """Compile a clause of SQLAlchemy to a statement.
 
-    `dialect` writes parameters as `:name`. Lists as parameters are not expanded.
+    `dialect` must write parameters as `:name`. `columns`: the columns that an INSERT sets. Lists as
+    parameters are not expanded.
     """
     options: dict[str, Any] = {"column_keys": list(columns)} if columns else {}
     done: Any = clause.compile(dialect=dialect, **options)

@@ -1,10 +1,9 @@
 """The seam between the ledger and a database: a unit of work, run whole.
 
-A *unit* is a plain function over a `Connection`. It runs in one transaction: on SQLite in one
-hop to a dedicated thread (an await costs more there than a statement), on PostgreSQL on the
-event loop through SQLAlchemy's greenlet bridge. So there is one code path
-for both, nothing but the database is ever awaited inside a transaction, and what differs
-lies in `store.sqlite` and `store.postgresql` alone.
+A *unit* is a plain function over a `Connection`. It runs in one transaction. On SQLite it runs in
+one hop to a dedicated thread, because an await costs more than a statement. On PostgreSQL it runs
+on the event loop, through SQLAlchemy's greenlet bridge. So both have one code path, and a
+transaction awaits nothing but the database. Only `store.sqlite` and `store.postgresql` differ.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from sqlalchemy.exc import ArgumentError
 
 from secret_ledger.errors import LedgerUnavailable
 from secret_ledger.model.events import Event
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.store.connection import Connection, Mode
 from secret_ledger.store.loop_guard import Home
 from secret_ledger.store.sqlite.url import read_text
@@ -46,80 +45,94 @@ __all__ = [
 T = TypeVar("T")
 
 Facts = Mapping[tuple[str, str], str]
-"""What each thing in a schema is, by its kind and name."""
+"""The state of each object of a schema, by its kind and name."""
 
 
 class LockedHead(NamedTuple):
-    """The active head row, locked until commit, and the time of the next event."""
+    """The active head row, locked until commit, and the facts that an append needs."""
 
-    head: Head
+    head: LogHead
     now: int
-    """Microseconds since 1970: the database's clock where it has one, never below
-    the head row's last."""
+    """Time of the next event, in microseconds since 1970.
+
+    It is the time of `Database.clock`, and never before the time of the head row.
+    """
     newest: Iterator[Event]
-    """The newest event of each stream that was asked for; large ones are fetched as they are
-    reached."""
+    """The newest event of each stream that was asked for.
+
+    A large value is fetched when the iterator reaches its event.
+    """
     control: object
     """The newest version of the control stream, as the lock's last holder left it."""
 
 
 class Folded(NamedTuple):
-    """What a projection is to hold once events are added: its checkpoint moves along with the
-    head row, and if it does these rows are written."""
+    """Rows of a projection, which may be written in the statement that adds events.
+
+    The checkpoint moves along with the head row. The rows are written only if it moved.
+    """
 
     projection: str
     upserts: Sequence[tuple[Statement, Sequence[Sequence[Any]]]]
-    """Each with its rows, whose values are in order of the statement's `names`."""
+    """Statements with their rows. The values of a row are in order of the statement's `names`."""
 
 
 class Replica(NamedTuple):
-    """A standby, as a reader should know it."""
+    """How far a standby is behind its primary."""
 
     lag_seconds: float
-    """How old what it shows may be: 0 where it has all that its primary has sent, else the
-    time since the last commit that it shows."""
+    """Seconds that the standby's rows may be old.
+
+    If it is connected to its primary and shows all that it received, 0; else the time since the
+    last commit that it shows.
+    """
     receiving: bool
-    """Whether it is connected to its primary at all."""
+    """Whether the standby is connected to its primary."""
 
 
 class Surroundings(NamedTuple):
-    """Where a database lies, as the operating system has it. On a server nobody can look."""
+    """The state of a database's files, as the operating system tells it. Empty for a server."""
 
     hindrances: Sequence[str] = ()
-    """Why nothing can be written just now."""
+    """Reasons why nothing can be written now."""
     dangers: Sequence[str] = ()
-    """What may lose writes, though all goes well so far."""
+    """Warnings about a danger that writes are lost later."""
 
 
 class Database(Protocol):
-    """What a dialect gives. Errors of the driver come out as LedgerUnavailable,
-    TamperedEvent or NotALedger, without the driver's own message."""
+    """A ledger's database, as each dialect implements it.
+
+    An error of the driver is raised as LedgerUnavailable, TamperedEvent or NotALedger, without the
+    driver's own message.
+    """
 
     schema: str | None
-    """PostgreSQL's schema; None on SQLite."""
+    """The name of PostgreSQL's schema; None on SQLite."""
     read_only: bool
     patience: float
-    """Seconds that a database which can't be reached, or a lock, is waited for."""
+    """Seconds to wait for a lock, or for a database that can't be reached."""
     statements: Statements
     home: Home
-    """The event loop that it is used in, and no other."""
+    """The only event loop and process that may use the database."""
     on_connection: Callable[[Connection], None] | None
-    """Called before each unit, in its transaction: what it raises ends it. For connections to
-    a server, which may be another one by then; SQLite has none, and calls nothing."""
+    """Called before each unit, in its transaction. If it raises, the unit ends.
+
+    A connection may lead to another server than before. SQLite has no server, and never calls it.
+    """
 
     @property
     def name(self) -> Literal["sqlite", "postgresql"]:
-        """Which dialect this is."""
+        """The name of the dialect."""
         ...
 
     @property
     def dialect(self) -> Dialect:
-        """What SQLAlchemy compiles for it with."""
+        """SQLAlchemy's dialect, which compiles clauses for this database."""
         ...
 
     @property
     def in_memory(self) -> bool:
-        """Whether it is gone when it is closed."""
+        """Whether the database lies in memory: then it is gone when it is closed."""
         ...
 
     @property
@@ -129,37 +142,42 @@ class Database(Protocol):
 
     @property
     def address(self) -> str:
-        """`place` as it may be kept and told elsewhere: without a user, its path in full."""
+        """`place` in a form to keep or show elsewhere: without a user, with the full path."""
         ...
 
     async def run(
         self, unit: Callable[[Connection], T], mode: Mode, *, wait: float | None = None
     ) -> T:
-        """Run `unit` in one transaction of that mode; commit if it returns.
+        """Run `unit` in one transaction of `mode`; commit if it returns.
 
-        `wait`: seconds that a `write` waits for another's lock, default the database's patience.
+        `wait`: seconds that a `write` waits for the lock of another transaction; by default
+        `patience`.
         """
         ...
 
     async def watch(self) -> Callable[[], int | None] | None:
-        """What tells whether anybody has committed, in microseconds and on the caller's own
-        thread: a number that stays the same until somebody has, or None where that can't be
-        told just then. None in its place where only a trip tells.
+        """Returns a function that tells whether anybody has committed.
 
-        It raises LedgerUnavailable where the database's file is not the one that was opened.
+        It takes microseconds, and runs on the caller's own thread. It returns a number that stays
+        the same until somebody commits, or None if it can't tell now. It raises LedgerUnavailable
+        if the database's file is not the file that was opened. If only a trip to the database can
+        tell, `watch` returns None.
         """
         ...
 
     async def close(self) -> None:
-        """Close what was opened here. A host's own engine is left alone."""
+        """Close all connections that the ledger opened. A host's own engine is left alone."""
         ...
 
     def exists(self) -> bool:
-        """False where there is nothing to connect to yet: no file."""
+        """Whether a connection is possible: False if SQLite's file does not exist yet."""
         ...
 
     def tables(self, connection: Connection, schema: str | None = None) -> frozenset[str]:
-        """The tables in our schema (SQLite: in the file), ours and others'; or in another."""
+        """The names of all tables and views in our schema (SQLite: in the file), or in `schema`.
+
+        Raises TamperedEvent if SQLite has something else in the place of a table of ours.
+        """
         ...
 
     def begin_creation(self, connection: Connection) -> None:
@@ -167,35 +185,41 @@ class Database(Protocol):
         ...
 
     async def prepare_creation(self, *, beside_other_tables: bool) -> bool:
-        """What must happen before the creating transaction. False where other tables
-        are in the way."""
+        """Prepare the database, before the transaction that creates a ledger.
+
+        Returns False if other tables are in the way, unless `beside_other_tables`.
+        """
         ...
 
     async def settle(self) -> None:
-        """Have a new ledger whole in the database's own file, so that nobody who finds a
-        copy of that alone takes it for an empty place."""
+        """Bring all of a new ledger into the database's own file.
+
+        Else somebody who finds a copy of that file alone takes it for an empty database.
+        """
         ...
 
     def check_settings(self, connection: Connection) -> tuple[str, ...]:
-        """Read the settings that durability rests on back. Raises LedgerUnavailable
-        where they are not as they must be; returns warnings."""
+        """Read back the settings that durability rests on. Returns warnings.
+
+        Raises LedgerUnavailable if a setting is wrong, and NotALedger if the encoding is not UTF-8.
+        """
         ...
 
     @property
     def race(self) -> str | None:
-        """What can damage the database if several processes write it; None if nothing can."""
+        """A warning if the database can be damaged when several processes write it; else None."""
         ...
 
     def surroundings(self) -> Surroundings:
-        """Look at where it lies, which may block. On a server that is nothing."""
+        """Look at the database's files, which may block. Returns an empty answer for a server."""
         ...
 
     def facts(self, connection: Connection) -> Facts:
-        """What the database's own catalogue says of our schema, in one statement."""
+        """Our schema as the database's own catalogue describes it, read in one statement."""
         ...
 
     def made(self) -> Facts:
-        """What it says of a schema that is as the numbered files make it."""
+        """The facts about a schema that is as the numbered files make it."""
         ...
 
     def lock_head(
@@ -205,85 +229,98 @@ class Database(Protocol):
         epoch: int,
         streams: Sequence[str] = (),
     ) -> LockedHead | None:
-        """Lock the active head row, and find the newest event of each of these streams as the
-        lock's last holder left it. None where the row is not active or not of that epoch.
+        """Lock the active head row, and read the newest event of each of `streams`.
+
+        All is read as the lock's last holder left it. Returns None if the head row is not active
+        or has another epoch.
         """
         ...
 
-    def lock_generation(self, connection: Connection, generation: int) -> Head | None:
-        """Lock a generation's head row in whatever state."""
+    def lock_generation(self, connection: Connection, generation: int) -> LogHead | None:
+        """Lock a generation's head row in whatever state; None if the generation has none."""
         ...
 
     def run_deferred(self, connection: Connection) -> None:
-        """Have done now what was put off to the commit: triggers, which may change rows."""
+        """Run the deferred triggers now, before the commit: they may change rows."""
         ...
 
     def extend(
         self,
         connection: Connection,
-        before: Head,
-        after: Head,
+        before: LogHead,
+        after: LogHead,
         events: Sequence[Event],
         folded: Folded | None = None,
     ) -> tuple[bool, bool]:
-        """Add rows behind the locked head row, which moves on with them: whether that was still
-        at `before`, and whether `folded` was written in the same trip."""
+        """Add events behind the locked head row, and move it from `before` to `after`.
+
+        Returns whether the head row was still at `before`, and whether `folded` was written in the
+        same trip. Raises LedgerUnavailable if the database stored another number of events.
+        """
         ...
 
     def insert_events(self, connection: Connection, events: Sequence[Event]) -> None:
-        """Add rows to the log, in one statement where the driver can."""
+        """Add events to the log, in one statement if the driver can.
+
+        Raises LedgerUnavailable if the database stored another number of events.
+        """
         ...
 
     def heads_of(
         self, connection: Connection, generation: int, streams: Sequence[str]
     ) -> Iterator[Event]:
-        """The newest event of each of these streams, those that have one; large ones are
-        fetched as they are reached."""
+        """The newest event of each of these streams; a stream without events is left out.
+
+        A large value is fetched when the iterator reaches its event.
+        """
         ...
 
     def hashes_of(
         self, connection: Connection, generation: int, versions: Mapping[str, int]
     ) -> dict[str, bytes]:
-        """The hash of this version of each of these streams, those that there are."""
+        """The hash of one version of each stream; a version that does not exist is left out."""
         ...
 
     def names(self, values: Sequence[str]) -> Any:
-        """The parameter of a statement that asks for one of these texts (`Statements.among`)."""
+        """The parameter `:names` of a statement that asks for these texts (`Statements.among`)."""
         ...
 
     def text(self, value: str) -> str | bytes:
-        """A stored text as a parameter, also where it is damaged and no valid UTF-8."""
+        """A stored text as a parameter, even if it is damaged and no valid UTF-8."""
         ...
 
     def clock(self, connection: Connection) -> int:
-        """The database's clock, in microseconds since 1970."""
+        """The server's clock, or on SQLite this machine's, in microseconds since 1970."""
         ...
 
     def replica(self, connection: Connection) -> Replica | None:
-        """What a standby is; None on a server that is none, and on SQLite."""
+        """How far the server is behind if it is a standby; else None, as on SQLite."""
         ...
 
 
 def is_engine(url: object) -> TypeGuard[AsyncEngine]:
-    """Whether it is a host's engine. Then the host has imported what takes long to import."""
+    """Whether `url` is a host's engine.
+
+    A host with an engine has imported `sqlalchemy.ext.asyncio`, so the slow import is not needed.
+    """
     module = sys.modules.get("sqlalchemy.ext.asyncio")
     return module is not None and isinstance(url, module.AsyncEngine)
 
 
 def address_of(url: object) -> URL | None:
-    """The parsed URL, whose repr hides its password. None for what is none; never raises."""
+    """The parsed URL, whose repr hides its password. None if `url` is no URL; never raises."""
     try:
         address = url.url if is_engine(url) else make_url(url)  # type: ignore[arg-type]
     except (ArgumentError, ValueError):  # ValueError: its port is no number
         return None
-    # Drivers take it from the query too, where a URL's repr shows it.
+    # Drivers take the password from the query too, but a URL's repr shows the query.
     password = address.query.get("password")
     if isinstance(password, str):
         address = address.difference_update_query(["password"]).set(password=password)
-    if "sslpassword" in address.query:  # there is no place for a second one: refused by name
+    if "sslpassword" in address.query:  # a URL has no place for it: refused by name
         address = address.update_query_dict({"sslpassword": "***"})
     if isinstance(url, str):
-        # SQLAlchemy passes over `sslmode=`; but a failed substitution is not "unset".
+        # SQLAlchemy ignores `sslmode=`. But it may be a failed substitution, which is not "unset".
         given = parse_qsl(url.rpartition("?")[2], keep_blank_values=True)
         blank = {name: "" for name, value in given if not value and name.isidentifier()}
         address = address.update_query_dict(blank)
@@ -303,7 +340,7 @@ def connect(
 
     `patience`: seconds to wait for another process's lock.
 
-    Nothing is connected yet. Raises LedgerUnavailable for a URL of another kind.
+    Nothing is connected yet. Raises LedgerUnavailable if the URL is of another kind.
     """
     address = address_of(url)
     engine = url if is_engine(url) else None

@@ -1,7 +1,7 @@
-"""From a driver's exception to ours, keeping only what can't hold a row's values.
+"""Translates a driver's exception to ours, and leaves out all that may hold a row's values.
 
-SQLAlchemy puts parameters, asyncpg DETAIL lines, SQLite file contents into messages; all
-that survives here is the SQLSTATE (or SQLite's error name), the constraint, and a sentence.
+SQLAlchemy puts parameters into its messages, asyncpg DETAIL lines, SQLite contents of the file.
+Only the SQLSTATE (or SQLite's error name), the constraint and a sentence of ours survive.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 DRIVER_ERRORS = (exc.SQLAlchemyError, sqlite3.Error, OSError, asyncio.TimeoutError)
-"""What a database's trouble looks like; asyncpg's own come on top of it."""
+"""The errors that both drivers raise. asyncpg raises errors of its own too."""
 
 _TRANSIENT_STATES = (
     "08", "40", "53300", "57P01", "57P02", "57P03", "57014", "55P03", "25006",
@@ -48,7 +48,7 @@ _HINDERING = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "53100", "58030"
 _READ_ONLY = "25006"
 """The server, or the transaction, takes no writes."""
 _CONFUSED = "InternalClientError"
-"""asyncpg's, of a connection whose server has just said goodbye."""
+"""asyncpg's error if the server has just closed the connection."""
 _WRONG_HOST = ("NoMatchingHost", "TargetServerAttributeNotMatched")
 _TIMEOUTS = {
     "57014": ("the server cancelled the statement", "statement_timeout"),
@@ -58,13 +58,13 @@ _TIMEOUTS = {
 }
 _ENDED = "08003"
 _IN = "met in "
-"""Begins the note of a driver's error that names the projection."""
+"""Begins the note on a driver's error that names the projection."""
 _NO_CONNECTION = "53300"
 _UNDONE = "25P02"
-"""A statement came behind one that had failed."""
+"""A statement followed a failed statement of its transaction."""
 _UNPREPARED_STATES = ("26000", "42P05")
 _UNDONE_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CONSTRAINT", "SQLITE_FULL")
-"""What SQLite's COMMIT fails with before the commit's mark is whole in the -wal."""
+"""Errors of SQLite's COMMIT that come before the commit's mark is whole in the -wal."""
 _REFUSED_STATES = ("22", "23", "42", "P0", "54")
 _REFUSED_NAMES = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
 
@@ -72,15 +72,15 @@ _REFUSED_NAMES = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLI
 def translate(
     error: BaseException, place: str, *, lost: bool = False, at_commit: bool = False
 ) -> LedgerError:
-    """The LedgerError that stands for a driver's `error` at the database `place`.
+    """Returns the LedgerError for a driver's `error` at the database `place`.
 
-    `lost`: the connection is gone with it. `at_commit`: COMMIT itself ended in it.
+    `lost`: the connection is gone too. `at_commit`: COMMIT itself raised the error.
     """
     if isinstance(error, LedgerError):
         return error
     origin = drivers_own(error)
     state = getattr(origin, "sqlstate", None)
-    if state == _ENDED:  # asyncpg's own; what the server gave as its reason lies below it
+    if state == _ENDED:  # asyncpg's own; its cause has the server's reason
         state = getattr(origin.__cause__, "sqlstate", None) or state
     constraint = getattr(origin, "constraint_name", None)
     name = getattr(origin, "sqlite_errorname", None)
@@ -92,7 +92,7 @@ def translate(
     if name:
         details["sqlite_error"] = name
     if at_commit and name and not name.startswith(_UNDONE_NAMES):
-        # The commit's mark may be in the -wal, and is found there after a crash.
+        # The commit's mark may be in the -wal: then SQLite finds it there after a crash.
         details["outcome_unknown"] = True
     kind = str(name or state or type(origin).__name__)
     if kind in _WRONG_HOST:
@@ -136,11 +136,11 @@ def translate(
 
 
 def fail_in_projection(error: Exception, projection: str, where: str = "") -> NoReturn:
-    """Raise what `error`, which was met while `projection` was kept, is to a caller.
+    """Raise the error that a caller sees if `error` was raised while `projection` was kept.
 
-    A driver's error stays as it is, until its unit has ended; the LedgerError that stands for it
-    then names the projection, and `where` it was. So does what the projection's own code raises,
-    a LedgerError of its own included.
+    An error of `secret_ledger.errors` is raised as it is. A driver's error is raised with a note,
+    so that its translation names the projection and `where`, unless it is transient. For any other
+    error, raises ProjectionFailed; also for the projection's own subclass of LedgerError.
     """
     if type(error).__module__ == LedgerError.__module__:
         raise error
@@ -152,7 +152,7 @@ def fail_in_projection(error: Exception, projection: str, where: str = "") -> No
 
 
 def drivers_own(error: BaseException) -> BaseException:
-    """The driver's error below what SQLAlchemy makes of it while it connects."""
+    """The driver's error inside the error that SQLAlchemy raises while it connects."""
     while type(error).__module__.startswith("sqlalchemy."):
         below = getattr(error, "orig", None) or error.__cause__
         if below is None:
@@ -162,22 +162,22 @@ def drivers_own(error: BaseException) -> BaseException:
 
 
 def has_no_connection(error: BaseException) -> bool:
-    """Whether a server, or a pooler before it, has no connection to give just now."""
+    """Whether the server, or a pooler before it, has no free connection now."""
     return getattr(drivers_own(error), "sqlstate", None) == _NO_CONNECTION
 
 
 def closed(place: str) -> LedgerUnavailable:
-    """What a call on a database gets that was closed here."""
+    """The error of a call on a database that was closed here."""
     return LedgerUnavailable(f"{place}: the ledger is closed", hint="open it again")
 
 
 def others_stored() -> LedgerUnavailable:
-    """What ends an append of which rows were dropped or added: a trigger may do that, or a rule."""
+    """The error of an append if a trigger or a rule of the database dropped or added rows."""
     return LedgerUnavailable("the database stored another number of events than it was given")
 
 
 def not_committed() -> LedgerUnavailable:
-    """What ends a unit whose transaction the database has undone before it was to be committed."""
+    """The error of a unit if the database undid its transaction before the commit."""
     return LedgerUnavailable(
         "the database undid the transaction and committed nothing",
         hint="a statement failed before, and its error was passed over: by a projection's `apply`,"
@@ -276,17 +276,16 @@ def is_transient(error: BaseException) -> bool:
 
 
 def takes_no_writes(error: BaseException) -> bool:
-    """Whether a driver's error says that this connection leads to where nothing is written."""
+    """Whether a driver's error says that the server of this connection takes no writes."""
     return getattr(error, "sqlstate", None) == _READ_ONLY
 
 
 def hinders_writes(error: LedgerError) -> bool:
-    """Whether every other write would fail of it too: a full or failing disk, one that takes no
-    writes."""
+    """Whether every other write would fail too: a full or failing disk, or a read-only database."""
     kind = str(error.details.get("sqlite_error") or error.details.get("sqlstate") or "")
     return kind.startswith(_HINDERING)
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the database refused what was in the batch, not the batch's timing."""
+    """Whether the database refused the content of the batch, and not its timing."""
     return isinstance(error, LedgerUnavailable) and bool(error.details.get("refused"))

@@ -10,14 +10,15 @@ __all__ = ["grants"]
 
 
 def grants(role: str, *, schema: str | None = None, read_only: bool = False) -> str:
-    """The script that gives `role` what it needs, and takes from it what is more than that.
+    """The script that gives `role` the rights it needs, and takes all further rights from it.
 
-    `read_only`: the rights of a reader, else those of a service at run time. Raises InvalidName.
+    `read_only`: the rights of a reader, else of a service at run time. Raises InvalidName if the
+    role or the schema can't have its name.
     """
     kind = "reader.sql" if read_only else "runtime.sql"
     folder = files("secret_ledger.store.postgresql") / "sql" / "roles"
     script = (folder / kind).read_text(encoding="utf-8")
     inside = quoted(schema_name(schema))
-    # The role last: its name is free text, and may look like one of these places.
+    # The role comes last: its name is free text, and may look like a placeholder.
     script = script.replace("{schema}", inside).replace("{s}", f"{inside}.")
     return script.replace("{role}", quoted(role_name(role)))

@@ -1,4 +1,4 @@
-"""Names of PostgreSQL's own that are put into SQL: a schema's, a role's."""
+"""Names that are put into SQL: of a schema or a role, checked and quoted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ __all__ = ["DEFAULT_SCHEMA", "quoted", "role_name", "schema_name"]
 
 DEFAULT_SCHEMA: Final = "secret_ledger"
 LONGEST: Final = 63
-"""Bytes of a name; PostgreSQL cuts off the rest."""
+"""Bytes of the longest name; PostgreSQL cuts off the rest."""
 
 
 def schema_name(given: str | None) -> str:
-    """The schema of a ledger, by default `secret_ledger`. Raises InvalidName."""
+    """The schema of a ledger, by default `secret_ledger`.
+
+    Raises InvalidName if it has other characters than letters, digits and _, or over 63 bytes.
+    """
     name: object = given or DEFAULT_SCHEMA
     if not isinstance(name, str) or not name.isidentifier() or len(name.encode()) > LONGEST:
         raise InvalidName(f"a schema's name is letters, digits and _, at most {LONGEST} bytes")
@@ -22,10 +25,13 @@ def schema_name(given: str | None) -> str:
 
 
 def role_name(given: str) -> str:
-    """The name of one role. Raises InvalidName."""
+    """The name of one role.
+
+    Raises InvalidName if it is empty, not printable, longer than 63 bytes, or `public`.
+    """
     if not given or not given.isprintable() or len(given.encode()) > LONGEST:
         raise InvalidName(f"a role's name is printable, at most {LONGEST} bytes")
-    if given == "public":  # also in quotation marks
+    if given == "public":  # which means every role, also in quotation marks
         raise InvalidName(
             "public stands for every role there is", hint="name the one that needs the rights"
         )
@@ -33,5 +39,5 @@ def role_name(given: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name as it stands in SQL, whatever it holds."""
+    """A name as a quoted identifier of SQL, whatever characters it holds."""
     return '"' + name.replace('"', '""') + '"'

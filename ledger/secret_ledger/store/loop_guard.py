@@ -1,8 +1,8 @@
-"""Where a database is at home: the event loop and the process that used it first.
+"""Keeps a database in one event loop and in one process.
 
-Connections, locks and tasks belong to one loop. Another loop (a second thread's, a later
-`asyncio.run`) or a forked process would wait on them for ever, or read an answer that was
-meant for somebody else.
+Connections, locks and tasks belong to one loop. Another loop (of a second thread, or of a later
+`asyncio.run`) or a forked process would wait on them for ever, or would read an answer to a
+statement of somebody else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Home", "running_loop"]
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """The event loop of this task. Raises LedgerUnavailable where it is none of asyncio's."""
+    """The event loop of this task. Raises LedgerUnavailable if it is not asyncio's."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -28,7 +28,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 class Home:
-    """The loop and process of the first use; every later one must be there too."""
+    """The event loop of the first use and the process that made the database."""
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -36,7 +36,7 @@ class Home:
         self._process = os.getpid()
 
     def check(self) -> None:
-        """Raises LedgerUnavailable in another event loop or process."""
+        """Raises LedgerUnavailable if the caller is in another event loop or process."""
         loop, process = running_loop(), os.getpid()
         if self._loop is loop and self._process == process:
             return

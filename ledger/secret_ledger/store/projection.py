@@ -1,4 +1,4 @@
-"""The protocols of projections: what the write side may ask of a projection."""
+"""The protocols of projections: the calls that the write side may make."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, TypeGuard, runtime_checkable
 
 from secret_ledger.model.events import Event
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database, Folded
 
@@ -22,18 +22,18 @@ __all__ = [
 
 
 class InlineProjection(Protocol):
-    """A read-side table that is kept in the append's own transaction."""
+    """A projection whose table each append updates, in its own transaction."""
 
     name: str
 
     def apply(
-        self, connection: Connection, database: Database, head: Head, events: Sequence[Event]
+        self, connection: Connection, database: Database, head: LogHead, events: Sequence[Event]
     ) -> None:
         """Fold `events`, which follow `head`'s position without a gap, into the table."""
         ...
 
     async def catch_up(self, database: Database) -> int:
-        """Fold what was written while nobody kept the table; how many events that was."""
+        """Fold the events that were written while nobody kept the table. Returns their number."""
         ...
 
 
@@ -41,7 +41,7 @@ class BlindProjection(InlineProjection, Protocol):
     """A projection that may fold events without reading its rows (a blind write)."""
 
     def folded(self, database: Database, events: Sequence[Event]) -> Folded | None:
-        """The rows after `events`. Returns None if `apply` must read the rows first."""
+        """The rows as `events` leave them. Returns None if `apply` must read the rows first."""
         ...
 
 
@@ -56,10 +56,10 @@ def first_blind(projections: Sequence[InlineProjection]) -> BlindProjection | No
 
 @runtime_checkable
 class Installable(Protocol):
-    """A projection that can say whether it has a table to be kept in."""
+    """A projection that can say whether its table exists."""
 
     def is_installed(self, connection: Connection, database: Database) -> bool:
-        """Whether its table is there."""
+        """Whether the projection's table exists."""
         ...
 
 
@@ -70,23 +70,25 @@ class Forgetting(Protocol):
     def forget(
         self, connection: Connection, database: Database, generation: int, limit: int
     ) -> int:
-        """Delete up to `limit` rows; how many there were. None are left after 0."""
+        """Delete up to `limit` rows. Returns their number; after 0, no row is left."""
         ...
 
 
 @runtime_checkable
 class CheckedProjection(Protocol):
-    """A projection that can be held against its fold."""
+    """A projection that can be compared with the log."""
 
     name: str
 
-    def differences(self, database: Database, head: Head) -> AsyncIterator[str]:
-        """Each way in which the table is not what the log folds to. A table that is behind
-        `head` is compared as far as it is folded."""
+    def differences(self, database: Database, head: LogHead) -> AsyncIterator[str]:
+        """Each difference between the table and the fold of the log.
+
+        If the table is behind `head`, it is compared up to its checkpoint.
+        """
         ...
 
-    async def behind(self, database: Database, head: Head) -> int:
-        """Positions that the table is behind `head`; 0 where no secret was written there."""
+    async def behind(self, database: Database, head: LogHead) -> int:
+        """Positions that the table is behind `head`; 0 if no secret was written at them."""
         ...
 
 
@@ -96,6 +98,6 @@ class Lagging(Protocol):
 
     name: str
 
-    def lag(self, connection: Connection, database: Database, head: Head) -> int:
-        """Positions between its checkpoint and the head row."""
+    def lag(self, connection: Connection, database: Database, head: LogHead) -> int:
+        """Positions from the projection's checkpoint to the head row."""
         ...

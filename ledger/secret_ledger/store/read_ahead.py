@@ -1,4 +1,4 @@
-"""One item ahead: the next page comes from the database while the last one is worked on."""
+"""Reads one item ahead: the database gives the next page while the caller works on the last."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 async def ahead(items: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """The same items, each made while the caller still has the one before in hand.
+    """Yields the same items; the next item is made while the caller works on the last.
 
-    Whoever may leave before the end closes it (`contextlib.aclosing`); what is under way is
-    cancelled then, and `items` closed.
+    A caller that may leave before the end must close the generator (`contextlib.aclosing`). That
+    cancels the item under way, and closes `items`.
     """
 
     async def following() -> T | None:
@@ -32,4 +32,4 @@ async def ahead(items: AsyncGenerator[T]) -> AsyncGenerator[T]:
             coming.cancel()
             await asyncio.wait([coming])
             if not coming.cancelled():
-                coming.exception()  # looked at: nobody asks for that item any more
+                coming.exception()  # marks it as retrieved: nobody asks for that item any more

@@ -1,4 +1,4 @@
-"""Reads, each a unit of work: rows in, `Event`s out, paged and bounded."""
+"""The reads of the log: each is a unit of work that returns `Event`s, paged and bounded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from secret_ledger.errors import TamperedEvent
 from secret_ledger.model.events import CONTROL_STREAM, Event, from_microseconds
 from secret_ledger.model.names import MAX_NAME_BYTES
-from secret_ledger.model.rows import CheckedRow, Head, Meta, Move, State
+from secret_ledger.model.rows import CheckedRow, LogHead, Meta, Move, State
 from secret_ledger.store.bounds import (
     MAX_GENERATIONS,
     MAX_KEYS,
@@ -54,46 +54,52 @@ __all__ = [
 ]
 
 PAGE: Final = 500
-"""Rows a page: a few hundred kB, a few milliseconds."""
+"""Rows of a page: a few hundred kB, read in a few milliseconds."""
 BULK: Final = 1000
-"""Rows that one transaction seals anew: what a transaction costs by itself is shared by more."""
+"""Rows that one transaction seals again: more rows share the fixed cost of a transaction."""
 STREAMS: Final = 5000
-"""Names that a statement returns for the streams that went on."""
+"""Rows that one statement of `streams_between` returns."""
 DRAWN: Final = len(DRAWN_NAMES)
 PAGE_BYTES: Final = 8 * 1024 * 1024
-"""A page ends early, with at least one row, once its values and metadata exceed this."""
+"""Bytes: a page ends early, with at least one row, once its values and metadata exceed them."""
 EVENT_BYTES: Final = 300
-"""What an event takes beside those."""
+"""Bytes that an event takes beside its value and its metadata, about."""
 
 
 PAST: Final = 60_000_000
-"""Microseconds by which two machines' clocks hardly ever differ."""
+"""Microseconds: the clocks of two machines hardly ever differ by as much."""
 AHEAD: Final = 1_000_000
-"""Microseconds ahead of the clock that are worth a word: a clock that is set a little back, or
-another server's, is none."""
+"""Microseconds: if the log's time is ahead by less, no warning is given.
+
+A clock that was set back a little, or the clock of another server, explains that.
+"""
 
 
 class Found(NamedTuple):
-    """The answer to one read of a secret, beside the head row it was read under."""
+    """The newest event of a stream, and the head row that the same statement returned."""
 
-    head: Head
+    head: LogHead
     event: Event | None
 
 
 class Changes(NamedTuple):
-    """What was written above some position, and the head row as it was then."""
+    """The streams that were written to above a position, and the head row of the same moment."""
 
-    head: Head
+    head: LogHead
     newest: Mapping[str, int]
-    """The streams that were written to, each with the position of its newest event."""
+    """Position of the newest event of each stream that was written to, by stream."""
     complete: bool
-    """Whether these are all: no more was written than could be looked through."""
+    """Whether `newest` holds all streams. False if more events were written than the limit."""
 
 
 def read_state(
     connection: Connection, database: Database, meta: Meta, generation: int | None = None
 ) -> State:
-    """The state of the ledger, in a snapshot."""
+    """Read the state of the ledger. The caller runs this in a snapshot.
+
+    `generation`: the generation of the control stream; by default the generation in use. Raises
+    TamperedEvent if a head row is damaged, or a table has more rows than a ledger writes.
+    """
     sql = database.statements
     heads = tuple(heads_of_generations(connection, database))
     keys = tuple((row[0], row[1]) for row in connection.execute(sql.keys))
@@ -110,15 +116,15 @@ def read_state(
     return State(meta, heads, keys, control, last)
 
 
-def last_event(connection: Connection, database: Database, head: Head) -> Event | None:
-    """The event at the position that a head row states."""
+def last_event(connection: Connection, database: Database, head: LogHead) -> Event | None:
+    """The event at the position that a head row states; None if no event lies there."""
     return event_at(connection, database, head.generation, head.position)
 
 
 def events_from(
     connection: Connection, database: Database, generation: int, position: int
 ) -> list[Event]:
-    """The event at a position, or the next above it, and the one that follows: two at most."""
+    """The first two events at or above a position, in order of position."""
     asked = {"generation": generation, "position": position}
     return _events(connection, database, connection.execute(database.statements.events_from, asked))
 
@@ -126,8 +132,10 @@ def events_from(
 def newest_events(
     connection: Connection, database: Database, generation: int, limit: int
 ) -> Iterator[Event]:
-    """The events of a generation from its end down; large values are fetched as they are
-    reached."""
+    """The newest `limit` events of a generation, from its end down.
+
+    A large value is fetched when the iterator reaches its event.
+    """
     asked = {"generation": generation, "limit": limit}
     rows = connection.execute(database.statements.newest_events, asked).all()
     return map(Event.of_row, whole(connection, database.statements, rows))
@@ -136,7 +144,7 @@ def newest_events(
 def event_at(
     connection: Connection, database: Database, generation: int, position: int
 ) -> Event | None:
-    """The event at a position."""
+    """The event at a position; None if no event lies there."""
     rows = connection.execute(
         database.statements.event_at_position, {"generation": generation, "position": position}
     )
@@ -146,7 +154,7 @@ def event_at(
 def control_stream(connection: Connection, database: Database, generation: int) -> Iterator[Event]:
     """Every event of a generation's control stream, in order of version.
 
-    Raises TamperedEvent if it has grown larger than any that a ledger writes.
+    Raises TamperedEvent if the stream has more than 64 MiB: a ledger never writes so much.
     """
     after = size = 0
     while page := stream_page(connection, database, generation, CONTROL_STREAM, after):
@@ -160,14 +168,17 @@ def control_stream(connection: Connection, database: Database, generation: int) 
             )
         yield from page
         if page[-1].version <= after:
-            return  # no number at all, above every number: damage that its reader will name
+            return  # damage: a version that is no number sorts last; the caller names it
         after = page[-1].version
 
 
 def destroyed_of(
     connection: Connection, database: Database, generation: int, stream: str, upto: int
 ) -> int | None:
-    """The version of a stream's newest `secret.destroyed` up to a version."""
+    """The version of the newest `secret.destroyed` of a stream, up to version `upto`.
+
+    Returns None if the stream has no such event.
+    """
     place = {"generation": generation, "stream": database.text(stream), "upto": upto}
     return _number(connection.execute(database.statements.destroyed_upto, place).scalar_one())
 
@@ -177,21 +188,25 @@ def _first(rows: Iterable[Sequence[Any]]) -> Event | None:
 
 
 def first_under(connection: Connection, database: Database, fingerprint: bytes) -> Event | None:
-    """Of the newest 1,000 events, the first that says it is sealed under a key."""
+    """The event with the lowest position that names a key, among the newest 1,000 events.
+
+    Returns None if none of these events names the key.
+    """
     sql = database.statements.first_under
     return _first(connection.execute(sql, {"key_fingerprint": fingerprint}))
 
 
-def head_in_use(connection: Connection, database: Database) -> Head | None:
-    """The head row that reads resolve to."""
+def head_in_use(connection: Connection, database: Database) -> LogHead | None:
+    """The head row of the generation in use; None if no generation is in use."""
     row = connection.execute(database.statements.head_in_use).first()
-    return None if row is None else Head.of_row(row)
+    return None if row is None else LogHead.of_row(row)
 
 
-def ahead_of_clock(connection: Connection, database: Database, head: Head) -> list[str]:
-    """What an operator is told where the log's time lies ahead of the database's clock.
+def ahead_of_clock(connection: Connection, database: Database, head: LogHead) -> list[str]:
+    """Returns a warning if the log's time is ahead of the database's clock, else nothing.
 
-    That clock is asked only if this machine's does not say that the time is long past.
+    If this machine's clock says that the log's time is a minute past, the database's clock is not
+    asked.
     """
     if head.recorded_at < time.time_ns() // 1000 - PAST:
         return []
@@ -206,55 +221,66 @@ def ahead_of_clock(connection: Connection, database: Database, head: Head) -> li
     ]
 
 
-def heads_of_generations(connection: Connection, database: Database) -> list[Head]:
-    """The head row of every generation, in order."""
-    heads = [Head.of_row(row) for row in connection.execute(database.statements.heads)]
+def heads_of_generations(connection: Connection, database: Database) -> list[LogHead]:
+    """The head row of every generation, in order.
+
+    Raises TamperedEvent if the ledger has more than 10,000 of them.
+    """
+    heads = [LogHead.of_row(row) for row in connection.execute(database.statements.heads)]
     checked_number(len(heads), MAX_GENERATIONS, "generations")
     return heads
 
 
 def moves(connection: Connection, database: Database) -> list[Move]:
-    """Every move that was begun here, or made this database its target."""
+    """Every move that began in this database or has this database as its target.
+
+    Raises TamperedEvent if the ledger has more than 10,000 of them.
+    """
     begun = [Move.of_row(row) for row in connection.execute(database.statements.moves)]
     checked_number(len(begun), MAX_GENERATIONS, "moves")
     return begun
 
 
 def changes(connection: Connection, database: Database, after: int, limit: int) -> Changes | None:
-    """What was written above position `after`, in one statement that looks through at most
-    `limit` events. None where no generation is in use."""
+    """The streams that were written to above position `after`, found in one statement.
+
+    The statement looks through at most `limit` events. Returns None if no generation is in use.
+    """
     parameters = {"after": after, "limit": limit + 1}
     rows = connection.execute(database.statements.changes, parameters).all()
     if not rows:
         return None
     newest = {row[5]: row[6] for row in rows if row[6] is not None}
-    return Changes(Head.of_row(tuple(rows[0])[:5]), newest, len(rows) <= limit)
+    return Changes(LogHead.of_row(tuple(rows[0])[:5]), newest, len(rows) <= limit)
 
 
 def find(connection: Connection, database: Database, stream: str) -> Found | None:
-    """The newest event of a stream, found in the generation in use, in one statement.
+    """The newest event of a stream in the generation in use, and its head row, in one statement.
 
-    None where no generation is in use.
+    Returns None if no generation is in use.
     """
     row = connection.execute(database.statements.latest, {"stream": stream}).first()
     if row is None:
         return None
     values = tuple(row)
     event = None if values[5] is None else Event.of_row(values[5:17])
-    return Found(Head.of_row(values[:5]), event)
+    return Found(LogHead.of_row(values[:5]), event)
 
 
 def newest_of(
     connection: Connection, database: Database, stream: str, least: int, limit: int
-) -> tuple[Head, list[Event]] | None:
-    """The head row in use, and the newest events of a stream from version `least` on, newest
-    first: at most `limit`. None if no generation is in use."""
+) -> tuple[LogHead, list[Event]] | None:
+    """The head row in use, and the newest events of a stream, newest first.
+
+    The events have at least version `least`, and are at most `limit`. Returns None if no
+    generation is in use.
+    """
     asked = {"stream": database.text(stream), "least": least, "limit": limit}
     rows = [tuple(row) for row in connection.execute(database.statements.newest_of, asked)]
     if not rows:
         return None
     found = [row[5:17] for row in rows if row[5] is not None]
-    return Head.of_row(rows[0][:5]), _events(connection, database, found)
+    return LogHead.of_row(rows[0][:5]), _events(connection, database, found)
 
 
 def stream_page_down(
@@ -265,7 +291,7 @@ def stream_page_down(
     below: int,
     least: int,
 ) -> list[Event]:
-    """The events of a stream below one version, down to `least`, newest first."""
+    """A page of the events of a stream below version `below`, down to `least`, newest first."""
     rows = connection.execute(
         database.statements.stream_page_down,
         {
@@ -282,7 +308,7 @@ def stream_page_down(
 def event_of_version(
     connection: Connection, database: Database, generation: int, stream: str, version: int
 ) -> Event | None:
-    """One version of a stream."""
+    """The event of one version of a stream; None if it is missing."""
     place = {"generation": generation, "stream": database.text(stream), "version": version}
     return _first(connection.execute(database.statements.event_of_version, place))
 
@@ -313,9 +339,9 @@ def stream_page(
 
 
 def streams_between(
-    connection: Connection, database: Database, head: Head, after: int, among: Collection[str]
+    connection: Connection, database: Database, head: LogHead, after: int, among: Collection[str]
 ) -> set[str]:
-    """The streams `among` these that were written to above position `after`, up to `head`."""
+    """The streams of `among` that have events above position `after`, up to `head`."""
     found: set[str] = set()
     while after < head.position:
         place = {"generation": head.generation, "after": after, "bound": head.position}
@@ -353,9 +379,10 @@ def check_page(
     *,
     unstated: bool = False,
 ) -> list[CheckedRow]:
-    """Like `events_page`, each event with what it follows.
+    """Like `events_page`; each event comes with facts of the version before it.
 
-    `unstated`: an older release wrote events that do not state how far their secret has ended.
+    `unstated`: an older release wrote events that do not state their floor, so the page also says
+    which `secret.destroyed` was before each event.
     """
     rows = connection.execute(
         database.statements.check_page,
@@ -394,10 +421,10 @@ def _events(
 
 
 def count_secrets(connection: Connection, database: Database, generation: int) -> int:
-    """About how many secrets a generation has: what a progress bar is as long as."""
+    """About how many secrets a generation has, for the length of a progress bar."""
     place = {"generation": generation}
     counted = connection.execute(database.statements.count_first_versions, place).one()[0]
-    return max(int(counted) - 1, 0)  # the control stream is none
+    return max(int(counted) - 1, 0)  # the control stream is no secret
 
 
 def heads_page(
@@ -410,7 +437,8 @@ def heads_page(
 ) -> list[Event]:
     """The newest event of each stream, in order of the names' bytes.
 
-    The page begins above the stream `after`, or at the name `start` where that is None.
+    The page begins above the stream `after`, or at the name `start` if `after` is None. Raises
+    TamperedEvent if the page can't get past a name that is longer than any secret's.
     """
     sql = database.statements
     rows = connection.execute(
@@ -433,8 +461,10 @@ def heads_page(
 def heads_at(
     connection: Connection, database: Database, generation: int, positions: Sequence[int]
 ) -> list[tuple[int, Event]]:
-    """For the event at each of a few positions, up to `DRAWN`: its place, and the newest event
-    of its stream. One that is not found is left out."""
+    """For the event at each position: the position, and the newest event of the event's stream.
+
+    `positions`: at least one, at most `DRAWN`. A position is left out if no event lies there.
+    """
     padded = [*positions, *[positions[0]] * (DRAWN - len(positions))]
     drawn = dict(zip(DRAWN_NAMES, padded, strict=True))
     rows = connection.execute(database.statements.heads_at, {"generation": generation, **drawn})

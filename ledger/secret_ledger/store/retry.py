@@ -1,4 +1,4 @@
-"""Work that is tried again: a server restarts, a stale connection, a standby's replay."""
+"""Work that is tried again, after a restart, a stale connection or a standby's replay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Read(Protocol):
-    """How a long scan reads: `patiently`, or slower."""
+    """The function with which a long scan reads: `patiently`, or a slower function."""
 
     async def __call__(
         self, database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
@@ -35,7 +35,10 @@ RETRIES: Final = (0.0, 0.05, 0.2, 0.5)
 async def patiently(
     database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
 ) -> T:
-    """Run a read, and again while the database is out of reach for a moment."""
+    """Run a read; if the database is out of reach for a moment, run it again.
+
+    Raises the last LedgerError after five tries, which take 0.75 seconds of pauses.
+    """
     for pause in RETRIES:
         try:
             return await database.run(unit, mode)
@@ -49,14 +52,20 @@ async def patiently(
 async def through_outages(
     database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
 ) -> T:
-    """Run a part of a long operation, and again while the database is out of reach: as long as a
-    write would wait. A unit that writes finds out by itself what an earlier try has done."""
+    """Run a part of a long operation; if the database is out of reach, run it again.
+
+    Raises the last LedgerError after `patience` seconds, the time that a write would wait. A unit
+    that writes must find out by itself what an earlier try has done.
+    """
     return await _until(time.monotonic() + database.patience, database, unit, mode)
 
 
 def for_a_write(patience: float) -> Read:
-    """How the reads go that a write begins with: together they wait no longer, from now on, than
-    the write itself would, or than any read does."""
+    """Returns the function for the reads that a write begins with.
+
+    From now on, these reads together wait at most `patience` seconds, as the write itself would.
+    If 0.75 seconds are longer, they wait as long as any other read.
+    """
     give_up = time.monotonic() + max(patience, sum(RETRIES))
 
     async def read(

@@ -1,7 +1,7 @@
-"""The schema: numbered SQL files per dialect beside a version number.
+"""The schema: numbered SQL files of each dialect, and a version number.
 
-A file is applied once, in order, in the transaction that also writes the new version.
-A fresh ledger is made by applying them all, so both ways give the same schema.
+Each file is applied once, in order, in the transaction that also writes the new version number.
+A new ledger applies all files. So creation and upgrade give the same schema.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 FORMAT: Final = 2
-"""The format that this release writes and reads: 2 seals facts for readers."""
+"""The event format that this release writes and reads. Format 2 seals facts for readers."""
 
 OUR_TABLES: Final = frozenset(
     {
@@ -47,13 +47,13 @@ OUR_TABLES: Final = frozenset(
         "sys_secret",
     }
 )
-"""Views too."""
+"""Names of our tables and views."""
 OUR_VIEWS: Final = frozenset({"sys_secret"})
 
 
 @cache
 def steps(dialect: str) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
-    """The numbered files of a dialect: number, name, statements."""
+    """The numbered files of a dialect, in order: number, name and statements of each."""
     folder = files(f"secret_ledger.store.{dialect}") / "sql"
     found = []
     for file in folder.iterdir():
@@ -64,18 +64,18 @@ def steps(dialect: str) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
 
 
 GUARDS: Final = "guards.sql"
-"""Run behind the numbered files, and again to put back what it makes."""
+"""The file of the append-only triggers. It runs after the numbered files, or to restore them."""
 
 
 @cache
 def guards(dialect: str) -> tuple[str, ...]:
-    """The statements that put the append-only triggers in place, however often they are run."""
+    """The statements that make the append-only triggers. They may run any number of times."""
     file = files(f"secret_ledger.store.{dialect}") / "sql" / GUARDS
     return _statements(file.read_text(encoding="utf-8"))
 
 
 def _statements(script: str) -> tuple[str, ...]:
-    """The statements of a script, which an empty line separates (bodies hold none)."""
+    """Empty lines separate statements: no body of a function or trigger holds an empty line."""
     code = "\n".join(line for line in script.splitlines() if not line.startswith("--"))
     return tuple(part.strip() for part in code.split("\n\n") if part.strip())
 
@@ -84,10 +84,10 @@ SCHEMA_VERSION: Final = max(number for number, _, _ in steps("sqlite"))
 
 
 def read_meta(connection: Connection, database: Database) -> Meta | None:
-    """Which ledger lies here. None where none of our tables exist.
+    """Which ledger lies here; None if none of our tables exists.
 
-    Raises NotALedger where tables of our names belong to somebody else, TamperedEvent where
-    the row that says which ledger it is has gone.
+    Raises NotALedger if tables of our names belong to somebody else. Raises TamperedEvent if
+    `ledger_meta` does not hold exactly one row, or if the row is damaged.
     """
     ours = database.tables(connection) & OUR_TABLES
     if not ours:
@@ -108,7 +108,11 @@ def read_meta(connection: Connection, database: Database) -> Meta | None:
 
 
 def check_version(meta: Meta, *, upgrading: bool = False) -> None:
-    """Raises SchemaTooNew or, unless `upgrading`, SchemaOutdated, with the command to run."""
+    """Raises SchemaTooNew if a newer release wrote the schema or the events.
+
+    Unless `upgrading`, raises SchemaOutdated, with the command to run, if an older release did.
+    Raises TamperedEvent if a number is below 1.
+    """
     if meta.format > FORMAT or meta.schema_version > SCHEMA_VERSION:
         raise SchemaTooNew(
             f"the ledger has schema {meta.schema_version} and event format {meta.format}; this"
@@ -128,7 +132,10 @@ def check_version(meta: Meta, *, upgrading: bool = False) -> None:
 def apply(
     connection: Connection, database: Database, *, after: int, upto: int = SCHEMA_VERSION
 ) -> list[str]:
-    """Run the numbered files above `after`; the caller's transaction holds them all."""
+    """Run the numbered files above `after` up to `upto`, all in the caller's transaction.
+
+    If the newest file runs, the guards run too. Returns the names of the numbered files that ran.
+    """
     prefix = database.statements.prefix
     done = []
     for number, name, statements in steps(database.name):
@@ -142,13 +149,13 @@ def apply(
 
 
 def put_guards(connection: Connection, database: Database) -> None:
-    """Put the append-only triggers in place, whatever became of them."""
+    """Make the append-only triggers again, in whatever state they are."""
     for statement in guards(database.name):
         connection.exec_driver_sql(statement.replace("{s}", database.statements.prefix))
 
 
 def remove(connection: Connection, database: Database) -> None:
-    """Take all of it out again, whatever lies in it; the caller has made sure of that."""
+    """Drop all our tables with all rows. The caller must be sure that nobody needs them."""
     script = files(f"secret_ledger.store.{database.name}") / "sql" / "remove.sql"
     for statement in _statements(script.read_text(encoding="utf-8")):
         connection.exec_driver_sql(statement.replace("{s}", database.statements.prefix))

@@ -1,10 +1,9 @@
-"""The SQL that both databases understand, named; made once for each database.
+"""The named SQL statements that both databases understand; made once for each database.
 
-`{s}` stands for the schema and its dot. All other names stand as they are, and are qualified
-for PostgreSQL on the way to the server (`store.postgresql_names`). What is spelt
-differently lies in the dialect modules. Reads that callers see resolve the generation in use
-in their own statement and return its head row beside their rows, so that nothing is answered
-from an old generation.
+`{s}` stands for the schema and its dot. All other names stand as they are;
+`store.postgresql.names` qualifies them on the way to PostgreSQL. SQL that differs lies in the
+dialect modules. A read that callers see resolves the generation in use in its own statement, and
+returns its head row beside the rows. So no answer comes from an old generation.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from secret_ledger.model.events import CONTROL_STREAM
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.store.bounds import (
     CONTROL_METADATA,
     MAX_GENERATIONS,
@@ -67,16 +66,16 @@ _NODE_RENEWED: Final = ", ".join(
     )
 )  # fmt: skip
 DRAWN_NAMES: Final = tuple(f"p{n}" for n in range(50))
-"""The parameters of `heads_at`, each a position: few enough, for a value may have a MiB."""
+"""The parameters of `heads_at`, each a position. They are few, as a value may have a MiB."""
 _DRAWN: Final = ", ".join(f"CAST(:{name} AS BIGINT)" for name in DRAWN_NAMES)
 MOST_ATTESTATIONS: Final = 10
 NODE_TEXTS: Final = {
     "node_id": 64, "node": 1024, "host": 1024, "release": 64, "state": 16, "key_id": 64,
     "pending_id": 64, "reason": 64,
 }  # fmt: skip
-"""Bytes of what a node's line holds."""
+"""Largest number of bytes of each text of a node's line."""
 NODE_READABLE: Final = 8 * 1024
-"""Bytes of the list of keys that a node can read."""
+"""Largest number of bytes of the list of keys that a node can read."""
 NODE_BYTES: Final = {"key_fingerprint": 32, "pending_fingerprint": 32, "proof": 64}
 ATTESTED_TEXTS: Final = {"level": 64, "release": 255, "key_id": 64}
 ATTESTED_BYTES: Final = {
@@ -96,7 +95,7 @@ WHERE h.state IN ('active', 'moved')
 LIMIT 1
 """
 # The newest events of a stream from a version on, newest first, and the head row. The
-# generation is resolved inside, so that both planners go down the index and stop.
+# subquery resolves the generation, so that both planners go down the index and stop.
 _NEWEST_OF: Final = """
 SELECT {head}, e.*
 FROM {s}ledger_head AS h
@@ -110,9 +109,9 @@ LEFT JOIN (
 WHERE h.state IN ('active', 'moved') ORDER BY e.version DESC
 """
 
-# Streams in order of their bytes, found by skipping through the index one stream at a
-# time: the cost is that of the streams, not of their history. How each one's newest event is
-# looked up differs, because it is what holds the two planners to that.
+# Streams in order of their names' bytes. The query skips through the index, one stream at a time:
+# so its cost grows with the number of streams, not with their history. Each database looks up the
+# newest event of a stream in its own way, which keeps its planner to that.
 _HEADS: Final = """
 WITH RECURSIVE names (stream, n) AS (
     SELECT (SELECT min(f.stream) FROM {s}secret_event AS f
@@ -132,7 +131,7 @@ WHERE e.generation = :generation AND e.stream = names.stream
  AND e.version = (SELECT max(v.version) FROM {s}secret_event AS v
                   WHERE v.generation = :generation AND v.stream = names.stream)
 """
-# Of streams that are found by an event of theirs.
+# The newest event of each stream that has an event at a drawn position.
 _HEADS_AT: Final = f"""
 SELECT {{what}}, names.position
 FROM (
@@ -142,8 +141,8 @@ FROM (
 LIMIT {2 * len(DRAWN_NAMES)}
 """
 
-# With each event what it follows: the version before it in its stream, and whether a
-# later `secret.destroyed` ends it. So a scan of any length keeps no state by stream.
+# Each event comes with the version before it in its stream, and with the newest
+# `secret.destroyed` of the stream. So a scan of any length keeps no state by stream.
 _CHECK_PAGE: Final = """
 SELECT {event}, p.position AS previous_position, {previous} AS previous_hash,
        (SELECT max(d.version) FROM {s}secret_event AS d
@@ -167,14 +166,14 @@ ORDER BY e.position LIMIT :limit
 def whole(
     connection: Connection, statements: Statements, rows: Iterable[Any]
 ) -> Iterator[Sequence[Any]]:
-    """The rows of a page with the large `sealed` and `metadata` fetched as they are reached."""
+    """The rows of a page. A large `sealed` or `metadata` is fetched when its row is reached."""
     for row in rows:
         sealed, metadata = row[10], row[8]
         if type(sealed) is bytes and metadata is not None:
             yield row
             continue
         place = {"generation": row[0], "position": row[1]}
-        # Not `scalar_one`: an attacker's rows may share a place, or hold nothing.
+        # Not `scalar_one`: an attacker's rows may share a position, or hold no value.
         if type(sealed) is not bytes:
             sealed = connection.execute(statements.sealed_at, place).scalars().first()
         if metadata is None and row[2] == CONTROL_STREAM:
@@ -183,7 +182,7 @@ def whole(
         yield (*row[:8], metadata, row[9], raw, *row[11:])
 
 
-def advancing(before: Head, after: Head) -> dict[str, int]:
+def advancing(before: LogHead, after: LogHead) -> dict[str, int]:
     """The parameters of `Statements.advance_head`."""
     return {
         "generation": before.generation,
@@ -195,17 +194,17 @@ def advancing(before: Head, after: Head) -> dict[str, int]:
 
 
 class Checkpoints(NamedTuple):
-    """How the checkpoint of a projection is read and moved; each takes `:generation`."""
+    """The statements that read and move a projection's checkpoint; each takes `:generation`."""
 
     read: Statement
     begin: Statement
-    """Sets it to `:position`, unless there is one."""
+    """Sets the checkpoint to `:position`, unless the projection has a checkpoint."""
     lock: Statement
     advance: Statement
-    """From `:before` to `:position`."""
+    """Moves the checkpoint from `:before` to `:position`."""
     forget: Statement
     place: str
-    """Where it lies, for an operator."""
+    """The table or column that holds the checkpoint, as messages name it."""
 
 
 class Statements:
@@ -221,11 +220,14 @@ class Statements:
         generation: str = ":generation",
         checkpoints: Mapping[str, Checkpoints] | None = None,
     ) -> None:
-        """`among`: what stands behind a column that is one of the texts of `:names`.
-        `bounds`: how lengths are asked for. `newest`: how the newest event `e` of each of
-        `names` is looked up. `generation`: what stands for `:generation` where events are
-        looked for. `checkpoints`: of projections, by name, whose checkpoint is no row of
-        `projection_checkpoint`."""
+        """Make the statements of one database.
+
+        `schema_prefix`: the schema and its dot, or empty. `among`: SQL after a column, which asks
+        whether the column is one of the texts of `:names`. `bounds`: the SQL that checks lengths.
+        `newest`: SQL that looks up the newest event `e` of each of `names`. `generation`: SQL that
+        stands for `:generation` in statements on events. `checkpoints`: by the name of a
+        projection, if its checkpoint is no row of `projection_checkpoint`.
+        """
 
         def sql(template: str, **parts: str) -> Statement:
             filled = {name: part.replace("{s}", schema_prefix) for name, part in parts.items()}
@@ -260,7 +262,7 @@ class Statements:
         self.head_in_use: Final = sql(
             f"SELECT {head} FROM {{s}}ledger_head AS h WHERE state IN ('active', 'moved') LIMIT 1"
         )
-        # The end of the log, and the events at it and at two positions that are asked for.
+        # The end of the log, and the events at its position and at two given positions.
         self.head_and_events: Final = sql(
             f"SELECT {head}, (SELECT max(c.version) FROM {{s}}secret_event AS c"
             f"  WHERE c.generation = h.generation AND c.stream = :control), {paged}"
@@ -268,7 +270,7 @@ class Statements:
             " ON e.generation = h.generation AND e.position IN (:seen, :marked, h.position)"
             " WHERE h.state IN ('active', 'moved') LIMIT 8"
         )
-        # Read in order of position, however old the planner's numbers are: the log's end alone.
+        # ORDER BY position: even with old statistics, the planner reads the log's end alone.
         self.changes: Final = sql(
             f"SELECT {head}, {bounds.name('e.stream')}, e.position"
             " FROM {s}ledger_head AS h LEFT JOIN ("
@@ -380,7 +382,7 @@ class Statements:
             " WHERE generation = :generation AND position > :after AND position <= :bound"
             " ORDER BY e.position LIMIT :limit"
         )
-        # `position + 0`: or else PostgreSQL, while it has no statistics, goes by the positions
+        # `position + 0`: else PostgreSQL, while it has no statistics, takes the index of positions
         # and walks the whole log for each page.
         self.by_stream_page: Final = sql(
             f"SELECT {folded} FROM {{s}}secret_event AS e"
@@ -411,8 +413,8 @@ class Statements:
         keys = f"{bounds.name('e.stream')} AS stream, {bounds.key('e')}"
         self.head_keys_from: Final = sql(_HEADS, after=">=", what=keys, newest=newest)
         self.head_keys_after: Final = sql(_HEADS, after=">", what=keys, newest=newest)
-        # By the rows that there are: no head row says how many pages that takes.
-        # Purged remains are short: no long value is loaded for the sake of its first byte.
+        # Counts all rows that exist, and believes no head row about the end. The remains of a
+        # purged row are short: so no long value is loaded to look at its first byte.
         self.event_keys: Final = sql(
             f"SELECT {bounds.key('e')}, count(*), sum(e.purged), max(e.position), sum(e.size)"
             " FROM (SELECT v.key_id, v.key_fingerprint, v.position, length(v.sealed) AS size,"
@@ -441,17 +443,17 @@ class Statements:
             " FROM {s}secret_event WHERE generation = :generation"
         )
         self.newest_generation: Final = sql("SELECT max(generation) FROM {s}secret_event")
-        # Each by itself, so that neither database counts its way from one to the other.
+        # Two subqueries, so that neither database scans from one end to the other.
         self.ends: Final = sql(
             "SELECT (SELECT min(position) FROM {s}secret_event WHERE generation = :generation),"
             " (SELECT max(position) FROM {s}secret_event WHERE generation = :generation)"
         )
-        # Each stream that is whole has one. For the length of a progress bar, no more.
+        # Each complete stream has a version 1. Only for the length of a progress bar.
         self.count_first_versions: Final = sql(
             "SELECT count(*) FROM {s}secret_event WHERE generation = :generation AND version = 1"
         )
-        # Counted by way of the index that every read of a secret takes; and how many streams
-        # are not whole.
+        # Counts the events along the index that every read of a secret takes, and the streams
+        # that miss a version.
         self.count_by_stream: Final = sql(
             "SELECT CAST(coalesce(sum(n), 0) AS BIGINT),"
             " coalesce(sum(CASE WHEN lowest <> 1 OR highest <> n THEN 1 ELSE 0 END), 0)"
@@ -468,7 +470,7 @@ class Statements:
             " FROM {s}secret_event WHERE generation = :generation"
             " AND position > :after ORDER BY position LIMIT :limit"
         )
-        # Deletion from the end, for purging alone; the triggers hold it to that.
+        # Deletes from the end. Only a purge does it: the triggers refuse any other deletion.
         self.delete_events: Final = sql(
             "DELETE FROM {s}secret_event WHERE generation = :generation AND position > :after"
         )
@@ -551,5 +553,5 @@ class Statements:
         )
 
     def checkpoints(self, projection: str) -> Checkpoints:
-        """How the checkpoint of that projection is read and moved."""
+        """The statements that read and move the checkpoint of a projection."""
         return self._own_checkpoints.get(projection, self._checkpoints)

@@ -1,18 +1,20 @@
-"""How a head row goes from one state to the next: as it was known, or not at all."""
+"""Changes a head row, only if the row is still as the caller knows it."""
 
 from __future__ import annotations
 
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 
 __all__ = ["replace_head"]
 
 
-def replace_head(connection: Connection, database: Database, before: Head, after: Head) -> bool:
-    """Make the head row `before`, which must be just so still, `after`; it is locked then.
+def replace_head(
+    connection: Connection, database: Database, before: LogHead, after: LogHead
+) -> bool:
+    """Change the head row from `before` to `after`, which locks it until the commit.
 
-    False where it is another by now.
+    Returns False if its position, state or epoch is no longer as in `before`.
     """
     done = connection.execute(
         database.statements.replace_head,

@@ -19,8 +19,8 @@ from secret_ledger.log import log
 from secret_ledger.model.control import Control
 from secret_ledger.model.events import Event, from_microseconds
 from secret_ledger.model.refusals import printable
-from secret_ledger.model.rows import Head, Meta, State
-from secret_ledger.rules.attestation import Attestation, Proof, attest, judge
+from secret_ledger.model.rows import LogHead, Meta, State
+from secret_ledger.rules.attestation import Attestation, Proof, attest, verdict_on
 from secret_ledger.rules.findings import OpenLevel, Tally
 from secret_ledger.rules.gate import Standing
 from secret_ledger.rules.row_checks import Rules
@@ -115,7 +115,7 @@ def _why_not_believed(standing: Standing, attestation: Attestation | None) -> st
     """Returns None if the attestation is authentic."""
     if attestation is None:
         return "nothing has been attested yet in this generation"
-    verdict = judge(standing.control, standing.keys, attestation)
+    verdict = verdict_on(standing.control, standing.keys, attestation)
     if verdict == "forged":
         return FORGED
     if verdict == "unknown":
@@ -123,7 +123,7 @@ def _why_not_believed(standing: Standing, attestation: Attestation | None) -> st
     return None
 
 
-def _why_not_built_on(standing: Standing, attestation: Attestation, head: Head) -> str | None:
+def _why_not_built_on(standing: Standing, attestation: Attestation, head: LogHead) -> str | None:
     """Returns None if the boot can build on this attestation, which is authentic."""
     control = standing.control
     # The newest events at that position lay under the former; later events lie under the latter.
@@ -138,7 +138,7 @@ def _why_not_built_on(standing: Standing, attestation: Attestation, head: Head) 
     return None
 
 
-def _last_attested(control: Control, head: Head, attestation: Attestation, look: _Look) -> Event:
+def _last_attested(control: Control, head: LogHead, attestation: Attestation, look: _Look) -> Event:
     """Returns the event at the attested position.
 
     Raises TamperedEvent if the log is not the attested log, or if its rows do not lie at
@@ -190,7 +190,7 @@ async def keep_proof(database: Database, standing: Standing, proof: Proof, *, re
         sql = database.statements
         place = {"generation": proof.generation}
         for theirs in map(Attestation._make, connection.execute(sql.attestation, place).all()):
-            if judge(control, standing.keys, theirs) != "authentic":
+            if verdict_on(control, standing.keys, theirs) != "authentic":
                 continue
             if proof.position < theirs.position <= head.position:
                 return

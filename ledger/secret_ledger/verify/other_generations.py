@@ -13,7 +13,7 @@ from functools import partial
 
 from secret_ledger.errors import TamperedEvent
 from secret_ledger.model.control import Control, fold_control
-from secret_ledger.model.rows import Head, Meta
+from secret_ledger.model.rows import LogHead, Meta
 from secret_ledger.rules.findings import Finding
 from secret_ledger.rules.openings import openings_of, unaccounted
 from secret_ledger.store.connection import Connection
@@ -48,7 +48,7 @@ async def check_other_generations(scan: Scan, meta: Meta, *, missing_keys_matter
 
 def _look(
     connection: Connection, database: Database
-) -> tuple[Sequence[Head], list[tuple[int, tuple[int, int, int]]]]:
+) -> tuple[Sequence[LogHead], list[tuple[int, tuple[int, int, int]]]]:
     """Returns, of one snapshot, the head rows; and by generation the count, lowest and highest
     position of its rows."""
     found = connection.execute(database.statements.generations_of_events)
@@ -68,7 +68,7 @@ def _check_count(scan: Scan, generation: int, row: tuple[int, int, int], end: in
         scan.tally.add(Finding("tampered", reason, generation=generation))
 
 
-async def _check_closed(scan: Scan, meta: Meta, head: Head) -> None:
+async def _check_closed(scan: Scan, meta: Meta, head: LogHead) -> None:
     """`head`: the head row of a closed generation, with the sealed end as its position."""
     database, in_use = scan.database, scan.rules.control
     state = await scan.read(
@@ -83,7 +83,7 @@ async def _check_closed(scan: Scan, meta: Meta, head: Head) -> None:
     await replace(scan, rules=replace(scan.rules, control=control)).every_event(head)
 
 
-def _check_same_history(in_use: Control, closed: Control, head: Head) -> None:
+def _check_same_history(in_use: Control, closed: Control, head: LogHead) -> None:
     """Raises TamperedEvent unless the control stream in use has grown from the closed stream."""
     if closed.closed != head.position:
         raise TamperedEvent(

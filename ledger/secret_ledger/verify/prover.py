@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from secret_ledger.errors import TamperedEvent
 from secret_ledger.model.rows import Meta
-from secret_ledger.rules.findings import Level, Tell, VerifyReport, report_of
+from secret_ledger.rules.findings import Level, OnProgress, VerifyReport, report_of
 from secret_ledger.session.opened import Session
 from secret_ledger.store.catalogue import deviations
 from secret_ledger.store.connection import Connection
@@ -32,7 +32,7 @@ class Prover:
         self._meta = meta
 
     async def verify(
-        self, level: Level = "latest", on_progress: Tell | None = None, read: Read = patiently
+        self, level: Level = "latest", on_progress: OnProgress | None = None, read: Read = patiently
     ) -> VerifyReport:
         """Check the stored rows at `level`.
 

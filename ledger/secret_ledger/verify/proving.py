@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from secret_ledger.errors import LedgerError, NotALedger
 from secret_ledger.model.control import Control
 from secret_ledger.rules.attestation import Proof
-from secret_ledger.rules.findings import Tell, VerifyReport
+from secret_ledger.rules.findings import OnProgress, VerifyReport
 from secret_ledger.session.following import Follower
 from secret_ledger.store.retry import through_outages
 from secret_ledger.store.schema import read_meta
@@ -35,7 +35,10 @@ class Proven:
 
 
 async def prove_without(
-    follower: Follower, keys: Collection[bytes], others: Others, on_progress: Tell | None = None
+    follower: Follower,
+    keys: Collection[bytes],
+    others: Others,
+    on_progress: OnProgress | None = None,
 ) -> Proven:
     """Verify the whole ledger as if the keys of these fingerprints were gone.
 

@@ -19,9 +19,16 @@ from secret_ledger.model.events import CONTROL_STREAM, Event, EventType
 from secret_ledger.model.floors import ended_at
 from secret_ledger.model.format import is_purged
 from secret_ledger.model.refusals import printable
-from secret_ledger.model.rows import CheckedRow, Head
+from secret_ledger.model.rows import CheckedRow, LogHead
 from secret_ledger.read.found_rows import found_rows, stated_rows
-from secret_ledger.rules.findings import MAX_FINDINGS, Finding, Progress, Tally, Tell, finding_of
+from secret_ledger.rules.findings import (
+    MAX_FINDINGS,
+    Finding,
+    OnProgress,
+    Progress,
+    Tally,
+    finding_of,
+)
 from secret_ledger.rules.read_checks import lost_with
 from secret_ledger.rules.row_checks import CheckedPage, Rules, missing_positions
 from secret_ledger.rules.sealed_counts import SealedCounts
@@ -50,7 +57,7 @@ class Scan:
     database: Database
     rules: Rules
     tally: Tally
-    on_progress: Tell | None = None
+    on_progress: OnProgress | None = None
     read: Read = patiently
     page: int = PAGE
     """Events in a page."""
@@ -88,7 +95,7 @@ class Scan:
 
         def unit(
             connection: Connection,
-        ) -> tuple[Sequence[Head], Sequence[Any], int, Sequence[Sequence[Any]]]:
+        ) -> tuple[Sequence[LogHead], Sequence[Any], int, Sequence[Sequence[Any]]]:
             sql = self.database.statements
             place = {"generation": self.generation}
             heads = heads_of_generations(connection, self.database)
@@ -152,7 +159,7 @@ class Scan:
             )
         return found
 
-    async def heads(self, head: Head) -> None:
+    async def heads(self, head: LogHead) -> None:
         """Open the newest event of every secret, and compare their versions with the log's length.
 
         A stream has versions 1 to n, each at its own position, and the positions are 1 to the
@@ -176,7 +183,7 @@ class Scan:
             found = await self.count_rows()
             self.tally.add_all(found or [self._wrong_sum(versions, head)])
 
-    async def _versions(self, page: Sequence[Event], head: Head) -> int:
+    async def _versions(self, page: Sequence[Event], head: LogHead) -> int:
         """Returns how many rows the streams of a page have, up to the head row's position."""
         total = 0
         for event in page:
@@ -205,7 +212,7 @@ class Scan:
             self.database, lambda c: int(c.execute(sql, asked).scalar_one()), "statement"
         )
 
-    async def _missing_below_ends(self, head: Head) -> int:
+    async def _missing_below_ends(self, head: LogHead) -> int:
         """Returns how far the sum of versions is off because secrets were ended over damage.
 
         Their rows may have lain at wrong versions. Each end states, under its seal, how many rows
@@ -229,7 +236,7 @@ class Scan:
         Returns False also if a later generation, which is not being built or purged, has rows.
         """
 
-        def unit(connection: Connection) -> tuple[Sequence[Head], Any, Any, Any]:
+        def unit(connection: Connection) -> tuple[Sequence[LogHead], Any, Any, Any]:
             sql = self.database.statements
             heads = heads_of_generations(connection, self.database)
             place = {"generation": self.generation}
@@ -243,7 +250,7 @@ class Scan:
         unfinished = {h.generation for h in heads if h.state in ("building", "purging")}
         return (first, last) == (1, head.position) and newest in (self.generation, *unfinished)
 
-    def _wrong_sum(self, versions: int, head: Head) -> Finding:
+    def _wrong_sum(self, versions: int, head: LogHead) -> Finding:
         return Finding(
             "tampered",
             f"the newest versions of all secrets are {versions} in sum, and the log has"
@@ -266,7 +273,7 @@ class Scan:
             after = page[-1].stream
             yield page
 
-    async def sample(self, head: Head, bound: int, size: int) -> None:
+    async def sample(self, head: LogHead, bound: int, size: int) -> None:
         """Draw `size` positions up to `bound`, and open the newest event of each secret met.
 
         Nobody can predict the positions. If `bound` is below `size`, all are drawn. A position
@@ -292,7 +299,7 @@ class Scan:
             await self._open_heads(fresh.values(), head)
             seen.update(fresh)
 
-    async def _open_heads(self, events: Iterable[Event], head: Head) -> None:
+    async def _open_heads(self, events: Iterable[Event], head: LogHead) -> None:
         # An event beyond the bound was written meanwhile, over a newest event that had to open.
         newest = [
             event
@@ -309,7 +316,7 @@ class Scan:
         self.tally.events += len(newest)
         self.tally.by_key.update([event.key_id for event in newest])
 
-    async def every_event(self, head: Head, *, after: int = 0, time_before: int = 0) -> int:
+    async def every_event(self, head: LogHead, *, after: int = 0, time_before: int = 0) -> int:
         """Open every event above position `after`, and check every chain, position and time.
 
         The scan ends at the head row's position. `time_before`: when the event at `after` was
@@ -344,7 +351,7 @@ class Scan:
             await self._newest_not_lost(head)
         return secrets
 
-    async def _newest_not_lost(self, head: Head) -> None:
+    async def _newest_not_lost(self, head: LogHead) -> None:
         """Before a key is given up, each secret whose newest event lies under it is ended. So a
         newest event under a lost key, or without its data, is damage."""
         control = self.rules.control

@@ -15,9 +15,16 @@ from typing import Literal
 
 from secret_ledger.errors import TamperedEvent
 from secret_ledger.model.control import Control
-from secret_ledger.model.rows import Head, Meta, State
+from secret_ledger.model.rows import LogHead, Meta, State
 from secret_ledger.rules.attestation import Proof
-from secret_ledger.rules.findings import Finding, Level, Tally, Tell, VerifyReport, check_level
+from secret_ledger.rules.findings import (
+    Finding,
+    Level,
+    OnProgress,
+    Tally,
+    VerifyReport,
+    check_level,
+)
 from secret_ledger.rules.gate import Standing
 from secret_ledger.rules.openings import openings_of
 from secret_ledger.rules.row_checks import Rules
@@ -63,7 +70,7 @@ async def verify_ledger(
     level: Level,
     *,
     projections: Sequence[CheckedProjection] = (),
-    on_progress: Tell | None = None,
+    on_progress: OnProgress | None = None,
     read: Read = patiently,
     others: Others = "rows",
 ) -> Checked | None:
@@ -130,7 +137,7 @@ async def has_changed(
     return not now.in_use or unchanged(now, control) is None
 
 
-def unchanged(state: State, control: Control) -> Head | None:
+def unchanged(state: State, control: Control) -> LogHead | None:
     """Returns the head row, or None if the control stream has grown since `control`.
 
     Raises TamperedEvent if the head row is gone.
@@ -144,7 +151,7 @@ def unchanged(state: State, control: Control) -> Head | None:
 
 
 async def check_projections(
-    database: Database, head: Head, projections: Sequence[CheckedProjection], tally: Tally
+    database: Database, head: LogHead, projections: Sequence[CheckedProjection], tally: Tally
 ) -> None:
     """Add a finding for each difference, at `head`, between a projection and the fold of the log.
 

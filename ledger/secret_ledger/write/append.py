@@ -4,7 +4,7 @@
 
     lock the head row (generation, state and epoch stated)
       └─ decide what to write                         `batch`, `rotation`
-           └─ seal, insert, advance the head, fold the projections: `enter`
+           └─ seal, insert, advance the head, fold the projections: `append_events`
                 └─ commit: positions are gapless and in commit order
 
 After the lock, the transaction sees all that the lock's last holder committed. On either
@@ -21,7 +21,7 @@ from secret_ledger.errors import LedgerError, TamperedEvent
 from secret_ledger.model.events import Event
 from secret_ledger.model.format import seal_event
 from secret_ledger.model.keys import LedgerKey
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.model.versions import SecretInfo
 from secret_ledger.rules.decide import Draft
 from secret_ledger.store.connection import Connection
@@ -33,9 +33,9 @@ __all__ = [
     "Attempt",
     "Outcome",
     "Overtaken",
-    "enter",
+    "append_events",
     "keep",
-    "place",
+    "seal_draft",
     "was_committed",
 ]
 
@@ -54,14 +54,14 @@ class Attempt:
 
     generation: int
     first: Event
-    head: Head
+    head: LogHead
     """The head row as it is after the commit."""
     outcomes: Sequence[Outcome] = ()
     streams: Collection[str] = ()
     """Streams that this attempt changes."""
 
 
-def place(
+def seal_draft(
     ledger_id: bytes,
     generation: int,
     draft: Draft,
@@ -83,7 +83,7 @@ def place(
     return seal_event(key.event_cipher, ledger_id, bare, data)
 
 
-def enter(
+def append_events(
     connection: Connection,
     database: Database,
     locked: LockedHead,
@@ -127,7 +127,7 @@ def keep(
     projection: InlineProjection,
     connection: Connection,
     database: Database,
-    head: Head,
+    head: LogHead,
     events: Sequence[Event],
 ) -> None:
     """Have a projection fold `events`. Raises ProjectionFailed if its own code fails."""

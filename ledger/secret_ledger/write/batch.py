@@ -15,15 +15,15 @@ from secret_ledger.errors import LedgerError, TamperedEvent
 from secret_ledger.model.events import Event
 from secret_ledger.model.floors import ended_at
 from secret_ledger.model.format import check_hash, hash_of
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.model.versions import info_of, opened
 from secret_ledger.read.found_rows import found_rows
 from secret_ledger.rules.authority import SealingKeys, read_newest
 from secret_ledger.rules.decide import (
     Destroy,
     Draft,
-    HeadView,
     Intent,
+    NewestEvent,
     Put,
     Walked,
     WalkNeeded,
@@ -33,7 +33,7 @@ from secret_ledger.rules.gate import Standing, check_not_behind, check_not_exhau
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
 from secret_ledger.store.projection import InlineProjection
-from secret_ledger.write.append import Attempt, Outcome, Overtaken, enter, place
+from secret_ledger.write.append import Attempt, Outcome, Overtaken, append_events, seal_draft
 from secret_ledger.write.log_end import DamagedEnd, check_end, damaged_end
 
 __all__ = [
@@ -59,19 +59,19 @@ class _Batch:
     database: Database
     standing: Standing
     sealing: SealingKeys
-    heads: Mapping[str, HeadView]
+    heads: Mapping[str, NewestEvent]
     """By stream: the newest event that the database holds."""
     events: list[Event] = field(default_factory=list)
     written: dict[str, Event] = field(default_factory=dict)
     """By stream: the newest of `events`."""
 
-    def head(self, stream: str) -> HeadView | None:
+    def head(self, stream: str) -> NewestEvent | None:
         """The event that the next event of the stream builds on."""
         event = self.written.get(stream)
         if event is None:
             return self.heads.get(stream)
         row = event.with_seal(b"", event.event_hash)
-        return HeadView(row, None, ended_at(self.standing.control, row))
+        return NewestEvent(row, None, ended_at(self.standing.control, row))
 
 
 def append(
@@ -81,7 +81,7 @@ def append(
     requests: Sequence[Request],
     projections: Sequence[InlineProjection],
     seen: int,
-    own: Head | None = None,
+    own: LogHead | None = None,
 ) -> Attempt | Sequence[Outcome]:
     """Decide and write a batch in the current transaction.
 
@@ -121,7 +121,7 @@ def append(
     ]
     if not batch.events:
         return outcomes
-    return enter(connection, database, locked, batch.events, projections, outcomes=outcomes)
+    return append_events(connection, database, locked, batch.events, projections, outcomes=outcomes)
 
 
 def _only_ends(request: Request, end: DamagedEnd | None) -> bool:
@@ -131,7 +131,7 @@ def _only_ends(request: Request, end: DamagedEnd | None) -> bool:
     )
 
 
-def _view(standing: Standing, event: Event) -> HeadView:
+def _view(standing: Standing, event: Event) -> NewestEvent:
     control = standing.control
     problem: LedgerError | None = None
     hash_: bytes = event.event_hash
@@ -142,10 +142,10 @@ def _view(standing: Standing, event: Event) -> HeadView:
         problem = error
         with suppress(TamperedEvent):  # this format never wrote such a row
             hash_ = hash_of(control.ledger_id, event)
-    return HeadView(event.with_seal(b"", hash_), problem, ended_at(control, event))
+    return NewestEvent(event.with_seal(b"", hash_), problem, ended_at(control, event))
 
 
-def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
+def _accept(batch: _Batch, request: Request, head: LogHead, now: int) -> Outcome:
     position = head.position + len(batch.events)
     events: list[Event] = []
     drafts: list[Draft] = []
@@ -164,7 +164,7 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
         if unwalked:
             return WalkNeeded(unwalked)
         for number, draft in enumerate(drafts, position + 1):
-            event = place(
+            event = seal_draft(
                 control.ledger_id,
                 head.generation,
                 draft,
@@ -186,7 +186,7 @@ def _accept(batch: _Batch, request: Request, head: Head, now: int) -> Outcome:
     ]
 
 
-def _with_what_it_finds(batch: _Batch, intent: Destroy, view: HeadView) -> Destroy:
+def _with_what_it_finds(batch: _Batch, intent: Destroy, view: NewestEvent) -> Destroy:
     """A destruction states the rows below it. So it accounts for their damage.
 
     Raises TamperedEvent if the newest row claims the highest version that a column holds.

@@ -14,7 +14,7 @@ from secret_ledger.rules.decide import Draft
 from secret_ledger.rules.gate import Standing
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database, LockedHead
-from secret_ledger.write.append import Overtaken, place
+from secret_ledger.write.append import Overtaken, seal_draft
 from secret_ledger.write.log_end import check_end
 
 __all__ = ["Entry", "control_events", "lock_control"]
@@ -62,7 +62,7 @@ def control_events(
             last.event_hash,
         )
         events.append(
-            place(
+            seal_draft(
                 control.ledger_id,
                 control.generation,
                 draft,

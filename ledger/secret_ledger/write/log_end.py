@@ -18,7 +18,7 @@ from secret_ledger.model.events import Event
 from secret_ledger.model.format import check_hash
 from secret_ledger.model.keys import LedgerKey
 from secret_ledger.model.refusals import printable
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.rules.authority import read_newest
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.database import Database
@@ -44,7 +44,7 @@ def check_end(
     database: Database,
     control: Control,
     keys: Mapping[bytes, LedgerKey],
-    head: Head,
+    head: LogHead,
 ) -> None:
     """Raises TamperedEvent unless the last event opens at the head row's position and time."""
     rows = events_from(connection, database, head.generation, head.position)
@@ -80,7 +80,7 @@ def damaged_end(
     database: Database,
     control: Control,
     keys: Mapping[bytes, LedgerKey],
-    head: Head,
+    head: LogHead,
 ) -> DamagedEnd | None:
     """Find the damaged events at the end of the log, which a destruction may follow.
 
@@ -111,7 +111,7 @@ def _problem(control: Control, keys: Mapping[bytes, LedgerKey], event: Event) ->
 _HINT: Final = "`secret-ledger verify --level full` lists every damaged row"
 
 
-def _not_there(head: Head) -> TamperedEvent:
+def _not_there(head: LogHead) -> TamperedEvent:
     return TamperedEvent(
         f"the head row says that the log ends at position {head.position}; there is no such event,"
         " or the control stream goes on behind it",

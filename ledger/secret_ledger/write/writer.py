@@ -16,7 +16,7 @@ from typing import Final
 
 from secret_ledger.errors import LedgerError, LedgerUnavailable, ProjectionFailed
 from secret_ledger.log import log
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.model.versions import SecretInfo
 from secret_ledger.read.older import walk_to_floor, walk_to_restore
 from secret_ledger.rules.decide import Destroy, Intent, Put, Restore, Walked, WalkNeeded
@@ -105,7 +105,7 @@ class Writer:
         self._warned = False
         self._batches = 0
         """Number of batches that have ended."""
-        self._left: Head | None = None
+        self._left: LogHead | None = None
         """The head row as the last batch left it."""
         self._trouble: tuple[LedgerError, float] | None = None
         """The last failed write: error, and seconds by the loop's clock. None after a success."""

@@ -1,4 +1,4 @@
-"""What PostgreSQL says of the ledger's schema (`store.catalogue`), in one statement."""
+"""The ledger's schema as PostgreSQL's catalogue describes it (see `store.catalogue`)."""
 
 from __future__ import annotations
 
@@ -86,21 +86,21 @@ WHERE n.nspname = :schema AND p.proname = 'secret_event_append_only'
 
 
 def facts(connection: Connection, schema: str) -> Facts:
-    """What lies in the schema under our names, as this role meets it."""
+    """The facts about our names in the schema, as this role meets them; read in one statement."""
     given = {"schema": schema, "names": sorted(OUR_TABLES)}
     return {(row[0], row[1]): _plain(row[2]) for row in connection.execute(_FACTS, given)}
 
 
 @cache
 def made() -> Facts:
-    """What the numbered files make, all of them having been run."""
+    """The facts about a new schema, made by all numbered files and the guards."""
     text = (files("secret_ledger.store.postgresql") / "sql" / "made.txt").read_text("utf-8")
     lines = (line.split("\t") for line in text.splitlines() if not line.startswith("#"))
     return {(kind, name): what for kind, name, what in lines}
 
 
 def as_text(found: Facts) -> str:
-    """Facts as `made.txt` holds them: a line for each."""
+    """The facts as `made.txt` holds them: one line for each fact."""
     return "".join(f"{kind}\t{name}\t{what}\n" for (kind, name), what in sorted(found.items()))
 
 

@@ -1,10 +1,10 @@
-"""Opening a connection to PostgreSQL, or to a pooler before it, and why that can fail.
+"""Opens a connection to PostgreSQL, or to a pooler before it, and explains a failure.
 
-A pooler in transaction mode gives each transaction whatever server connection is free, so
-nothing may outlive one there, a named prepared statement least of all. asyncpg prepares
-everything; without a name and without its statement cache it sends a statement's text along
-with its parameters. SQLAlchemy keeps what it learnt of a statement's types either way, so the
-price is that the server parses and plans anew, not another journey over the wire.
+A pooler in transaction mode gives each transaction any free connection of the server. So nothing
+may outlive a transaction, least of all a named prepared statement. asyncpg prepares everything.
+Without a name and without its statement cache, it sends a statement's text with the parameters.
+`PostgresqlConnection` remembers the types of a statement in any case. So the server parses and
+plans the statement again, but no further trip is needed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Dialler:
         self._arguments = dialling.arguments
         self._pooler: Pooler | None = dialling.pooler
         if dialling.arguments.get(CACHE) == 0:
-            self._pooler = "transaction"  # nobody turns it off for any other reason
+            self._pooler = "transaction"  # nobody turns its cache off for another reason
 
     def statement_name(self) -> str | None:
-        """A name for the next prepared statement: none at all, or None for asyncpg's choice."""
+        """The name of the next prepared statement: empty for none, None if asyncpg shall choose."""
         return "" if self._pooler == "transaction" else None
 
     async def __call__(self, **arguments: Any) -> asyncpg.Connection:
-        """A new connection; `arguments` are SQLAlchemy's, from the URL."""
+        """Opens a connection. `arguments`: the arguments that SQLAlchemy takes from the URL."""
         arguments |= self._arguments
         if self._pooler == "transaction":
             return await self._connect(**{CACHE: 0, **arguments})
@@ -55,11 +55,11 @@ class Dialler:
 
 
 async def _is_pooled(connection: asyncpg.Connection) -> bool:
-    """Whether the server that answers is another than the one that was greeted.
+    """Whether another server answers than the server that accepted the connection.
 
-    A pooler hands out cancellation keys of its own in place of the server's process id. Asked
-    in one transaction and without a name, so that nothing is left behind in the pool. A pooler
-    in session mode is told no different: there it costs some parsing, and is right all the same.
+    A pooler gives cancellation keys of its own in place of the server's process id. The query
+    runs in one transaction and without a name, so that nothing stays in the pool. A pooler in
+    session mode looks the same: that costs some parsing, and does no harm.
     """
     try:
         async with connection.transaction():
@@ -71,12 +71,12 @@ async def _is_pooled(connection: asyncpg.Connection) -> bool:
 
 
 def replace_closed_connections(engine: AsyncEngine) -> Callable[[dict[Any, Any]], None]:
-    """Let the pool of `engine` hand out no connection whose end is known already.
+    """Let the pool of `engine` replace each connection that is known to be closed.
 
     A restarted server or pooler, or an idle session's timeout, closes connections that rest in
-    the pool; asyncpg has noticed, so looking costs nothing. What is returned is told of a
-    connection that was lost in use, by its info: those that were made before it are likely to
-    be gone too, and are replaced.
+    the pool. asyncpg notices that, so a check costs nothing. Returns a function that takes the
+    `info` of a connection that was lost in use. Connections that were made before that loss are
+    likely to be gone too, so the pool replaces them.
     """
     losses = 0
 
@@ -99,7 +99,7 @@ def replace_closed_connections(engine: AsyncEngine) -> Callable[[dict[Any, Any]]
 
 
 def explain(cause: BaseException, place: str, files: Mapping[str, str]) -> LedgerUnavailable | None:
-    """Why a connection could not be set up, where it is TLS or a parameter; None otherwise."""
+    """Returns the reason of a failed connection if it is TLS or a parameter; else None."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return LedgerUnavailable(
             f"{place}: the server's certificate is not accepted ({cause.verify_message})",
@@ -125,6 +125,6 @@ def explain(cause: BaseException, place: str, files: Mapping[str, str]) -> Ledge
             hint="give its absolute path, and let this process read it",
         )
     if isinstance(cause, asyncpg.exceptions.ClientConfigurationError):
-        # It quotes modes and paths, and no password.
+        # The message quotes modes and paths, and no password.
         return LedgerUnavailable(f"{place}: the URL can't be used: {cause.args[0]}", hint="")
     return None

@@ -1,8 +1,8 @@
 """PostgreSQL through asyncpg: READ COMMITTED, a head row locked first, a schema of our own.
 
-Every name is qualified, ours with the schema and PostgreSQL's own by `postgresql_names`, and
-nothing rests on session state, so that a connection pooler in transaction mode may sit in
-between; `postgresql_connecting` sees to the prepared statements then.
+Every name is qualified: ours with the schema, PostgreSQL's own by `postgresql.names`. Nothing
+rests on session state. So a connection pooler in transaction mode may stand in between; then
+`postgresql.connecting` turns off named prepared statements.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from secret_ledger.errors import LedgerError, LedgerUnavailable, NotALedger
 from secret_ledger.model.events import CONTROL_STREAM, Event
 from secret_ledger.model.refusals import printable
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.store.bounds import Bounds
 from secret_ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
 from secret_ledger.store.database import Facts, Folded, LockedHead, Replica, Surroundings
@@ -53,9 +53,9 @@ __all__ = ["PostgresqlConnection", "PostgresqlDatabase"]
 T = TypeVar("T")
 
 LEAST_WAIT: Final = 1000
-"""Milliseconds that a write waits for its turn at the head row, however little patience it has."""
+"""Milliseconds that a write waits at least for the lock of the head row."""
 LAST_WORDS: Final = 2.0
-"""Seconds that closing waits for what cancelled callers have left under way."""
+"""Seconds that `close` waits for running units, then for cancelled units, then for the engine."""
 
 _BEGIN: Final[dict[Mode, str]] = {
     "snapshot": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
@@ -72,11 +72,11 @@ _DIALECT: Final[Dialect] = dialect(paramstyle="named")  # type: ignore[no-untype
 _BOUNDS: Final = Bounds("octet_length({})", "octet_length({})")
 _AMONG: Final = "= ANY (CAST(:names AS text[]))"
 MANY: Final = 200
-"""Rows from which on COPY, which takes more trips and less work for each row, is quicker."""
+"""Rows from which on COPY is quicker: it takes more trips, and less work for each row."""
 MOST_PREPARED: Final = 200
 """Statements that a connection keeps prepared."""
 _CLOCK: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-# That it has replayed what it received says nothing while it is cut off from its primary.
+# While a standby is cut off from its primary, it may be old even if it replayed all it received.
 _REPLICA: Final = """
 SELECT CASE WHEN receiving AND pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn() THEN 0
        ELSE greatest(0, extract(epoch FROM clock_timestamp() - coalesce(
@@ -99,7 +99,7 @@ _MAY_CREATE: Final = Statement(
     " FROM pg_catalog.pg_namespace AS n WHERE n.nspname = :schema),"
     " pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'))"
 )
-# LATERAL: while there are no statistics the planner would join with the whole history instead.
+# LATERAL: without statistics the planner would join with the whole history instead.
 _NEWEST_OF_EACH: Final = """
 CROSS JOIN LATERAL (
     SELECT * FROM {s}secret_event AS v
@@ -107,8 +107,8 @@ CROSS JOIN LATERAL (
     ORDER BY v.version DESC LIMIT 1
 ) AS e
 """
-# The planner is not to know which one is meant: of a generation that is new its statistics say
-# that it is all but empty, so that any index will do, and it walks all of it for each secret.
+# The subquery hides the generation from the planner. Its statistics say that a new generation is
+# nearly empty: so it would take any index, and walk the whole generation for each secret.
 _GENERATION: Final = "(SELECT CAST(:generation AS integer))"
 _TYPES: Final = (
     "integer", "bigint", "text", "bigint", "text", "text", "bytea",
@@ -118,10 +118,9 @@ _CELLS: Final = tuple(f"c{number}" for number in range(len(_TYPES)))
 
 
 class PostgresqlConnection:
-    """A connection of asyncpg's, used in a greenlet. Implements
-    `store.connection.Connection`.
+    """A connection of asyncpg's, used in a greenlet. Implements `store.connection.Connection`.
 
-    Its transaction begins with the first statement, so that a lock is taken in the same trip.
+    Its transaction begins with the first statement, so that BEGIN and a lock share one trip.
     """
 
     def __init__(self, raw: Any, info: dict[Any, Any], mode: Mode) -> None:
@@ -129,14 +128,14 @@ class PostgresqlConnection:
         self.info = info
         self.mode: Mode = mode
         self.wait = 0.0
-        """Seconds that it waits for its turn at the head row."""
+        """Seconds that the connection waits for the lock of the head row."""
         self._begun = False
         self._prepared: dict[str, Any] = info.setdefault(PostgresqlConnection, {})
 
     def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
         self.begin()
         if isinstance(statement, DDLElement):
-            # A host's own table: its types may be an extension's, which the path has to find.
+            # A host's own table may have types of an extension, which only the search path finds.
             return Rows(await_only(self.raw.fetch(str(statement.compile(dialect=_DIALECT)))))
         if not isinstance(statement, Statement):
             statement = compiled(statement, _DIALECT)
@@ -156,8 +155,8 @@ class PostgresqlConnection:
         return statement.read(found, int(count) if count.isdigit() else -1)
 
     async def _fetch(self, sql: str, values: Sequence[Any]) -> tuple[Sequence[Any], str]:
-        # Its own cache, and not asyncpg's, which behind a pooler has none: what is known of a
-        # statement's types is worth a trip each time.
+        # A cache of our own, because behind a pooler asyncpg has none. To know the types of a
+        # statement saves a trip each time.
         prepared = self._prepared.get(sql)
         if prepared is None:
             if len(self._prepared) >= MOST_PREPARED:
@@ -175,7 +174,7 @@ class PostgresqlConnection:
         return Rows(await_only(self.raw.fetch(qualified(sql))))
 
     def copy(self, schema: str, table: str, columns: Sequence[str], rows: Sequence[Any]) -> int:
-        """Add many rows with the COPY protocol; how many that was."""
+        """Add many rows with the COPY protocol. Returns their number."""
         self.begin()
         status: str = await_only(
             self.raw.copy_records_to_table(table, records=rows, columns=columns, schema_name=schema)
@@ -183,8 +182,10 @@ class PostgresqlConnection:
         return int(status.rpartition(" ")[2])
 
     def script(self, sql: str) -> str:
-        """Run statements without parameters in one trip, all names in them qualified already;
-        the status of the last one."""
+        """Run statements without parameters in one trip. All names must be qualified already.
+
+        Returns the status of the last statement.
+        """
         if self.mode in _BEGIN and not self._begun:
             self._begun = True
             sql = f"{_BEGIN[self.mode]}; {sql}"
@@ -192,18 +193,21 @@ class PostgresqlConnection:
         return status
 
     def begin(self) -> None:
-        """Begin the transaction, unless it has begun or each statement is one."""
+        """Begin the transaction, unless it has begun. In mode `statement` there is none.
+
+        Raises LedgerUnavailable if the server has undone it.
+        """
         if self.mode in _BEGIN and not self._begun:
             self._begun = True
             await_only(self.raw.execute(_BEGIN[self.mode]))
         elif self._begun and not (self.raw.is_in_transaction() or self.raw.is_closed()):
-            raise not_committed()  # else each statement from here on would be one
+            raise not_committed()  # else each further statement would commit by itself
 
     def commit(self) -> bool:
-        """End the transaction, if there is one; False if the server undid it instead.
+        """Commit the transaction, if it has begun. Returns False if the server undid it instead.
 
-        After an error that nobody raised the server answers COMMIT with ROLLBACK, and after a
-        unit's own ROLLBACK with a warning.
+        If a unit caught an error and went on, the server answers COMMIT with ROLLBACK. After a
+        unit's own ROLLBACK it answers with a warning.
         """
         if not self._begun:
             return True
@@ -212,7 +216,7 @@ class PostgresqlConnection:
         return bool(going_on and answer == "COMMIT")
 
     def rollback(self) -> None:
-        """Undo the transaction, if there is one and the connection still is."""
+        """Undo the transaction, if it has begun and the connection is still open."""
         if self._begun and not self.raw.is_closed():
             await_only(self.raw.execute("ROLLBACK"))
 
@@ -236,7 +240,7 @@ class PostgresqlDatabase:
     ) -> None:
         self.schema: str | None = schema_name(schema)
         self.read_only = read_only
-        # A text, not the URL: that one holds the password.
+        # A text, not the URL, which holds the password.
         self.place = place_of(url)
         if self.schema != DEFAULT_SCHEMA:
             self.place += f" (schema {self.schema})"
@@ -267,7 +271,7 @@ class PostgresqlDatabase:
             "  WHERE generation = :generation LIMIT 1) AS h"
             f" LEFT JOIN ({_newest(prefix)}) AS e ON true"
         )
-        """What is read behind the lock, so that all of it is as the lock's last holder left it."""
+        """The read behind the lock: so it sees all rows as the lock's last holder left them."""
         self._head = Statement(
             f"SELECT {_BOUNDS.head('h')} FROM {prefix}ledger_head AS h"
             " WHERE generation = :generation LIMIT 1"
@@ -276,7 +280,7 @@ class PostgresqlDatabase:
         self._extend = {one: Statement(self._extending(one=one)) for one in (False, True)}
         self._extend_folding: dict[tuple[tuple[Statement, ...], bool], Statement | None] = {}
         self._heads_of = Statement(_newest(prefix))
-        # LIMIT: or else the planner joins with the whole generation.
+        # LIMIT: else the planner joins with the whole generation.
         self._hashes_of = Statement(
             f"SELECT e.stream, {_BOUNDS.bytes('e.event_hash', 32)}"
             " FROM unnest(CAST(:streams AS text[]), CAST(:versions AS bigint[]))"
@@ -313,7 +317,7 @@ class PostgresqlDatabase:
         if self._closed:
             raise closed(self.place)
         self.home.check()
-        # Shielded: a caller that is cancelled does not tear down a connection of the pool.
+        # Shielded: a cancelled caller does not tear down a connection of the pool.
         task = asyncio.create_task(self._run(unit, mode, wait))
         self._under_way.add(task)
         task.add_done_callback(self._ended)
@@ -323,13 +327,13 @@ class PostgresqlDatabase:
             caller = asyncio.current_task()
             if not task.cancelled() or (caller is not None and caller.cancelling()):
                 raise
-        # A host that cancels every task of the loop: the caller itself was not cancelled.
+        # Only the task was cancelled, and not its caller: a host cancels every task of the loop.
         raise LedgerUnavailable(f"{self.place}: the statement was cancelled", transient=True)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at, also where nobody waits for it any more
+            task.exception()  # marks it as retrieved, even if nobody waits for the task
 
     async def _run(self, unit: Callable[[Connection], T], mode: Mode, wait: float | None) -> T:
         return await greenlet_spawn(self._on_connection, unit, mode, wait)
@@ -351,13 +355,13 @@ class PostgresqlDatabase:
                 )
         else:
             return self._in_transaction(borrowed, unit, mode, wait)
-        # Raised outside the handler: the driver's exception is no context of it either.
+        # Raised outside the handler: so the driver's exception is not even its context.
         raise failure
 
     def _borrow(self, wait: float) -> PoolProxiedConnection:
-        """A connection of the pool, new or free again.
+        """A connection of the pool, new or free again. `wait`: seconds to try again.
 
-        If the server has none to give, those that are open still work, and others' may end.
+        If the server has no free connection, open connections still work, and others may end.
         """
         loop = asyncio.get_running_loop()
         until, pause = loop.time() + wait, 0.02
@@ -393,8 +397,8 @@ class PostgresqlDatabase:
             failure = translate(error, self.place, lost=lost)
             self._undo(borrowed, connection, keep=not lost and not takes_no_writes(error))
         except RecursionError:
-            # asyncpg asks for types it does not know by a query of its own, which it can't qualify:
-            # to decode what that says it asks again.
+            # asyncpg reads unknown types by a query of its own, which it can't qualify. To decode
+            # the answer it reads types again, without end.
             failure = _unknown_types(self.place)
             self._undo(borrowed, connection, keep=False)
         except BaseException as error:
@@ -407,7 +411,10 @@ class PostgresqlDatabase:
     def _undo(
         self, borrowed: PoolProxiedConnection, connection: PostgresqlConnection, *, keep: bool
     ) -> None:
-        """End a transaction that failed, and its connection too, unless that is as good as new."""
+        """Undo a failed transaction.
+
+        Ends the connection too, unless `keep` and the connection is as good as new afterwards.
+        """
         if keep:
             try:
                 connection.rollback()
@@ -419,7 +426,7 @@ class PostgresqlDatabase:
         borrowed.invalidate()
 
     async def watch(self) -> None:
-        """A server is asked by statements alone."""
+        """Returns None: only a statement can ask a server."""
 
     async def close(self) -> None:
         self._closed = True
@@ -428,20 +435,20 @@ class PostgresqlDatabase:
         cancelled = tuple(self._under_way)
         for task in cancelled:
             task.cancel()
-        if cancelled:  # they give their connections back
+        if cancelled:  # cancelled units give their connections back
             await asyncio.wait(cancelled, timeout=LAST_WORDS)
         if self._owned:
             await self._dispose()
 
     async def _dispose(self) -> None:
-        # A server that answers no more does not say goodbye either.
+        # A server that no longer answers does not answer a goodbye either.
         disposing = asyncio.create_task(self._engine.dispose())
         done, _ = await asyncio.wait([disposing], timeout=LAST_WORDS)
         if not done:
             disposing.cancel()
             await asyncio.wait([disposing], timeout=LAST_WORDS)
         if disposing.done() and not disposing.cancelled():
-            disposing.exception()  # looked at: closing is over either way
+            disposing.exception()  # marks it as retrieved: closing is over either way
 
     async def prepare_creation(self, *, beside_other_tables: bool) -> bool:
         return True
@@ -462,7 +469,7 @@ class PostgresqlDatabase:
         # Racing creators queue on the catalogue's unique index; a loser is refused there,
         # and starts over.
         there = connection.execute(_SCHEMA, {"schema": self.schema})
-        if not there:  # asked first, for IF NOT EXISTS wants the right to create one
+        if not there:  # asked first: IF NOT EXISTS needs the right to create a schema
             connection.exec_driver_sql(f'CREATE SCHEMA "{self.schema}"')
 
     def _check_may_create(self, connection: Connection) -> None:
@@ -526,22 +533,22 @@ class PostgresqlDatabase:
         *columns, now, synchronous, control = rows[0][:8]
         if synchronous == "off":
             connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
-        head = Head.of_row(columns)
+        head = LogHead.of_row(columns)
         events = (row[8:20] for row in rows if row[8] is not None)
         newest = map(Event.of_row, whole(connection, self.statements, events))
         return LockedHead(head, max(head.recorded_at, now), newest, control)
 
-    def lock_generation(self, connection: Connection, generation: int) -> Head | None:
+    def lock_generation(self, connection: Connection, generation: int) -> LogHead | None:
         if not self._take(connection, self._lock_any, generation=generation):
             return None
-        return Head.of_row(connection.execute(self._head, {"generation": generation}).one())
+        return LogHead.of_row(connection.execute(self._head, {"generation": generation}).one())
 
     def run_deferred(self, connection: Connection) -> None:
         assert isinstance(connection, PostgresqlConnection)  # noqa: S101  # `run` made it
         connection.script("SET CONSTRAINTS ALL IMMEDIATE")
 
     def _take(self, connection: Connection, lock: str, **numbers: int) -> bool:
-        """Lock a head row; False where there is none of that kind."""
+        """Lock a head row. Returns False if no head row matches."""
         assert isinstance(connection, PostgresqlConnection)  # noqa: S101  # `run` made it
         # The wait is bounded for this transaction only.
         wait = max(LEAST_WAIT, int(connection.wait * 1000))
@@ -550,8 +557,8 @@ class PostgresqlDatabase:
     def extend(
         self,
         connection: Connection,
-        before: Head,
-        after: Head,
+        before: LogHead,
+        after: LogHead,
         events: Sequence[Event],
         folded: Folded | None = None,
     ) -> tuple[bool, bool]:
@@ -582,8 +589,7 @@ class PostgresqlDatabase:
         return moves == 1, folds == 1
 
     def _folding(self, upserts: tuple[Statement, ...], *, one: bool) -> Statement | None:
-        """The statement that adds events and writes a projection's rows too, where those can be
-        written so."""
+        """The statement that adds events and writes a projection's rows; None if it can't."""
         if (upserts, one) not in self._extend_folding:
             parts = [
                 upsert.part("EXISTS (SELECT 1 FROM checkpoint)", f"r{number}_", one=one)
@@ -636,7 +642,7 @@ class PostgresqlDatabase:
         return list(values)
 
     def text(self, value: str) -> str | bytes:
-        # What UTF-8 can't encode is in no row here; it stands for a NULL.
+        # No row here holds text that UTF-8 can't encode: such text stands for a NULL.
         return value.encode("utf-8", "replace").decode()
 
 
@@ -649,8 +655,11 @@ def _unknown_types(place: str) -> LedgerUnavailable:
 
 
 def _newest(prefix: str) -> str:
-    """The newest event of each of the streams `:names`. How many those are the planner is not
-    to know, or else it makes a plan each time: one for so many looks better than one for any."""
+    """The newest event of each of the streams `:names`.
+
+    The subquery hides from the planner how many streams that are. Else it makes a plan each time,
+    because a plan for their number looks better than a plan for any number.
+    """
     return (
         f"SELECT {_BOUNDS.paged('n')} FROM unnest((SELECT CAST(:names AS text[]))) AS s (stream)"
         f" CROSS JOIN LATERAL (SELECT {EVENT_COLUMNS} FROM {prefix}secret_event AS v"
@@ -660,7 +669,7 @@ def _newest(prefix: str) -> str:
 
 
 def _insertion(prefix: str, *, one: bool) -> str:
-    """What adds an event, or many, each parameter an array of one column's values."""
+    """The INSERT of one event, or of many: then each parameter is an array of a column's values."""
     many = "" if one else "[]"
     cells = ", ".join(
         f"CAST(:{cell} AS {kind}{many})" for cell, kind in zip(_CELLS, _TYPES, strict=True)

@@ -1,8 +1,7 @@
-"""Which PostgreSQL server a new connection goes to, where a URL names several, and how a
-server that has silently gone away is noticed.
+"""Chooses the PostgreSQL server if a URL names several, and notices a server that went silent.
 
-`postgresql+asyncpg://user@/database?host=one:5432&host=two:5432`: whoever writes wants the
-one host that takes writes, whichever that is after a fail-over.
+`postgresql+asyncpg://user@/database?host=one:5432&host=two:5432`: a process that writes wants the
+host that takes writes, also after a fail-over.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from sqlalchemy.engine import URL
 __all__ = ["HOST_SECONDS", "NoMatchingHost", "connector", "place_of"]
 
 HOST_SECONDS: Final = 5.0
-"""Seconds that each of several hosts is given, unless the URL's `timeout` says otherwise."""
+"""Seconds to connect to each of several hosts, unless the URL's `timeout` says otherwise."""
 SILENCE: Final = 9
-"""Seconds after which a server whose machine answers nothing any more is taken for dead."""
+"""Seconds after which a server counts as dead if its machine answers nothing."""
 
 _ELSEWHERE: Final = (
-    OSError,  # refused, unreachable; and a timeout is one
+    OSError,  # refused, unreachable, or a timeout
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # starting up, shutting down
     asyncpg.TooManyConnectionsError,
@@ -40,20 +39,20 @@ _OPTIONS: Final = (
 
 
 class NoMatchingHost(ConnectionError):
-    """Of the hosts that answer, none is of the kind that is wanted."""
+    """No host that answers is of the wanted kind."""
 
 
 def connector(*, read_only: bool) -> Callable[..., Awaitable[Any]]:
-    """What makes connections in place of `asyncpg.connect`, with its parameters.
+    """Returns a function that connects in place of `asyncpg.connect`, with its parameters.
 
-    Of several hosts, where the URL has no `target_session_attrs`: the one that takes writes;
-    to read only, preferably that one, else any.
+    If the URL names several hosts and no `target_session_attrs`, it chooses the host that takes
+    writes. If `read_only` and that host does not answer, it chooses any host.
     """
     return functools.partial(_connect, ("primary", "any") if read_only else ("read-write",), {})
 
 
 def place_of(url: URL) -> str:
-    """The address as it is shown: without a password, with every host."""
+    """The address for messages: without the password, with every host."""
     place = url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
     named = [
         f"{name}={value}"
@@ -81,8 +80,8 @@ async def _first_of(
     found: dict[str, tuple[str, int]],
     parameters: dict[str, Any],
 ) -> Any:
-    # One at a time: asyncpg's timeout is for all of them, and one host that is off the
-    # network would use it up (its issue 1155); libpq's connect_timeout is for each.
+    # One host at a time: asyncpg's timeout is for all hosts, and a host that is off the network
+    # would use it up (asyncpg issue 1155). libpq's connect_timeout is for each host.
     rest = dict(parameters)
     ports = rest.pop("port")
     del rest["host"]
@@ -92,7 +91,7 @@ async def _first_of(
     failure: Exception | None = None
     for kind in wanted:
         places = list(zip(hosts, ports, strict=True))
-        places.sort(key=lambda place: place != found.get(kind))  # where it was last, first
+        places.sort(key=lambda place: place != found.get(kind))  # the last place first
         for host, port in places:
             try:
                 connection = await asyncpg.connect(
@@ -108,10 +107,10 @@ async def _first_of(
 
 
 def _notice_silence(connection: Any) -> None:
-    """Let the kernel end a connection whose other side is gone without a goodbye.
+    """Let the kernel end a connection if the other side has gone without a goodbye.
 
-    A machine that lost its power, or its network, closes nothing: a statement under way
-    would wait for a quarter of an hour. asyncpg has no setting for it (its issue 606).
+    A machine that lost its power or its network closes nothing: a running statement would wait for
+    a quarter of an hour. asyncpg has no setting for it (asyncpg issue 606).
     """
     transport = getattr(connection, "_transport", None)
     its_socket = transport.get_extra_info("socket") if transport is not None else None

@@ -1,10 +1,10 @@
-"""Every name of PostgreSQL's own in a statement, qualified: functions, operators, types.
+"""Qualifies PostgreSQL's own names in a statement: functions, operators, types.
 
-Which `count`, `=` or `text` a bare name means is decided by the session's `search_path`. A role,
-a database or an application sets that path, and a schema on it can hold its own `min(text)`.
-So statements are written as they read best, and `qualified` names `pg_catalog` in them, once
-for each statement, before a server parses it. Nothing is set for the session, because a
-connection may be the host's, or a pooler's.
+The session's `search_path` decides which `count`, `=` or `text` a bare name means. A role, a
+database or an application sets that path, and a schema on it can hold its own `min(text)`. So
+statements are written as they read best, and `qualified` puts `pg_catalog` into them, once for
+each statement, before a server parses it. This module sets nothing for the session, because a
+connection may belong to the host, or to a pooler.
 
 See PostgreSQL's manual, 5.10.6 and 10.2, and CVE-2018-1058.
 """
@@ -37,23 +37,25 @@ _SYNTAX: Final = frozenset((
     "where", "using", "check", "unique", "key", "set", "with", "then", "else", "bit", "char",
     "character", "decimal", "float", "numeric", "time", "timestamp", "varchar",
 ))  # fmt: skip
-"""Words with a bracket behind them that are no function. The parser resolves them by itself."""
+"""Words that are no function, though a bracket follows. The parser resolves them by itself."""
 _TYPES: Final = frozenset((
     "bool", "bytea", "date", "float4", "float8", "int2", "int4", "int8", "json", "jsonb", "name",
     "oid", "regclass", "text", "timestamptz", "uuid",
 ))  # fmt: skip
-"""Types that the search path resolves; those that are keywords (`bigint`) it does not."""
+"""Types that the search path resolves. It does not resolve keywords, such as `bigint`."""
 _NO_OPERAND: Final = frozenset((
     "all", "and", "any", "as", "by", "case", "distinct", "else", "from", "having", "in", "into",
     "limit", "not", "offset", "on", "or", "returning", "select", "set", "then", "union", "values",
     "when", "where",
 ))  # fmt: skip
-"""Words behind which an operator has no left side, and `*` stands for every column."""
+"""Words that are no operand: an operator after them has no left side, and `*` means all columns."""
 _UNNAMED: Final = frozenset(("between", "escape", "natural", "nullif", "overlaps", "similar"))
-"""Words that stand for an operator of the search path, and can't be given a schema. So do CASE
-with a value that it compares, IS DISTINCT FROM, and USING of a join."""
+"""Words that stand for an operator of the search path, and take no schema.
+
+So do CASE with a value that it compares, IS DISTINCT FROM, and USING of a join.
+"""
 _NAMED: Final = {"in": ("=", "<>"), "like": ("~~", "!~~"), "ilike": ("~~*", "!~~*")}
-"""Words that stand for an operator, and what it is: as they are, and behind NOT."""
+"""Words that stand for an operator: the operator of the word, and of NOT with the word."""
 _END_OF_SET: Final = frozenset(("from", "where", "returning"))
 
 
@@ -61,7 +63,7 @@ class _Token(NamedTuple):
     kind: str
     text: str
     word: str
-    """In lower case, where it is a word or a mark; else empty."""
+    """The text in lower case if the token is a word; else empty."""
 
 
 _NOTHING: Final = _Token("", "", "")
@@ -71,9 +73,9 @@ _NOTHING: Final = _Token("", "", "")
 def qualified(sql: str) -> str:
     """The statements of `sql` with `pg_catalog` before each name that the path would resolve.
 
-    Tables are to be qualified already. All operators bind equally then, from left to right, so
-    arithmetic stands on the left of a comparison, or in brackets; else the server refuses it.
-    Raises ValueError for syntax that compares by names of the path, as BETWEEN does.
+    Tables must be qualified already. Qualified operators all bind equally, from left to right. So
+    arithmetic must stand on the left of a comparison, or in brackets; else the server refuses it.
+    Raises ValueError if the syntax compares by names of the path, as BETWEEN does.
     """
     return _Rewriting(sql).text()
 
@@ -83,7 +85,7 @@ class _Rewriting:
         self._tokens = [_token(match) for match in _TOKEN.finditer(sql)]
         self._out: list[str] = []
         self._before = _NOTHING  # the last token that is no space
-        self._closing: list[str] = []  # what each open bracket ends with
+        self._closing: list[str] = []  # the text that closes each open bracket
         self._casting: list[bool] = []
         self._bare: list[bool] = []  # brackets that hold settings, as WITH (fillfactor = 20) does
         self._assigning: int | None = None  # how many brackets are open around SET
@@ -122,7 +124,7 @@ class _Rewriting:
         elif word in _END_OF_SET and self._assigning == len(self._closing):
             self._assigning = None
         elif word == "not" and self._following(at).word in _NAMED:
-            return ""  # said with what follows
+            return ""  # the next word says it too
         elif word in _NAMED:
             negated = before.word == "not"
             named = f"OPERATOR(pg_catalog.{_NAMED[word][negated]})"
@@ -143,7 +145,7 @@ class _Rewriting:
     def _is_function(self, at: int, word: str) -> bool:
         adjacent = at + 1 < len(self._tokens) and self._tokens[at + 1].text == "("
         if adjacent and word == "unnest":
-            # Of several arrays it is syntax, which PostgreSQL resolves to its own.
+            # With several arrays UNNEST is syntax, which PostgreSQL resolves to its own function.
             return not self._takes_several(at + 1)
         return adjacent and word not in _SYNTAX
 

@@ -1,8 +1,8 @@
-"""What a PostgreSQL URL says, as asyncpg takes it.
+"""Reads a PostgreSQL URL, and gives its parameters to asyncpg in the form that asyncpg takes.
 
-SQLAlchemy hands every parameter of a URL to `asyncpg.connect` as text, and asyncpg knows
-libpq's TLS parameters only inside a URL of its own. What users paste is libpq's, so those
-parameters are given back to asyncpg in such a URL, and numbers become numbers.
+SQLAlchemy hands every parameter of a URL to `asyncpg.connect` as text. asyncpg knows libpq's TLS
+parameters only inside a URL of its own. Users paste libpq's URLs. So this module gives libpq's
+parameters to asyncpg in such a URL, and turns numbers from text into numbers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LIBPQ: Final = frozenset(
     }
 )  # fmt: skip
 _NUMBERS: Final[Mapping[str, tuple[str, Callable[[str], float]]]] = {
-    "connect_timeout": ("timeout", float),  # libpq's name for asyncpg's
+    "connect_timeout": ("timeout", float),  # libpq's name for asyncpg's `timeout`
     "timeout": ("timeout", float),
     "command_timeout": ("command_timeout", float),
     "statement_cache_size": ("statement_cache_size", int),
@@ -45,7 +45,7 @@ _TEXTS: Final = frozenset(
         "ssl", "target_session_attrs", "user",
     }
 )  # fmt: skip
-# libpq may leave these out too, so nothing is lost where they only state a wish.
+# libpq may ignore these values too: they only state a wish, so nothing is lost without them.
 _WISHES: Final = {"channel_binding": ("prefer", "disable"), "gssencmode": ("prefer", "disable")}
 _POOLERS: Final[Mapping[str, Pooler]] = {"transaction": "transaction", "session": "session"}
 
@@ -55,20 +55,20 @@ class Dialling:
     """How to reach a server."""
 
     url: URL
-    """For SQLAlchemy: the address, and of the query only further hosts."""
+    """The URL for SQLAlchemy: the address. Its query holds only further hosts and ports."""
     arguments: Mapping[str, Any]
-    """For `asyncpg.connect`, beside what SQLAlchemy takes from the URL."""
+    """Arguments for `asyncpg.connect`, beside the arguments that SQLAlchemy takes from the URL."""
     files: Mapping[str, str]
-    """The parameters that name files, and the files."""
+    """The paths of files, by the parameter that names the file."""
     pooler: Pooler | None
-    """What kind of pooler stands in between, if the URL says so."""
+    """The kind of pooler that stands in between; None if the URL does not say."""
 
 
 def read_url(url: URL, place: str) -> Dialling:
-    """Sort a URL's parameters. `place` is its address as it may be shown.
+    """Sort a URL's parameters. `place`: its address for messages.
 
-    Raises LedgerUnavailable for a parameter that is unknown, blank, or can't be honoured:
-    never is a demand for TLS passed over.
+    Raises LedgerUnavailable if a parameter is unknown, blank, or can't be honoured. So no demand
+    for TLS is ever ignored.
     """
     hosts: dict[str, str | tuple[str, ...]] = {}
     arguments: dict[str, Any] = {}
@@ -96,7 +96,7 @@ def read_url(url: URL, place: str) -> Dialling:
         elif name in _WISHES:
             raise _wrong(place, f"asyncpg does not know {name}, and can't honour this value of it")
         else:
-            # Not named: a password with an @ and a ? in it may end up here.
+            # Its name is not shown: a part of a password with an @ and a ? may end up here.
             raise _wrong(place, "one is not known here")
     files: dict[str, str] = {name: libpq[name] for name in FILES if name in libpq}
     if libpq.get("sslrootcert") == "system":
@@ -109,7 +109,7 @@ def read_url(url: URL, place: str) -> Dialling:
 
 
 def _trusting_the_system(place: str, libpq: dict[str, str]) -> ssl.SSLContext:
-    """As libpq does it: with the machine's own list of authorities the name must match."""
+    """As in libpq: with the machine's own list of authorities, the host's name must match."""
     if libpq.pop("sslmode", "verify-full") != "verify-full":
         raise _wrong(place, "sslrootcert=system goes with sslmode=verify-full only")
     del libpq["sslrootcert"]

@@ -1,4 +1,4 @@
-"""What SQLite says of the ledger's schema: the texts that made it (`store.catalogue`)."""
+"""The ledger's schema as SQLite keeps it: the texts that made it (see `store.catalogue`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["facts", "made"]
 
 _SCHEMA: Final = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 _STAND_INS: Final = re.compile("json_each|pragma_.*", re.IGNORECASE)
-"""Functions that a table of the same name takes the place of."""
+"""Functions of SQLite: a table of the same name takes their place."""
 _CONSTRAINT: Final = re.compile(r"(?:PRIMARY|UNIQUE|CHECK|FOREIGN|CONSTRAINT)\b", re.IGNORECASE)
 _END_OF_TYPE: Final = re.compile(
     r" (?:NOT|NULL|PRIMARY|UNIQUE|CHECK|DEFAULT|COLLATE|REFERENCES|CONSTRAINT|GENERATED|AS)\b",
@@ -25,15 +25,15 @@ _END_OF_TYPE: Final = re.compile(
 
 
 def facts(connection: Connection) -> Facts:
-    """What lies in the file under our names."""
+    """The facts about what lies in the file under our names."""
     found, expected = _facts(tuple(map(tuple, connection.exec_driver_sql(_SCHEMA)))), made()
-    # A column without a type takes every value, and compares each as what it is.
+    # A column without a type is no deviation: it takes every value and compares it as it is.
     return {key: what or expected.get(key, "") for key, what in found.items()}
 
 
 @cache
 def made() -> Facts:
-    """What the numbered files make, all of them having been run."""
+    """The facts about a new schema, made by all numbered files and the guards."""
     memory = sqlite3.connect(":memory:")
     try:
         for _, _, statements in steps("sqlite"):
@@ -63,7 +63,7 @@ def _facts(rows: tuple[tuple[Any, ...], ...]) -> Facts:
 
 
 def _columns(definition: str) -> Iterator[tuple[str, str]]:
-    """The columns of a table's definition: names, and what decides how values compare."""
+    """The name of each column of a definition, and the words that decide how values compare."""
     for part in _parts(definition.partition("(")[2]):
         if _CONSTRAINT.match(part.strip()):
             continue
@@ -74,7 +74,7 @@ def _columns(definition: str) -> Iterator[tuple[str, str]]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """What commas separate, up to the bracket that closes."""
+    """The parts between commas, up to the closing bracket. Inner brackets stay whole."""
     depth = start = 0
     for at, mark in enumerate(text):
         depth += (mark == "(") - (mark == ")")
@@ -86,7 +86,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def _plain(sql: object) -> str:
-    """A text without what tools change as they copy it: quotation marks, spaces, comments."""
+    """Tools that copy a schema change quotation marks, spaces and comments: leave them out."""
     text = re.sub(r"--[^\n]*", "", str(sql or "")).replace('"', "").replace("`", "")
     text = re.sub(r"\bIF NOT EXISTS\b", "", text, flags=re.IGNORECASE)
     return re.sub(r"\s*([(),])\s*|\s+", lambda match: match[1] or " ", text).strip()

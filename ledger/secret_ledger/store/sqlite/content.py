@@ -1,16 +1,16 @@
-"""Whether a SQLite file was overwritten in its place: `cp backup.db app.db` while it is in use.
+"""Whether a SQLite file was overwritten in use, for example by `cp backup.db app.db`.
 
 SQLite does not notice it. It goes on with the pages in its memory and in the `-wal`, answers with
-them, and at its next checkpoint writes them over the copy. In WAL mode nobody but a checkpoint
-writes the file itself. So if the file has changed, what lies in the file alone is read, without
-its `-wal`: after a checkpoint that is a later state of the same ledger, after a copy it is not.
+them, and at its next checkpoint writes them over the copy. In WAL mode only a checkpoint writes
+the file itself. So if the file has changed, this module reads the file alone, without its `-wal`.
+After a checkpoint the file holds a later state of the same ledger; after a copy it does not.
 
-It is read through SQLite (`immutable`, which keeps off the `-wal`), never by opening the file:
-to close such a handle would drop the locks that this process has on it (sqlite.org/howtocorrupt.
-html, 2.2). A look takes half a millisecond, and there is one for each checkpoint.
+The module reads the file through SQLite (`immutable`, which ignores the `-wal`). It never opens
+the file itself: to close such a handle would drop the locks that this process has on the file
+(sqlite.org/howtocorrupt.html, 2.2). Each checkpoint costs one look, which takes half a millisecond.
 
-A checkpoint that was killed can leave a file that is no database without its `-wal`. If such a
-file is not shorter than before, and nobody writes it, the checkpoint is brought to its end.
+If a checkpoint was killed, the file can be no database without its `-wal`. If such a file is not
+shorter than before, and nobody writes it, this module finishes the checkpoint.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from secret_ledger.errors import LedgerUnavailable
 __all__ = ["Content"]
 
 TRIES: Final = 4
-"""Looks in a row until a finding is believed: a page can be read while it is half written."""
+"""Looks until a finding counts: a page may be half written when it is read."""
 PAUSE: Final = 0.005
-"""Seconds between two of them."""
+"""Seconds between two looks."""
 LONGEST: Final = 2.0
-"""Seconds that a look waits, if the file can't be read by itself."""
+"""Seconds that `check` tries again, if the file can't be read by itself."""
 
 Signature = tuple[int, int, int]
-"""Size, time of the last write, time of the last change."""
+"""Size in bytes; times of the last write and of the last change, in nanoseconds since 1970."""
 _POSITION: Final = "SELECT position FROM ledger_head WHERE state IN ('active', 'moved')"
 
 
@@ -44,7 +44,7 @@ class _State(NamedTuple):
     ledger_id: bytes
     position: int
     schema: int
-    """SQLite's own number of the schema, which grows with each change of it."""
+    """SQLite's own number of the schema (`PRAGMA schema_version`), which grows with each change."""
 
 
 class _Unreadable(Exception):
@@ -52,11 +52,11 @@ class _Unreadable(Exception):
 
 
 class _Unclear(Exception):
-    """It holds a ledger, which says nothing that could be compared: a move's target, or damage."""
+    """The database has no state that can be compared: it is a move's target, or damaged."""
 
 
 class Content:
-    """What lies in the file of a database that is open. Used by any thread."""
+    """The content of the file of an open database. Any thread may use it."""
 
     def __init__(self, path: Path) -> None:
         self._path: Final = path
@@ -66,7 +66,7 @@ class Content:
         self._overwritten = False
 
     def opened(self) -> None:
-        """Remember what lies there; a connection was made to it."""
+        """Remember the state of the file, after a connection to it was made."""
         with self._lock:
             try:
                 self._signature, self._known = self._sign(), self._read_alone()
@@ -74,11 +74,14 @@ class Content:
                 self._known = None
 
     def is_unchanged(self, found: os.stat_result) -> bool:
-        """Whether the file was not written since the last look."""
+        """Whether nobody wrote the file since the last look. `found`: its stat."""
         return _signature_of(found) == self._signature and not self._overwritten
 
     def is_overwritten(self, connection: sqlite3.Connection) -> bool:
-        """Whether it was, or is just being so, when the database is to be closed."""
+        """Whether the file was or is being overwritten, or can't be checked.
+
+        `close` asks this. `connection`: an idle connection to the database.
+        """
         try:
             self.check(connection)
         except (OSError, sqlite3.Error, LedgerUnavailable):
@@ -86,9 +89,10 @@ class Content:
         return False
 
     def check(self, connection: sqlite3.Connection, **details: object) -> None:
-        """Look at the file if it was written. `connection`: to the database, and idle.
+        """Look at the file, if it was written since the last look.
 
-        Raises LedgerUnavailable, with `details`, if it was overwritten, or is just being so.
+        `connection`: an idle connection to the database. Raises LedgerUnavailable, with `details`,
+        if the file was overwritten or is being overwritten.
         """
         with self._lock:
             if not self._overwritten and self._settle(connection, details):
@@ -102,7 +106,7 @@ class Content:
         )
 
     def _settle(self, connection: sqlite3.Connection, details: Mapping[str, object]) -> bool:
-        """Look at the file until it is clear who wrote it. Returns False if it was not SQLite.
+        """Look at the file until it is clear who wrote it. Returns False if SQLite did not.
 
         Raises LedgerUnavailable if the file stays unreadable.
         """
@@ -119,7 +123,7 @@ class Content:
                     return True
                 not_later += 1
             except _Unreadable:
-                # A copy that is under way changes the file; so does a checkpoint.
+                # A running copy changes the file from look to look; so does a checkpoint.
                 unchanged = unchanged + 1 if signature == last else 0
                 last = signature
                 if time.monotonic() > until or (unchanged >= TRIES and helped):
@@ -128,7 +132,7 @@ class Content:
                     if not self._may_be_half_checkpointed(signature):
                         break
                     if not _finish_checkpoint(connection, until) and self._goes_on(connection):
-                        return True  # whoever only reads acknowledges nothing
+                        return True  # a connection that only reads acknowledges no write
                     helped, unchanged = True, 0
             time.sleep(PAUSE)  # on the thread of a unit, never on the event loop
         else:
@@ -142,11 +146,11 @@ class Content:
         )
 
     def _may_be_half_checkpointed(self, found: Signature) -> bool:
-        """Whether the file is not shorter than it was: a copy over it begins with an empty one."""
+        """Whether the file is not shorter than before: a copy begins by emptying the file."""
         return self._signature is None or found[0] >= self._signature[0]
 
     def _goes_on(self, connection: sqlite3.Connection) -> bool:
-        """Whether file and `-wal` hold the known ledger, in the known state or a later one."""
+        """Whether file and `-wal` hold the known ledger, in the known state or a later state."""
         known = self._known
         try:
             whole = _state(connection)
@@ -162,7 +166,7 @@ class Content:
         return _signature_of(os.stat(self._path))  # noqa: PTH116  # as `OpenFiles` does
 
     def _is_later(self, connection: sqlite3.Connection) -> bool:
-        """Whether the file is as a checkpoint can have left it. Raises _Unreadable."""
+        """Whether a checkpoint can have left the file as it is. Raises _Unreadable."""
         known = self._known
         try:
             alone = self._read_alone()
@@ -188,8 +192,11 @@ class Content:
 
     @staticmethod
     def _whole(connection: sqlite3.Connection, *, other: bool) -> _State | None:
-        """The state with the -wal; None if the file holds an `other` ledger that does not go
-        with it."""
+        """Returns the state of the file with its `-wal`.
+
+        `other`: the file alone holds another ledger. Then an error means that the `-wal` does not
+        belong to the file: returns None.
+        """
         try:
             return _state(connection)
         except sqlite3.DatabaseError:
@@ -212,14 +219,14 @@ class Content:
 
 
 def _finish_checkpoint(connection: sqlite3.Connection, until: float) -> bool:
-    """Bring a checkpoint to its end that was killed, or wait for the one that runs.
+    """Finish a checkpoint that was killed, or wait for a running checkpoint until `until`.
 
-    Until its end the file's first page may speak of pages that the file does not have yet.
-    Returns False if the connection only reads.
+    Before its end the file's first page may count pages that the file does not have yet. Returns
+    False if the connection only reads.
     """
     if connection.execute("PRAGMA query_only").fetchone() != (0,):
         return False
-    while connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0]:  # another one runs
+    while connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0]:  # another runs
         if time.monotonic() > until:
             break
         time.sleep(PAUSE)  # as above: on the thread of a unit
@@ -231,7 +238,7 @@ def _signature_of(found: os.stat_result) -> Signature:
 
 
 def _state(connection: sqlite3.Connection) -> _State | None:
-    """What a database says of itself; None if it holds no ledger. Raises _Unclear."""
+    """The state that a database claims; None if it holds no ledger. Raises _Unclear."""
 
     def rows(sql: str) -> list[Any]:
         return connection.execute(sql).fetchall()

@@ -1,8 +1,8 @@
 """SQLite: WAL, `synchronous=FULL`, one thread that writes, a few that read.
 
-The connections are our own (a host's engine lends its URL, not its pool), because the
-settings that durability rests on are theirs. A unit of work runs in one hop to a thread;
-write transactions begin IMMEDIATE, so that they never have to be upgraded half-way.
+Durability rests on settings of the connections. So this module opens its own connections: a
+host's engine lends its URL, not its pool. A unit of work runs in one hop to a thread. Write
+transactions begin IMMEDIATE, so that SQLite never has to upgrade a read lock half-way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sqlalchemy.engine import URL, Dialect
 
 from secret_ledger.errors import LedgerError, LedgerUnavailable, NotALedger, TamperedEvent
 from secret_ledger.model.events import CONTROL_STREAM, Event
-from secret_ledger.model.rows import Head
+from secret_ledger.model.rows import LogHead
 from secret_ledger.store.bounds import MAX_STREAM_BYTES, Bounds
 from secret_ledger.store.connection import Connection, Mode, Parameters, Rows, Statement, compiled
 from secret_ledger.store.database import Facts, Folded, LockedHead, Replica, Surroundings
@@ -63,28 +63,30 @@ _WRITES: Final = ("write", "note")
 READERS: Final = 4
 UNDECODED: Final = "Could not decode to UTF-8"
 MANY: Final = 250
-"""Rows that one statement inserts, where there are so many."""
+"""Rows that one statement inserts, if so many are to insert."""
 PAGE_CACHE_KIB: Final = 8192
 WAIT_STEPS: Final = 10
-"""A second has so many lengths of waiting for a lock."""
+"""Steps of a second: the time to wait for a lock is rounded up to whole steps."""
 NOTE_TIMEOUT: Final = 1500
 """Milliseconds that a `note` waits for another process's write lock."""
 
 LARGEST: Final = MAX_STREAM_BYTES
-"""Bytes of the largest value that SQLite reads or takes. Any row that a ledger has written is
-far smaller; so is every list of names that a statement is given."""
-# `octet_length` does not load what it counts; `length` neither, of bytes.
+"""Bytes of the largest value that SQLite reads or takes.
+
+Every row of a ledger, and every list of names in a statement, is far smaller.
+"""
+# `octet_length` does not load the value that it counts. Nor does `length`, if it counts bytes.
 _BOUNDS: Final = Bounds(
     "octet_length({})" if sqlite3.sqlite_version_info >= (3, 43) else "length(CAST({} AS BLOB))",
     "length({})",
 )
 GRACE: Final = 3.0
-"""Seconds in which what is under way may end by itself, when the database is closed."""
+"""Seconds that `close` waits for running units to end by themselves."""
 
 _INSERT: Final = Statement(
     f"INSERT INTO secret_event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-# CROSS JOIN holds the order: the planner would walk the whole log and look for each stream.
+# CROSS JOIN fixes the order: else the planner walks the whole log and looks for each stream.
 _HEADS_OF: Final = Statement(
     f"SELECT {_BOUNDS.paged('e')} FROM json_each(:names) AS s CROSS JOIN secret_event AS e"
     " WHERE e.generation = :generation AND e.stream = s.value AND e.version ="
@@ -104,7 +106,7 @@ _ACTIVE_HEAD: Final = Statement(
 _GENERATION: Final = Statement(
     f"SELECT {_BOUNDS.head('h')} FROM ledger_head AS h WHERE generation = :generation LIMIT 1"
 )
-# In the head row, which every append writes: a page less of the seven that one wrote.
+# In the head row, which every append writes: so an append writes six pages and not seven.
 _OF_SYS_SECRET: Final = Checkpoints(
     read=Statement(
         "SELECT sys_secret_position FROM ledger_head"
@@ -142,7 +144,7 @@ class SqliteConnection:
         self.info: dict[Any, Any] = {}
         self.mode: Mode = "statement"
         self.job = Job()
-        """What it is used for just now."""
+        """The unit of work that uses the connection now."""
         self._last_written: tuple[Mode, int] | None = None
 
     def execute(self, statement: Statement | ClauseElement, parameters: Parameters = None) -> Rows:
@@ -155,7 +157,7 @@ class SqliteConnection:
 
     def _check(self) -> None:
         if self.mode != "statement" and not self.raw.in_transaction:
-            raise not_committed()  # else each statement from here on would be committed by itself
+            raise not_committed()  # else each further statement would commit by itself
 
     def _fetch(self, sql: str, parameters: Mapping[str, Any]) -> tuple[list[Any], int]:
         self._check()
@@ -175,8 +177,8 @@ class SqliteConnection:
                 f"a row holds a value of more than {LARGEST:,} bytes: no ledger wrote it",
                 hint="somebody else writes to the database; restore it from a backup",
             )
-        # Damaged text must reach the check that names its row, not stop the whole page; all
-        # other text is decoded by the driver, in a tenth of the time.
+        # Damaged text must reach the check that names its row, and not stop the whole page. The
+        # driver decodes all other text, in a tenth of the time.
         self.raw.text_factory = _text_of
         try:
             cursor = self.raw.execute(sql, parameters)
@@ -186,8 +188,8 @@ class SqliteConnection:
 
     def _execute_each(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> int:
         self._check()
-        # Many rows at once, where there are many: SQLite then works on all of them without
-        # Python's lock, which it gives back and takes again for each statement.
+        # One statement for many rows: SQLite works on all of them without Python's lock. It
+        # releases that lock and takes it again for each statement.
         self.job.check()
         start = changed = 0
         many = statement.repeated(MANY, len(rows[0])) if len(rows) >= MANY else None
@@ -203,13 +205,13 @@ class SqliteConnection:
         return Rows(*self._fetch(sql, {}))
 
     def begin(self, mode: Mode, patience: float) -> None:
-        """Begin a transaction of that mode; a lock is waited for so many seconds."""
+        """Begin a transaction of `mode`. `patience`: seconds that a `write` waits for a lock."""
         self.mode, raw = mode, self.raw
         if mode in _WRITES:
             note = mode == "note"
-            # In steps: what is left of a patience is a little less at each write.
+            # In steps: each write has a little less patience left, and a new value costs PRAGMAs.
             wait = NOTE_TIMEOUT if note else math.ceil(patience * WAIT_STEPS) * 1000 // WAIT_STEPS
-            if self._last_written != (mode, wait):  # the settings are the connection's
+            if self._last_written != (mode, wait):  # both settings stay with the connection
                 self._last_written = None
                 raw.execute(f"PRAGMA busy_timeout = {wait}")
                 raw.execute(f"PRAGMA synchronous = {'NORMAL' if note else 'FULL'}")
@@ -219,9 +221,9 @@ class SqliteConnection:
             raw.execute("BEGIN")
 
     def commit(self) -> bool:
-        """End the transaction, if there is one; False if SQLite has undone it before.
+        """Commit the transaction, if it has begun. Returns False if SQLite undid it before.
 
-        Some errors undo a whole transaction, also if whoever gets them passes over them.
+        Some errors undo a whole transaction, even if the unit catches them and goes on.
         """
         if self.raw.in_transaction:
             self.raw.execute("COMMIT")
@@ -229,7 +231,7 @@ class SqliteConnection:
         return self.mode == "statement"
 
     def rollback(self) -> None:
-        """Undo the transaction, if there is one."""
+        """Undo the transaction, if it has begun."""
         if self.raw.in_transaction:
             self.raw.execute("ROLLBACK")
 
@@ -255,9 +257,9 @@ class SqliteDatabase:
         self._files = OpenFiles(Path(self._file)) if self._file else None
         self.home = Home(self.place)
         self._idle: dict[bool, list[SqliteConnection]] = {False: [], True: []}
-        """Connections that nobody uses just now; those that write apart."""
+        """Connections that no unit uses now: under False for reads, under True for writes."""
         self._jobs: set[Job] = set()
-        """What runs just now, and what waits for a thread."""
+        """Units that run now, and units that wait for a thread."""
         self._watching: sqlite3.Connection | None = None
         self._closed = False
         # An in-memory database is one connection: its units queue on one thread.
@@ -289,9 +291,9 @@ class SqliteDatabase:
         try:
             return await asyncio.wrap_future(done)
         except asyncio.CancelledError:
-            if done.cancelled():  # before it began
+            if done.cancelled():  # before the unit began
                 self._jobs.discard(job)
-            elif mode not in _WRITES:  # a write happens whole or not at all, whoever waits
+            elif mode not in _WRITES:  # a write goes on, even if nobody waits
                 job.give_up()
             raise
 
@@ -331,7 +333,7 @@ class SqliteDatabase:
             return done
         except DRIVER_ERRORS as error:
             failure = self._translated(error, at_commit=committing)
-        # Raised outside the handler: the driver's exception is no context of it either.
+        # Raised outside the handler: so the driver's exception is not even its context.
         raise failure
 
     def _translated(self, error: BaseException, *, at_commit: bool = False) -> LedgerError:
@@ -346,12 +348,12 @@ class SqliteDatabase:
 
     def _watch(self, connection: Connection) -> None:
         self._watching = self._connect()
-        # It is asked on the event loop: where it would have to wait, it is to say so.
+        # The event loop asks this connection: if it had to wait, it must fail instead.
         self._watching.execute("PRAGMA busy_timeout = 0")
 
     def _data_version(self) -> int | None:
         if self._files is not None and not self._files.check(writing=False):
-            return None  # a look at it would block
+            return None  # a look at the content would block
         if self._watching is None:
             return None
         try:
@@ -367,7 +369,7 @@ class SqliteDatabase:
         loop = asyncio.get_running_loop()
         disposing = loop.run_in_executor(self._writer, self._dispose)
         await asyncio.wait([disposing], timeout=GRACE)
-        while not disposing.done():  # a statement that does not end, or a unit of many
+        while not disposing.done():  # a statement is endless, or a unit has many
             for job in tuple(self._jobs):
                 job.give_up()
             await asyncio.wait([disposing], timeout=0.05)
@@ -376,13 +378,13 @@ class SqliteDatabase:
 
     def _dispose(self) -> None:
         if self._readers is not self._writer:
-            # A read whose caller was cancelled still runs: its connection is closed after it.
+            # A read may still run after its caller was cancelled: wait, then close its connection.
             self._readers.shutdown(wait=True)
         idle = [connection.raw for each in self._idle.values() for connection in each]
         if self._watching is not None:
             idle.append(self._watching)
         if idle and self._files is not None and self._files.content.is_overwritten(idle[0]):
-            # The last one to be closed copies the -wal into the file, unless it can only read.
+            # The last connection to close copies the -wal into the file, unless it can only read.
             with suppress(sqlite3.Error):
                 last = sqlite3.connect(f"file:{quote(str(self._files.path))}?mode=ro", uri=True)
                 idle.append(last)
@@ -404,7 +406,7 @@ class SqliteDatabase:
         if self._files is None:
             target = ":memory:"
         else:
-            # rw, not rwc: a file is only ever made by `prepare_creation`.
+            # rw, not rwc: only `prepare_creation` ever makes a file.
             mode = "ro" if self.read_only else "rw"
             target = f"file:{quote(str(self._files.path))}?mode={mode}"
         connection = sqlite3.connect(
@@ -423,10 +425,10 @@ class SqliteDatabase:
             connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
             if self.read_only:
                 connection.execute("PRAGMA query_only = ON")
-        except sqlite3.Error:  # no database, say; nobody else would close it
+        except sqlite3.Error:  # no database, for example: nobody else would close it
             connection.close()
             raise
-        except UnicodeDecodeError:  # of a message that quotes a damaged schema
+        except UnicodeDecodeError:  # SQLite's message quotes a damaged schema
             damaged = True
         if damaged:
             connection.close()
@@ -450,12 +452,12 @@ class SqliteDatabase:
         if self.exists():
             check_names(self._files.path)
             if self._files.path.stat().st_size == 1:
-                # SQLite takes such a file for an empty one (its VFS made them once).
+                # SQLite takes a file of one byte for an empty file (its VFS once made such files).
                 raise NotALedger(f"{self.place} is not a SQLite database")
         failure: LedgerError
         try:
-            # The file may be made here, and its header be rewritten for WAL: only where
-            # it holds nothing yet, or where a ledger beside other tables was asked for.
+            # This makes a missing file. It rewrites the header for WAL only if the file holds
+            # nothing yet, or if the caller asked for a ledger beside other tables.
             raw = sqlite3.connect(self._files.path, timeout=self.patience, isolation_level=None)
             try:
                 (tables,) = raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -488,7 +490,7 @@ class SqliteDatabase:
         raise failure
 
     def exists(self) -> bool:
-        """Whether there is a file to open at all."""
+        """Whether the file exists; True if in memory."""
         return self._files is None or file_exists(self._files.path)
 
     def tables(self, connection: Connection, schema: str | None = None) -> frozenset[str]:
@@ -503,7 +505,7 @@ class SqliteDatabase:
         return frozenset(name for name, _, _ in rows)
 
     def begin_creation(self, connection: Connection) -> None:
-        """Nothing to do: a write transaction began IMMEDIATE, so it is alone."""
+        """Nothing to do: the write transaction began IMMEDIATE, so no other writer runs."""
 
     def check_settings(self, connection: Connection) -> tuple[str, ...]:
         def read(pragma: str) -> object:
@@ -555,22 +557,22 @@ class SqliteDatabase:
         row = connection.execute(_ACTIVE_HEAD, {"generation": generation, "epoch": epoch}).first()
         if row is None:
             return None
-        head = Head.of_row(row[:5])
+        head = LogHead.of_row(row[:5])
         newest = self.heads_of(connection, generation, streams) if streams else iter(())
         return LockedHead(head, max(head.recorded_at, self.clock(connection)), newest, row[5])
 
-    def lock_generation(self, connection: Connection, generation: int) -> Head | None:
+    def lock_generation(self, connection: Connection, generation: int) -> LogHead | None:
         row = connection.execute(_GENERATION, {"generation": generation}).first()
-        return None if row is None else Head.of_row(row)
+        return None if row is None else LogHead.of_row(row)
 
     def run_deferred(self, connection: Connection) -> None:
-        """Nothing: its triggers run with their statements."""
+        """Nothing to do: SQLite runs triggers with their statements."""
 
     def extend(
         self,
         connection: Connection,
-        before: Head,
-        after: Head,
+        before: LogHead,
+        after: LogHead,
         events: Sequence[Event],
         folded: Folded | None = None,
     ) -> tuple[bool, bool]:
@@ -597,19 +599,19 @@ class SqliteDatabase:
         return dict(connection.execute(_HASHES_OF, asked))
 
     def names(self, values: Sequence[str]) -> str:
-        # As `json.dumps` has it, which takes ten times as long for a few.
+        # A JSON list, as `json.dumps` makes it; that takes ten times as long for a few names.
         return f"[{','.join(map(encode_basestring_ascii, values))}]"
 
     def text(self, value: str) -> str | bytes:
         try:
             value.encode()
-        except UnicodeEncodeError:  # what `_text_of` let through; the statement casts it
+        except UnicodeEncodeError:  # damage that `_text_of` let through; the statement casts it
             return value.encode("utf-8", "surrogateescape")
         return value
 
 
 def _has_large(parameters: Mapping[str, Any]) -> bool:
-    """Whether it is a parameter that is larger than SQLite takes, and no row."""
+    """Whether a parameter, and no row, may be larger than SQLite takes (4 bytes a character)."""
     return any(isinstance(v, str | bytes) and len(v) > LARGEST // 4 for v in parameters.values())
 
 
@@ -618,7 +620,7 @@ def _text_of(raw: bytes) -> str:
 
 
 def _is_table(kind: object, sql: object) -> bool:
-    """Whether it holds rows: a view, or a module's table, may answer whatever it likes."""
+    """A view, or the virtual table of a module, may answer whatever it likes."""
     return kind == "table" and not str(sql).upper().startswith("CREATE VIRTUAL")
 
 

@@ -1,9 +1,9 @@
-"""Whether the files that SQLite has open are the ones in their place.
+"""Whether the files that SQLite has open are still the files in their place.
 
-In WAL mode SQLite goes on with a file that was deleted, moved or exchanged under it: what is
-written then reaches the disk, and nobody ever finds it again. So the identity of the files is
-looked at (a stat takes a microsecond or two): of the database before each unit of work, and
-of both before and after each one that writes.
+In WAL mode SQLite goes on with a file that was deleted, moved or exchanged. Later writes reach
+the disk, but nobody ever finds them again. So each unit of work first checks the identity of the
+database's file. A unit that writes checks that file and its `-wal`, before and after. A stat
+takes a microsecond or two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from secret_ledger.store.sqlite.content import Content
 __all__ = ["OpenFiles"]
 
 Identity = tuple[int, int] | None
-"""Device and inode; None where nothing can be said."""
+"""Device and inode; None if the operating system does not tell them."""
 GONE: Final = (0, 0)
 
 
@@ -26,7 +26,7 @@ class OpenFiles:
     """The files of one database, by the path that it was opened at."""
 
     def __init__(self, path: Path) -> None:
-        # Held as it is now: a process may change its working directory.
+        # Made absolute now: a process may change its working directory.
         self.path: Final = _absolute(path)
         self._database = os.fspath(self.path)
         self._wal = self._database
@@ -35,19 +35,20 @@ class OpenFiles:
         self._wal_opened: Identity = None
 
     def opened(self) -> bool:
-        """Remember the database's file; a connection was made to it. Whether it is the first."""
+        """Remember the database's file at the first connection. Returns whether it is the first."""
         if self._database_opened is not None:
             return False
         self._database_opened = _identity(_stat(self._database))
-        file = self.path.resolve()  # SQLite too puts it beside the file that a link means
+        file = self.path.resolve()  # SQLite too puts it beside the target of a link
         self._wal = os.fspath(file.with_name(file.name + "-wal"))
         self.content.opened()
         return True
 
     def check(self, *, writing: bool) -> bool:
-        """Whether the database's file was not written since its content was looked at.
+        """Whether nobody wrote the database's file since the last look at its content.
 
-        Raises LedgerUnavailable where a file is not the one that was opened.
+        `writing`: check the `-wal` too. Raises LedgerUnavailable if a file is not the file that
+        was opened.
         """
         problem, unchanged = self._problem(writing=writing)
         if problem:
@@ -55,11 +56,12 @@ class OpenFiles:
         return unchanged
 
     def committed(self) -> bool:
-        """What `check` does, after a commit, which went into the files that are open.
+        """Like `check`, after a commit, which went into the open files.
 
-        Raises LedgerUnavailable, which says that the outcome is unknown.
+        Raises LedgerUnavailable, which says that the outcome is unknown, if a file is not the file
+        that was opened.
         """
-        if self._wal_opened in (None, GONE):  # it stays the same while a connection is open
+        if self._wal_opened in (None, GONE):  # the -wal stays while a connection is open
             self._wal_opened = _identity(_stat(self._wal))
         problem, unchanged = self._problem(writing=True)
         if problem:
@@ -93,7 +95,7 @@ def _stat(path: str) -> os.stat_result | Identity:
         return os.stat(path)  # noqa: PTH116  # asked four times a write
     except (FileNotFoundError, NotADirectoryError):
         return GONE
-    except OSError:  # a folder that may not be searched any more, say
+    except OSError:  # for example, the folder may no longer be searched
         return None
 
 

@@ -1,8 +1,8 @@
-"""Where a SQLite ledger lies: its file, its folder and its disk, as the operating system has them.
+"""The file, the folder and the disk of a SQLite ledger, as the operating system shows them.
 
-SQLite keeps beside a file, under the name that it was opened at, a `-wal` with the newest writes
-and a `-shm`. So a file must have one name only: each further name has a `-wal` of its own, and
-what is written through one name is lost to the other.
+SQLite keeps a `-wal` with the newest writes, and a `-shm`, under the name at which a file was
+opened. So a file must have one name only: each further name has a `-wal` of its own, and writes
+through one name are lost to the other.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ __all__ = ["check_names", "explained", "file_exists", "hindrances", "names_warni
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
 ROOM: Final = 1024 * 1024
-"""Bytes that a disk must have left: a value may be as large, and the -wal holds it too."""
+"""Free bytes that a disk must have: a value may be as large, and the -wal holds it too."""
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 _EFFECTIVE: Final = os.access in os.supports_effective_ids
 
 
 def file_exists(path: Path) -> bool:
-    """Whether there is a file. Raises LedgerUnavailable for a folder, and if nobody can tell."""
+    """Whether the file exists.
+
+    Raises LedgerUnavailable if the path is a folder or can't be looked at.
+    """
     try:
         found = path.is_dir(), path.exists()
     except OSError as error:
@@ -79,14 +82,13 @@ def _is_mounted(file: bytes, mounts: bytes) -> bool:
 
 
 def names_warning(path: Path) -> str | None:
-    """What an operator must know of a file that may be in use under another name; None if it
-    can't be."""
+    """Returns a warning if the file may be in use under another name, else None."""
     why = _other_names(path)
     return None if why is None else f"sqlite:{path}: {why}; {_DANGER}"
 
 
 def check_names(path: Path) -> None:
-    """Raises LedgerUnavailable for a file that may be in use under another name."""
+    """Raises LedgerUnavailable if the file may be in use under another name."""
     warning = names_warning(path)
     if warning is not None:
         raise LedgerUnavailable(warning, hint=_ONE_NAME)
@@ -104,8 +106,10 @@ _ONE_NAME: Final = (
 
 
 def explained(error: LedgerError, path: Path) -> LedgerError:
-    """`error`, with the reason why SQLite can't open the file or write it, if the operating
-    system tells one."""
+    """Returns an error that says why SQLite can't open or write the file.
+
+    Returns `error` itself if it has another cause, or if the operating system tells no reason.
+    """
     name = str(error.details.get("sqlite_error", ""))
     if not name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")):
         return error
@@ -152,7 +156,7 @@ def _about_user(what: str) -> str:
 
 
 def hindrances(path: Path) -> Sequence[str]:
-    """Why nothing can be written here, as far as the operating system tells beforehand."""
+    """Reasons why nothing can be written here, if the operating system tells them beforehand."""
     folder = path.resolve().parent
     found = [
         f"{place} can't be written by this user, or on this file system"

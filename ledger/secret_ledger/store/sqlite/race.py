@@ -1,7 +1,7 @@
 """SQLite's WAL-reset race, which damages a file (sqlite.org/wal.html, "The WAL-Reset Bug").
 
-Two connections that write or checkpoint at the same moment can lose a transaction of one of
-them. One process of ours writes with one connection, so it takes several processes.
+If two connections write or checkpoint at the same moment, SQLite can lose a transaction of one
+connection. A process of ours writes with one connection, so only several processes meet the race.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ __all__ = ["wal_reset_race"]
 
 
 def wal_reset_race(version: tuple[int, ...]) -> str | None:
-    """What an operator must know of this release of SQLite; None if the race is mended in it."""
+    """Returns a warning if this release of SQLite has the race, else None."""
     mended = (
         version >= (3, 51, 3)
         or (3, 50, 7) <= version < (3, 51)

@@ -1,8 +1,9 @@
-"""A unit of work that runs on a thread, and how it is ended from outside.
+"""A unit of work that runs on a thread, and how another thread ends it.
 
-A statement may never end: a table was replaced by a view that counts for ever, say. SQLite ends
-it at its next step when the connection is interrupted, from any thread (sqlite.org/c3ref/
-interrupt.html); between two statements that does nothing, so the next statement looks for itself.
+A statement may never end: for example, somebody replaced a table by a view that counts for ever.
+If any thread interrupts the connection, SQLite ends the statement at its next step
+(sqlite.org/c3ref/interrupt.html). Between two statements an interrupt does nothing: then `check`
+ends the unit.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ class Job:
         self._lock: Final = threading.Lock()
         self._raw: sqlite3.Connection | None = None
         self.given_up = False
-        """Whether nobody waits for it any more: its next statement is its last."""
+        """Whether nobody waits for the unit any more. Then `check` raises."""
 
     def begin(self, raw: sqlite3.Connection) -> None:
-        """It has a connection now, which nobody else uses until its end."""
+        """Give the unit a connection, which nobody else uses until `end`."""
         with self._lock:
             self._raw = raw
 
     def end(self) -> None:
-        """The connection may be another unit's from now on."""
+        """Take the connection away: another unit may use it from now on."""
         with self._lock:
             self._raw = None
 
     def give_up(self) -> None:
-        """End it at the next step of its statement, or before its next statement."""
+        """End the unit at the next step of its statement, or at its next `check`."""
         with self._lock:
             self.given_up = True
             if self._raw is not None:
                 self._raw.interrupt()
 
     def check(self) -> None:
-        """Raises LedgerUnavailable if nobody waits for it any more."""
+        """Raises LedgerUnavailable if nobody waits for the unit any more."""
         if self.given_up:
             raise LedgerUnavailable("the unit of work was given up: nobody waits for it any more")

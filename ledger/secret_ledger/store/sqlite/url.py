@@ -1,8 +1,8 @@
-"""What a SQLite URL may say: the path of a file, or that the ledger lies in memory.
+"""Reads a SQLite URL, which names the path of a file or a ledger in memory.
 
-Whatever else stands in it is refused: a host (`sqlite+aiosqlite://app.db` names one, and no
-file), a user, a port, a parameter, an escape. SQLAlchemy passes over some of them, and reads an
-escape as one file in its release 2.0 and as another in 2.1.
+All else is refused: a host (`sqlite+aiosqlite://app.db` names a host, and no file), a user, a
+port, a parameter, an escape. SQLAlchemy ignores some of them. If a path holds an escape, its
+releases 2.0 and 2.1 open different files.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _DRIVERS: Final = ("", "aiosqlite", "pysqlite")
 _HOSTS_OWN: Final = frozenset(
     {"cached_statements", "check_same_thread", "detect_types", "isolation_level", "timeout"}
 )
-"""The parameters of an engine that concern its own connections alone, which aren't used here."""
+"""Parameters of a host's engine for its own connections, which the ledger does not use."""
 _ESCAPE: Final = "%"
-"""Stands among the parameters for an escape in the path, which a parsed URL doesn't show."""
+"""The parameter that marks an escape in the path, which a parsed URL does not show."""
 _HINT: Final = (
     "write the path after three slashes: sqlite+aiosqlite:///app.db lies in the working"
     " directory, sqlite+aiosqlite:////var/lib/app.db has a full path"
@@ -31,25 +31,25 @@ _HINT: Final = (
 
 
 def read_text(text: str, url: URL) -> URL:
-    """`url`, which was parsed from `text`, marked if its path has an escape in it."""
+    """Returns `url`, which was parsed from `text`; marked if its path has an escape."""
     path = text.partition("://")[2].partition("?")[0].partition("/")[2]
     return url.update_query_dict({_ESCAPE: "1"}) if "%" in path else url
 
 
 def is_in_memory(url: URL) -> bool:
-    """Whether it names a database that is gone when it is closed, and nothing else."""
+    """Whether the URL names a database in memory, which is gone when it is closed, and no host."""
     return url.get_backend_name() == "sqlite" and not url.host and url.database in (None, MEMORY)
 
 
 def read_path(url: URL, *, of_engine: bool = False) -> str | None:
     """The file of a SQLite URL; None for a database in memory.
 
-    `of_engine`: the URL is that of a host's engine, whose connections are not used.
-    Raises LedgerUnavailable for a URL that says more than is honoured.
+    `of_engine`: the URL is of a host's engine, and may have parameters for its own connections.
+    Raises LedgerUnavailable if the URL says anything else than a path.
     """
     if url.drivername.partition("+")[2] not in _DRIVERS:
         raise _refused("its driver is not known here", "sqlite+aiosqlite:///… is")
-    # Not shown: a password may have got into any of them.
+    # The values are not shown: a password may have got into any of them.
     if url.host or url.port or url.username is not None or url.password is not None:
         raise _refused("it names a host, a port or a user, and SQLite has none", _HINT)
     if _ESCAPE in url.query:
