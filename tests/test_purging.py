@@ -11,9 +11,9 @@ from doomed import do
 from histories import fill
 from independent_fold import read_rows
 from inside import emptying
-from ledgers import NEW, OLD, opened
+from ledgers import NEW, OLD, THIRD, opened
 from moves import states
-from secret_ledger import KeyInUse, SecretLedger
+from secret_ledger import KeyInUse, Progress, SecretLedger
 
 
 @pytest.fixture
@@ -125,3 +125,22 @@ async def test_a_closed_generation_is_certified_before_it_is_deleted_whatever_it
             "SELECT metadata FROM secret_event WHERE event_type = 'generation.purged'",
         )
         assert f'"position":{end}' in str(metadata[0])
+
+
+async def test_what_reads_the_whole_log_before_a_key_ends_tells_how_far_it_has_got(
+    database_url: str,
+) -> None:
+    told: list[Progress] = []
+    async with opened(database_url, OLD) as ledger:
+        await migrated(ledger)
+        await ledger.purge_generation(0, on_progress=told.append)
+        purged, told[:] = list(told), []
+        assert (await ledger.retire("k-old", on_progress=told.append)).changed
+        retired, told[:] = list(told), []
+        await ledger.rotate(THIRD)
+    async with opened(database_url, THIRD, verify="control") as ledger:
+        await ledger.lost("k-new", reason="test", on_progress=told.append)
+    for each in (purged, retired, told):
+        steps = [progress.done for progress in each]
+        assert steps == sorted(steps)
+        assert each[-1].done == each[-1].total > 0

@@ -401,7 +401,9 @@ class SecretLedger:
         encode_metadata(actor=actor)
         return await rekey(self._session, actor=actor, on_progress=on_progress)
 
-    async def retire(self, key_id: str, *, actor: str | None = None) -> KeyEnd:
+    async def retire(
+        self, key_id: str, *, actor: str | None = None, on_progress: OnProgress | None = None
+    ) -> KeyEnd:
         """Certify that nothing needs a key any more, so that it can be dropped.
 
         Where that was done before, the report says so. Raises KeyInUse while any event of
@@ -410,9 +412,16 @@ class SecretLedger:
         """
         self._session.check_writable()
         encode_metadata(actor=actor)
-        return await retire(self._session, key_id, actor=actor)
+        return await retire(self._session, key_id, actor=actor, on_progress=on_progress)
 
-    async def lost(self, key_id: str, *, reason: str, actor: str | None = None) -> KeyEnd:
+    async def lost(
+        self,
+        key_id: str,
+        *,
+        reason: str,
+        actor: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> KeyEnd:
         """Give up a superseded key that is gone for good: nothing undoes it.
 
         Its versions are `SecretDestroyed` from then on, and nothing waits for it any more.
@@ -420,7 +429,9 @@ class SecretLedger:
         """
         self._session.check_writable()
         encode_metadata(actor=actor, reason=reason)
-        return await record_loss(self._session, key_id, reason=reason, actor=actor)
+        return await record_loss(
+            self._session, key_id, reason=reason, actor=actor, on_progress=on_progress
+        )
 
     # Not `async def` either, these two: the text of a URL may hold a password.
 

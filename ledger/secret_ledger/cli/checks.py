@@ -1,4 +1,4 @@
-"""--check: rows that are opened, marked, and counted by what opening them gave."""
+"""--check: each row is opened, marked with the result, and counted by it."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ Check = Annotated[
 
 
 def opening(seen: Look) -> SecretLedger:
-    """The ledger whose rows can be opened. Raises why it can't be."""
+    """Return the ledger with its keys. If it is unverified, raises the gate's refusal."""
     from secret_ledger.ledger import SecretLedger
 
     if isinstance(seen.ledger, SecretLedger):
         return seen.ledger
-    assert seen.refusal is not None  # noqa: S101  # `look` has one, or a ledger with keys
+    assert seen.refusal is not None  # noqa: S101  # `look` gives a refusal, or a ledger with keys
     raise seen.refusal
 
 
 def with_problems(columns: Columns, *, check: bool) -> Columns:
-    """The columns of a table, with what is wrong with each row if that was looked at."""
+    """Add the column `problem` to a table if its rows were checked."""
     return replace(columns, shown=(*columns.shown, "problem")) if check else columns
 
 
 class Marked:
-    """Rows on their way to the output, those that failed counted."""
+    """Rows on their way to the output, counted by their check."""
 
     def __init__(self, rows: AsyncIterator[SecretInfo]) -> None:
         self._rows = rows
@@ -58,13 +58,15 @@ class Marked:
             yield row
 
     def raise_if_any_failed(self) -> None:
-        """Raises what `raise_if_any_failed` raises."""
+        """Raises TamperedEvent or MissingKey if any row did not open."""
         raise_if_any_failed(self._checks)
 
 
 def raise_if_any_failed(checks: Iterable[str]) -> None:
-    """What opening each row gave, or how often. Raises TamperedEvent; or MissingKey if nothing
-    else kept rows from being opened."""
+    """Raises TamperedEvent if any row is tampered, else MissingKey if a row's key is missing.
+
+    `checks`: the check of each row, or a Counter of them.
+    """
     counts = checks if isinstance(checks, Counter) else Counter(checks)
     if counts["tampered"]:
         raise TamperedEvent(

@@ -1,4 +1,4 @@
-"""keys history, keys census: who held which key when, and what lies under each."""
+"""keys history, keys census: when each key was active, and how much lies under each key."""
 
 from __future__ import annotations
 
@@ -38,8 +38,6 @@ def add_to(family: App) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One key, as a line has it."""
-
     key_id: str
     key_fingerprint: bytes
     state: str
@@ -123,14 +121,15 @@ async def history(
     moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
-    """Each key of the ledger: since when it was what, by whom, and what it protects.
+    """List each key of the ledger: when its state changed, by whom, and what it protects.
 
-    Needs no key. Control events are not opened, so each key says unverified; --check opens them.
-    Counts are counts of rows either way. `elsewhere` counts events in closed
-    generations, `nodes` the live nodes that say they hold it. Fields in a pipe: key id,
-    fingerprint, state, epoch, times of introduction and activation, who activated it, at which
-    position, time it was superseded, time and author of its end (retired or lost), reason,
-    events, first and last position, elsewhere, secrets, nodes, refused boots, check, problem.
+    Needs no key. Control events are not opened, so each key says unverified; --check opens
+    them. The counted events and secrets are not opened in either case. `elsewhere` counts
+    events in closed generations, `nodes` the live nodes that say they hold the key. Fields in a
+    pipe: key id, fingerprint, state, epoch, times of introduction and activation, who activated
+    it, at which position, time it was superseded, time and author of its end (retired or lost),
+    reason, events, first and last position, elsewhere, secrets, nodes, refused boots, check,
+    problem.
     """
     from secret_ledger_projections import active_at, key_history
 
@@ -170,12 +169,11 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 async def census(*, moved: Moved = False, common: Common = DEFAULTS) -> None:
-    """What lies under each key: the latest versions of secrets, and the whole history.
+    """Count the rows under each key: the newest events of secrets, and the whole history.
 
-    Counted from the rows; nothing is opened. Fields in a pipe, by the first: `secrets` (key
-    id, fingerprint, count, counts by the first segment of their names), `events` (key id,
-    fingerprint, generation, its state, events that need the key, purged ones that need none,
-    last position, bytes).
+    Opens no row. Fields in a pipe, by the first field: `secrets` (key id, fingerprint, count,
+    counts by the first segment of their names), `events` (key id, fingerprint, generation, its
+    state, events that need the key, purged events that need no key, last position, bytes).
     """
     output = Output(common.json)
     async with opened(common, output, read_only=True, read_moved=moved) as ledger:

@@ -13,6 +13,7 @@ from secret_ledger.cli.asking import confirm
 from secret_ledger.cli.opening import opened
 from secret_ledger.cli.options import DEFAULTS, Actor, Common, Yes, actor_of, register
 from secret_ledger.cli.output import Output, facts
+from secret_ledger.cli.verifying import progress
 
 if TYPE_CHECKING:
     from secret_ledger.rotation.retirement import KeyEnd
@@ -29,14 +30,16 @@ def add_to(family: App) -> None:
 
 
 async def retire(key_id: KeyId, /, *, actor: Actor = None, common: Common = DEFAULTS) -> None:
-    """Certify that nothing needs a superseded key any more, so that it can be dropped.
+    """Certify that nothing needs a superseded key any more, so that every node can drop it.
 
-    Exit 18 while anything does, with the places and the way on. Fields in a pipe: `retired`
-    or `was retired`, key id, fingerprint, events, secrets, nodes that hold it still.
+    Exit 18 while any event needs the key: the error names the places and the way on. Fields in
+    a pipe: `retired` or `was retired`, key id, fingerprint, events, secrets, nodes that still
+    hold the key.
     """
     output = Output(common.json)
     async with opened(common, output) as ledger:
-        done = await ledger.retire(key_id, actor=actor_of(actor))
+        with progress(output, f"retire {key_id}") as tell:
+            done = await ledger.retire(key_id, actor=actor_of(actor), on_progress=tell)
     if output.as_json:
         output.document(facts(done))
         return
@@ -55,11 +58,13 @@ async def lost(
     yes: Yes = False,
     common: Common = DEFAULTS,
 ) -> None:
-    """Give up a superseded key that is gone for good, after saying what goes with it.
+    """Give up a superseded key that nobody has any more.
 
-    Secrets whose latest version lies under it are destroyed, others lose only their versions
-    under it; then boot, `put`, rekey and migrate go on without it. Nothing undoes that. Fields
-    in a pipe: `lost` or `was lost`, key id, fingerprint, events, secrets, nodes that hold it.
+    Without --yes it first counts the secrets and events that go with the key, and asks. A
+    secret whose newest event lies under the key is destroyed. Other secrets lose only their
+    versions under the key. Then boot, `put`, rekey and migrate go on without the key. Nothing
+    undoes that. Fields in a pipe: `lost` or `was lost`, key id, fingerprint, events, secrets,
+    nodes that hold the key.
     """
     output = Output(common.json)
     async with opened(common, output) as ledger:
@@ -68,7 +73,8 @@ async def lost(
             _tell(goes)
             ask = partial(confirm, "keys lost", "The key id again: ", key_id)
             await to_thread.run_sync(ask, abandon_on_cancel=True)
-        done = await ledger.lost(key_id, reason=reason, actor=actor_of(actor))
+        with progress(output, f"give up {key_id}") as tell:
+            done = await ledger.lost(key_id, reason=reason, actor=actor_of(actor), on_progress=tell)
     if output.as_json:
         output.document(facts(done))
     else:

@@ -1,4 +1,4 @@
-"""Keys: keygen, keys status, keys rotate, keys rekey; the family of the other verbs of keys."""
+"""Keys: keygen, keys status, keys rotate, keys rekey; adds `key_audit` and `key_ends`."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ async def keygen(
     ] = None,
     common: Common = DEFAULTS,
 ) -> None:
-    """Make a new root key and print it. It is kept nowhere: keep a copy in a safe place.
+    """Make a new root key and print it. It is stored nowhere: keep a copy in a safe place.
 
-    With --file the key goes into a file that its owner alone can read, and stdout has none of
-    it. A file that is there already is never overwritten.
+    With --file the key goes into a file that only its owner can read, and not to stdout. An
+    existing file is never overwritten.
     """
     from secret_ledger.config.key_files import write_key_file
     from secret_ledger.model.keys import Key
@@ -93,7 +93,6 @@ async def keygen(
 
 
 def _warn_of_readers(output: Output) -> None:
-    """Say it where the shell has sent the key into a file that others can read."""
     from secret_ledger.config.key_files import open_to_others
 
     with suppress(OSError, ValueError):  # stdout is closed, or no file of the system
@@ -117,13 +116,13 @@ async def status(
     moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
-    """Each key of the ledger: active, superseded, retired, lost or pending; whether it is held
-    here, and of the active one its age and its events.
+    """List each key of the ledger: its state, and whether it is held here.
 
-    Needs no key; without one, it is marked unverified. A key that is due is warned of on
-    stderr; nothing is ever rotated by itself. Fields in a pipe: key id, fingerprint, state,
-    held, epoch, position of its introduction and of its activation, time of that, events and
-    age in seconds (known of the active key).
+    A key is active, superseded, retired, lost or pending. Needs no key; without a key, the list
+    is marked unverified. If the active key is due for rotation, a line on stderr warns; the
+    ledger never rotates by itself. Fields in a pipe: key id, fingerprint, state, held, epoch,
+    position of its introduction, position and time of its activation, events and age in seconds
+    (only of the active key).
     """
     from secret_ledger.nodes.health import rotation_due
 
@@ -147,13 +146,15 @@ async def rotate(
     actor: Actor = None,
     common: Common = DEFAULTS,
 ) -> None:
-    """Make the configured key the one that new events are sealed under.
+    """Make the configured key the active key, under which new events are sealed.
 
-    The key must be in OS_SECRET_KEY and the active one in OS_SECRET_PREVIOUS_KEYS, on every
-    node; else the nodes that lack it are named, exit 41. Nothing is re-encrypted. Where it is
-    active already, that is said, exit 0. Fields in a pipe: `rotated` or `active`, key id,
-    fingerprint, epoch, position and time of its activation, key id before it; then a line for
-    each key that secrets still lie under: `behind`, key id, fingerprint, secrets.
+    On every node, OS_SECRET_KEY must hold the new key and OS_SECRET_PREVIOUS_KEYS the active
+    key. Else the error names the nodes that lack the new key, exit 41. Nothing is re-encrypted.
+    If the key is active already, the command says so, exit 0. Fields in a pipe: `rotated` or
+    `active`, key id, fingerprint, epoch, position and time of its activation, key id before it.
+    Then a line for each other key under which secrets still lie: `behind`, key id, fingerprint,
+    secrets, counts by the first segment of their names (JSON). Then a line for each unproven or
+    stale node that lacks the key: `unproven`, node.
     """
     output = Output(common.json)
     async with opened(common, output) as ledger:
@@ -184,12 +185,13 @@ async def rotate(
 
 
 async def rekey(*, actor: Actor = None, common: Common = DEFAULTS) -> None:
-    """Seal the latest event of every secret again under the active key.
+    """Seal the newest event of every secret again under the active key.
 
-    Online, and to be run again if it is interrupted. Older versions stay under their keys.
-    Exit 30 where secrets could not be opened; they are named and left as they were. Fields in
-    a pipe: `rekeyed`, key id, fingerprint, secrets rekeyed, already there, skipped,
-    seconds; then a line for each that was skipped: `finding` and what `verify` says of one.
+    Online. If interrupted, run it again. Older versions stay under their keys. If secrets can't
+    be opened, the command names them, leaves them as they were, and exits with 30. Fields in a
+    pipe: `rekeyed`, key id, fingerprint, secrets rekeyed, secrets already under the key,
+    secrets skipped, seconds. Then a line for each skipped secret: `finding` and its fields, as
+    for `verify`.
     """
     output = Output(common.json)
     async with opened(common, output) as ledger:

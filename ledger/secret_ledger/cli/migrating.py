@@ -92,19 +92,19 @@ async def migrate(
     actor: Actor = None,
     common: Common = DEFAULTS,
 ) -> None:
-    """Replay the whole history under the active key into the next generation, and use that.
+    """Copy the whole history under the active key into the next generation, and put it in use.
 
-    Online: nodes go on, and follow. A key that is configured and not active yet is rotated to
-    first, once nothing else refuses. Interrupted, run it again, also if a new key came since.
-    The old generation needs its keys until it is purged.
+    Online: nodes go on, and follow. If the configured key is pending, `migrate` first rotates
+    to it, once nothing else refuses. If interrupted, run it again, also if a new key came
+    since. The old generation needs its keys until it is purged.
 
-    With --to it moves into another database, under the same key too. Nodes write here until
-    the hand-over, and read here after it: then give each of them the new URL. Interrupted,
-    run it again with the same --to.
+    With --to, the ledger moves into another database, also under the same key. Nodes write here
+    until the hand-over, and only read here after it: then give each node the new URL. If
+    interrupted, run it again with the same --to.
 
     Fields in a pipe: `migrated`, `moved`, `would migrate`, `would move` or `nothing to do`,
-    generation, the one it replaces, key id, fingerprint, events, copied by this run, carried
-    without data, bytes, seconds, seconds that writers waited, where it moved to.
+    generation, replaced generation, key id, fingerprint, events, events copied by this run,
+    events carried without data, bytes, seconds, seconds that writers waited, new database.
     """
     if dry_run and abandon:
         raise UsageError("--dry-run and --abandon exclude each other")
@@ -136,7 +136,7 @@ async def migrate(
     except LedgerMoved:
         if target is None:
             raise
-        # What was handed over before is finished over there.
+        # An earlier run made the hand-over: this run finishes the move at the target.
         done = await run(read_only=True, read_moved=True)
     _show(output, done)
 
@@ -200,11 +200,11 @@ def _show(output: Output, done: MigrationReport) -> None:
 
 
 async def list_(*, moved: Moved = False, common: Common = DEFAULTS) -> None:
-    """Every generation there ever was: state, times, size, and the keys it needs.
+    """List every generation so far: its state, times, size, and the keys that it needs.
 
-    Needs no key; without one, it is marked unverified. Fields in a pipe: generation, state,
-    position of its end, times it was opened and closed, ids of the keys that it needs (JSON),
-    bytes, what lies under which key (JSON).
+    Needs no key; without a key, the list is marked unverified. Fields in a pipe: generation,
+    state, position of its end, times at which it was opened and closed, ids of the keys that it
+    needs (JSON), bytes, rows under each key (JSON).
     """
     output = Output(common.json)
     async with look(common, output, read_moved=moved) as seen:
@@ -227,8 +227,8 @@ async def purge(
 ) -> None:
     """Delete a closed generation, so that nothing needs its keys any more.
 
-    What was there is said in the control stream before: counts, and a hash over all of it.
-    Interrupted, run it again. Fields in a pipe: `purged` or `nothing to do`, generation, rows
+    The control stream first records the generation: counts, and a hash over all of its rows. If
+    interrupted, run it again. Fields in a pipe: `purged` or `nothing to do`, generation, rows
     deleted.
     """
     output = Output(common.json)

@@ -1,4 +1,4 @@
-"""What verbs share on their command lines."""
+"""Options and arguments that several verbs share."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Actor = Annotated[
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Common:
-    """Where the ledger is, and how to answer."""
+    """The options of every verb: where the ledger is, and how to answer."""
 
     url: Annotated[
         str | None,
@@ -96,7 +96,7 @@ DEFAULTS: Final = Common()
 
 
 def examples(*lines: str) -> str:
-    """What stands below a verb's help."""
+    """Make the text below a verb's help."""
     shown = ["Examples:", *(f"  {line}" for line in lines), ""] if lines else []
     return "\n".join([*shown, "Exit codes and settings: secret-ledger --help"])
 
@@ -104,7 +104,7 @@ def examples(*lines: str) -> str:
 def register(
     app: App, verb: Callable[..., Coroutine[Any, Any, None]], *example: str, name: str | None = None
 ) -> None:
-    """Add a verb to `app`; its docstring, reflowed, is its help."""
+    """Add a verb to `app`. The verb's docstring, reflowed, is its help."""
     text = inspect.cleandoc(verb.__doc__ or "")
     app.command(
         verb,
@@ -116,7 +116,7 @@ def register(
 
 
 def moment(text: str) -> datetime:
-    """A point in time as the user wrote it. Raises UsageError."""
+    """Parse a time in ISO 8601. Raises UsageError if it can't be parsed, or has no time zone."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
@@ -131,7 +131,10 @@ def moment(text: str) -> datetime:
 
 
 def actor_of(given: str | None) -> str | None:
-    """`--actor`, else the name of the user who runs this: a claim, which nothing proves."""
+    """Return `--actor`, else the name of the process's user: a claim that nothing proves.
+
+    Returns None if `given` is empty, or if the user has no name.
+    """
     if given is not None:
         return given or None
     try:

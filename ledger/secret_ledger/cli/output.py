@@ -70,7 +70,7 @@ class Output:
         none: str = "there are none",
         **around: object,
     ) -> None:
-        """Print a list while its rows come in. On a terminal, `none` is the remark for an empty list.
+        """Print a list while its rows come in. If it is empty, a terminal shows the remark `none`.
 
         With --json the list is the field `name` of an object that begins with `around`. If an
         error cuts the list off, the output is no valid JSON, and can't pass for whole.

@@ -51,9 +51,9 @@ def add_to(app: App) -> None:
 
 
 async def check(name: _Which = None, /, *, moved: Moved = False, common: Common = DEFAULTS) -> None:
-    """Hold each table against the log. Exit 12 where one is not what the log folds to.
+    """Compare each table with the fold of the log. Exit 12 if a table differs.
 
-    Fields in a pipe: projection, secret, column, expected, actual. Nothing is written.
+    Writes nothing. Fields in a pipe: projection, secret, column, expected, actual.
     """
     output = Output(common.json)
     chosen = _chosen(name)
@@ -77,7 +77,7 @@ async def check(name: _Which = None, /, *, moved: Moved = False, common: Common 
 
 
 async def rebuild(name: _Which = None, /, *, common: Common = DEFAULTS) -> None:
-    """Make each table what the log folds to. Only what differs is written.
+    """Make each table equal to the fold of the log. Writes only the rows that differ.
 
     Safe beside running nodes. Fields in a pipe: projection, rows, changed, added, removed,
     positions caught up, seconds.
@@ -106,7 +106,6 @@ async def rebuild(name: _Which = None, /, *, common: Common = DEFAULTS) -> None:
 
 
 def _chosen(name: str | None) -> Sequence[Projection]:
-    """The projection of that name, or all that are kept by default."""
     from secret_ledger_projections import SysSecret
 
     known: list[Projection] = [SysSecret()]

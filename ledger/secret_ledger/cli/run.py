@@ -1,8 +1,8 @@
 """One command, from its words to its exit code.
 
-Whatever happens ends here: as the result, or as `error:` and `hint:` and the exit code that
-the help lists. A traceback is shown with --debug only, and then without locals and without
-the messages of errors that are not ours, for those may quote a value.
+Every command ends here: with its result, or with `error:`, `hint:` and an exit code. Only --debug
+shows a traceback. The traceback leaves out locals and the messages of foreign errors, because
+these may quote a value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["run"]
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
-"""What a shell reports of a program that a closed pipe has ended."""
+"""The exit code that a shell reports if a closed pipe has ended a program."""
 
 _FLAGS: Final = ("--json", "--debug")
 _OPTIONS: Final = ("--url", "--schema")
@@ -39,7 +39,10 @@ _SAID_BY_VERBS: Final = (
 
 
 def run(words: Sequence[str]) -> int:
-    """Carry out a command line, and return its exit code. Raises nothing."""
+    """Carry out a command line, and return its exit code.
+
+    Raises no error. If SIGTERM ends `nodes --watch` on a terminal, raises SystemExit.
+    """
     words = _verb_first(words)
     options = words[: words.index("--")] if "--" in words else words
     output = Output(as_json="--json" in options)
@@ -49,8 +52,6 @@ def run(words: Sequence[str]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """How one command ends."""
-
     output: Output
     stdout: Stdout
     debug: bool
@@ -66,7 +67,7 @@ class _Command:
             return self._failed(error)
         except BrokenPipeError:
             return BROKEN_PIPE
-        except Exception as error:  # noqa: BLE001  # the last resort: said, with its exit code
+        except Exception as error:  # noqa: BLE001  # the last resort: reported with its exit code
             lost = _LostOutput(error) if error is self.stdout.problem else None
             return self._failed(lost or _Internal(error))
         return 0
@@ -95,12 +96,12 @@ def _carry_out(words: Sequence[str]) -> None:
         if getattr(command, "__name__", "") != "help_print" or {"--help", "-h"} & set(words):
             result = command(*bound.args, **bound.kwargs)
             if inspect.iscoroutine(result):
-                import asyncio  # --help does without
+                import asyncio  # --help works without it
 
                 asyncio.run(result)
             return
         refused = UsageError("no verb is given", hint=" ".join(["secret-ledger", *words, "--help"]))
-    # Outside the handler: cyclopts' error holds the words of the command.
+    # Outside the handler: else its context, cyclopts' error, would hold the command's words.
     raise refused
 
 
@@ -123,12 +124,10 @@ def _verb_first(words: Sequence[str]) -> list[str]:
 
 
 class _Internal(UsageError):
-    """An error that nobody foresaw."""
-
     code, exit_code = "internal", 1
 
     def __init__(self, error: Exception) -> None:
-        # Only its type: its message may quote anything.
+        # Only the type: the message may quote anything.
         super().__init__(
             f"internal: {type(error).__name__}",
             hint="run it again with --debug to see where, and report it",
@@ -137,7 +136,7 @@ class _Internal(UsageError):
 
 
 class _LostOutput(UsageError):
-    """stdout takes no more: its disk is full, or it is closed."""
+    """stdout takes no more bytes: its disk is full, or stdout is closed."""
 
     code, exit_code = "output_lost", 1
 
@@ -164,7 +163,7 @@ def _show_origin(error: BaseException) -> None:
 
 @contextmanager
 def _library_log(output: Output) -> Iterator[None]:
-    """Show the library's warnings once, and nothing of other libraries' logs."""
+    """Shows each warning of the library once, and no log lines of other libraries."""
     ours, others = _Warnings(output), logging.NullHandler()
     logging.getLogger("secret_ledger").addHandler(ours)
     # Without any handler, Python would print other libraries' errors, tracebacks included.

@@ -1,4 +1,4 @@
-"""How a ledger begins, how its schema moves on, who may use it: init, schema upgrade|grants."""
+"""How a ledger begins, how its schema is upgraded, who may use it: init, schema upgrade|grants."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ async def init(
 ) -> None:
     """Make a ledger, also beside an application's own tables, and print the line that pins it.
 
-    The line is NAME=value, as systemd, Docker and .env files take it. Where there is a ledger
-    already, its gate is passed and nothing is changed.
+    The line is NAME=value, as systemd, Docker and .env files take it. If the database holds a
+    ledger already, `init` passes its gate and changes nothing.
     """
     from secret_ledger.opening import init_ledger, machine_warnings
 
@@ -73,10 +73,11 @@ async def init(
 
 
 async def upgrade(*, common: Common = DEFAULTS) -> None:
-    """Bring an older schema up to this release's, after a backup. The gate passes first.
+    """Upgrade an older schema to this release's. Make a backup first.
 
-    It also puts back the triggers that keep the log append-only, if a restored dump has left
-    them disabled, say. Prints the names of the applied files.
+    The gate must pass before anything changes. If the triggers that keep the log append-only
+    are disabled, for example by a restored dump, this puts them back too. Prints the names of
+    the applied files.
     """
     from secret_ledger.opening import upgrade_schema
 
@@ -105,8 +106,8 @@ async def grants(
 ) -> None:
     """Print the SQL that gives a role of PostgreSQL the rights it needs, and no others.
 
-    Nothing is connected to. The owner of the schema runs it, after `init` and again after every
-    `schema upgrade`; the role must exist.
+    Connects to no database. The owner of the schema runs the SQL after `init`, and again after
+    every `schema upgrade`. The role must exist.
     """
     from secret_ledger.config.environment import ledger_schema
     from secret_ledger.store.grants import grants as script

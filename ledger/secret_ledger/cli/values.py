@@ -1,4 +1,4 @@
-"""Where `put` takes a value from, and how `get` gives it out."""
+"""How `put` takes a value, and how `get` prints it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["read_value", "write_value"]
 def read_value(
     name: str, file: Path | None, output: Output, *, allow_empty: bool = False
 ) -> Secret:
-    """The bytes of `file` or stdin as they are, a last line break included; on a terminal,
-    what is typed without an echo.
+    """Read the bytes of `file` or stdin as they are, a last line break included.
 
-    Raises ValueTooLarge; UsageError if there is nothing to read, or if the value is empty and
-    `allow_empty` is false.
+    If stdin is a terminal, the user types the value without an echo. Raises ValueTooLarge for more
+    than MAX_VALUE bytes, and UsageError if nothing can be read. Also raises UsageError if the value
+    is empty or holds only line breaks, unless `allow_empty`.
     """
     value = _given(name, file, output)
-    # What `false | put` and `echo "$UNSET" | put` hand over.
+    # `false | put` gives an empty value, and `echo "$UNSET" | put` only a line break.
     if not allow_empty and not value.reveal().strip(b"\r\n"):
         what = "holds line breaks alone" if value.reveal() else "is empty"
         raise UsageError(
@@ -67,7 +67,7 @@ def _from_file(name: str, file: Path, output: Output) -> Secret:
             return _bounded(name, source, output)
     except (OSError, ValueError) as error:
         problem = error.strerror or "" if isinstance(error, OSError) else ""
-    # The path is not repeated: a value in its place is a likely slip.
+    # No message repeats the path: a user may have given the value in its place.
     raise UsageError(
         f"the file of --file can't be read: {problem or 'no such path'}",
         hint="give the path of a file that holds the value, or leave --file out for stdin",
@@ -88,8 +88,10 @@ def _bounded(name: str, source: BinaryIO, output: Output) -> Secret:
 
 
 def _pieces(source: BinaryIO) -> Iterator[bytes]:
-    """Up to the end, or one byte past the bound. A pipe that doesn't block gives what it holds
-    so far, which is not all that its writer has to say."""
+    """Reads to the end, or to one byte past the bound.
+
+    A pipe that doesn't block may be empty before its writer has ended: then this waits.
+    """
     room = MAX_VALUE + 1
     while room > 0:
         piece: bytes | None = source.read(room)
@@ -111,7 +113,7 @@ def _typed(name: str) -> Secret:
 
 
 def write_value(value: Secret) -> None:
-    """The bytes as they are; on a terminal, a line break behind them."""
+    """Print the bytes as they are, and on a terminal a line break after them."""
     sys.stdout.flush()
     sys.stdout.buffer.write(value.reveal())
     if sys.stdout.isatty():

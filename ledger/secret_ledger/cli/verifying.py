@@ -1,4 +1,4 @@
-"""verify: the library's report, shown while it is made and when it is done."""
+"""verify: shows the progress of a verification, and then its report."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ async def verify(
     moved: Moved = False,
     common: Common = DEFAULTS,
 ) -> None:
-    """Prove that what is stored opens, chains and belongs; else name what does not.
+    """Prove that the stored events open, are chained and belong here; name each row that fails.
 
-    Fields in a pipe, by the first: `checked` (level, events, heads, seconds), `key` (id,
-    events), `finding` (position, stream, version, kind, reason, expected and actual
-    fingerprint, key id, generation), `omitted` (kind, how many more of it). Exit 12 where
-    anything is damaged, 13 where only keys are missing.
+    Fields in a pipe, by the first field: `checked` (level, events, secrets, seconds), `key`
+    (id, events), `finding` (position, stream, version, kind, reason, expected and actual
+    fingerprint, key id, generation), `omitted` (kind, number of further findings of this kind).
+    Exit 12 if anything is damaged, 13 if only keys are missing.
     """
     output = Output(common.json)
     damage: TamperedEvent | None = None
@@ -62,7 +62,7 @@ async def verify(
             with progress(output, f"verify {level}") as tell:
                 report = await ledger.verify(level, on_progress=tell)
     except TamperedEvent as error:
-        # The control stream itself, or the file below it: reported like any other damage.
+        # The control stream or the file itself is damaged: reported like any other damage.
         from secret_ledger.rules.findings import report_of
 
         damage = error
@@ -99,7 +99,7 @@ def _show(output: Output, report: VerifyReport) -> None:
 
 
 def finding_lines(output: Output, findings: Iterable[Finding]) -> None:
-    """Findings as tab-separated lines."""
+    """Print findings as tab-separated lines."""
     for finding in findings:
         known: dict[str, Any] = {"finding": "finding", **facts(finding)}
         output.line(*(known[column] for column in FINDING.all))
@@ -107,7 +107,10 @@ def finding_lines(output: Output, findings: Iterable[Finding]) -> None:
 
 @contextmanager
 def progress(output: Output, what: str) -> Iterator[Callable[[Progress], None] | None]:
-    """A bar on stderr while it lasts, where stderr is a terminal."""
+    """Show a progress bar on stderr while the block runs.
+
+    Yields the function that moves the bar; None with --json, or if stderr is no terminal.
+    """
     if output.as_json or not sys.stderr.isatty():
         yield None
         return

@@ -147,7 +147,10 @@ async def purge(
             generation=generation,
         )
     if head.state in ("active", "moved") or generation == openings.in_use:
-        raise InvalidValue(f"generation {generation} is {head.state}: only a closed one is purged")
+        raise InvalidValue(
+            f"generation {generation} is {head.state}: only a closed one is purged",
+            hint="`secret-ledger migrate` puts another one in use, and leaves this one closed",
+        )
     certificate = None
     if used and not begun:
         await _check_what_stays(follower, generation, on_progress)

@@ -26,7 +26,7 @@ from secret_ledger.model.metadata import encode_metadata
 from secret_ledger.model.secret import Secret
 from secret_ledger.read.found_rows import rows_of
 from secret_ledger.rules.decide import Draft
-from secret_ledger.rules.findings import Finding, Tally
+from secret_ledger.rules.findings import Finding, OnProgress, Progress, Tally
 from secret_ledger.rules.gate import Standing
 from secret_ledger.rules.read_checks import lost_with
 from secret_ledger.rules.row_checks import Rules
@@ -69,9 +69,7 @@ class _Proven:
 
 
 async def give_up(
-    session: Session,
-    key: ControlKey,
-    ending: Ending,
+    session: Session, key: ControlKey, ending: Ending, on_progress: OnProgress | None = None
 ) -> None:
     """Record that a superseded key is lost, unless somebody has.
 
@@ -84,7 +82,7 @@ async def give_up(
         if known is None or known.lost is not None:
             return
         await through_outages(database, partial(_check_not_building, follower))
-        proven = await _prove(follower, standing, key)
+        proven = await _prove(follower, standing, key, on_progress)
         giving_up = _GivingUp(session, key, ending, proven)
         ended = await giving_up.end_secrets()
         if ended is not None and await giving_up.record(proven.ends + ended):
@@ -97,7 +95,9 @@ def _check_not_building(follower: Follower, connection: Connection) -> None:
     check_not_building(connection, follower.database, follower.standing.control)
 
 
-async def _prove(follower: Follower, standing: Standing, key: ControlKey) -> _Proven:
+async def _prove(
+    follower: Follower, standing: Standing, key: ControlKey, on_progress: OnProgress | None
+) -> _Proven:
     """All rows check out, but for the values that need a key which is not held."""
     database, control = follower.database, standing.control
     heads = await through_outages(database, lambda c: heads_of_generations(c, database))
@@ -118,6 +118,8 @@ async def _prove(follower: Follower, standing: Standing, key: ControlKey) -> _Pr
                 ends += (
                     row.event.event_type == EventType.DESTROYED and lost_with(row.event) == key.id
                 )
+            if on_progress is not None:
+                on_progress(Progress(after, head.position))
     if after != head.position:
         scan.tally.add(Finding("tampered", f"the log ends at position {after}", head.position))
     scan.tally.report("full", 0).raise_if_not_ok()

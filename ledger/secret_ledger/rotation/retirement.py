@@ -21,6 +21,7 @@ from secret_ledger.model.rows import LogHead
 from secret_ledger.nodes.registry import list_nodes
 from secret_ledger.read.census import KeyUse, census
 from secret_ledger.rotation.losing import Ending, give_up
+from secret_ledger.rules.findings import OnProgress
 from secret_ledger.rules.gate import Standing
 from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
@@ -52,10 +53,7 @@ class KeyEnd:
 
 
 async def retire(
-    session: Session,
-    key_id: str,
-    *,
-    actor: str | None,
+    session: Session, key_id: str, *, actor: str | None, on_progress: OnProgress | None = None
 ) -> KeyEnd:
     """Certify that nothing needs a key any more: a `key.retired` event with the counts, and how
     far the log was verified without that key.
@@ -66,15 +64,12 @@ async def retire(
     """
     ended = None
     while ended is None:
-        ended = await _retire(session, key_id, actor=actor)
+        ended = await _retire(session, key_id, actor, on_progress)
     return ended
 
 
 async def _retire(
-    session: Session,
-    key_id: str,
-    *,
-    actor: str | None,
+    session: Session, key_id: str, actor: str | None, on_progress: OnProgress | None
 ) -> KeyEnd | None:
     """None where the generations are others than those that were verified."""
     follower = session.follower
@@ -91,7 +86,7 @@ async def _retire(
     report = await _report(session, key, changed=True)
     heads = await _generations(follower.database)
     _check_unused(key, report, heads)
-    proven = await prove_without(follower, [key.fingerprint], "keys")
+    proven = await prove_without(follower, [key.fingerprint], "keys", on_progress)
     _check_unneeded(key, report, proven)
     seen = _Seen(proven, _states(heads))
     done = await _end(session, key, report, seen, actor)
@@ -157,6 +152,7 @@ async def record_loss(
     *,
     reason: str,
     actor: str | None,
+    on_progress: OnProgress | None = None,
 ) -> KeyEnd:
     """Give up a superseded key for good: one `key.lost` event with what goes with it.
 
@@ -172,7 +168,7 @@ async def record_loss(
     if report.changed:
         key = _named(session.follower.standing.control, key_id)
         ending = Ending(reason, actor, _about(key, report))
-        await give_up(session, key, ending)
+        await give_up(session, key, ending, on_progress)
         _tell(EventType.KEY_LOST, key, actor, reason)
     return report
 

@@ -1,9 +1,9 @@
 """Is the schema as it was made? Compares it, fact by fact, with the database's own catalogue.
 
-If a table of the log is a view, has a rule, row-level security or a column of another type, the
-database may answer one statement otherwise than the next: that is damage. Triggers, constraints
-and unique indexes guard against accidents, and the other tables are never the truth. If one of
-them is missing, a warning says so; the seals hold all the same.
+If a table of the log is a view, or has a rule, row-level security or a column of another type,
+that is damage. The database may answer one statement otherwise than the next. Triggers,
+constraints and unique indexes guard against accidents, and the other tables are never the truth.
+If something is missing there, a warning says so; the seals hold all the same.
 
 The facts to compare with follow from `sql/`: on SQLite from the numbered files, on PostgreSQL from
 `postgresql/sql/made.txt`, which a test compares with a new ledger's catalogue.

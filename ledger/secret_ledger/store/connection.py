@@ -1,8 +1,8 @@
 """The connection of a unit of work: one transaction, with statements on the driver's cursor.
 
-A `Statement` is SQL with its parameters written `:name`, made once. `compiled` makes it of a
-clause of SQLAlchemy. So SQLAlchemy works once on a statement, and not at each call: its work takes
-ten times as long as SQLite's. The two kinds of connection lie in `store.sqlite` and
+A `Statement` is SQL with its parameters written `:name`, made once. `compiled` makes it from a
+clause of SQLAlchemy. A caller that keeps it spares SQLAlchemy's work at each call, which takes ten
+times as long as SQLite's. The two kinds of connection lie in `store.sqlite` and
 `store.postgresql`.
 """
 

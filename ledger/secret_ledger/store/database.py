@@ -3,7 +3,7 @@
 A *unit* is a plain function over a `Connection`. It runs in one transaction. On SQLite it runs in
 one hop to a dedicated thread, because an await costs more than a statement. On PostgreSQL it runs
 on the event loop, through SQLAlchemy's greenlet bridge. So both have one code path, and a
-transaction awaits nothing but the database. Only `store.sqlite` and `store.postgresql` differ.
+transaction awaits nothing but the database. Differences lie only in the two dialects' folders.
 """
 
 from __future__ import annotations

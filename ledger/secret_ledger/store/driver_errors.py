@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 DRIVER_ERRORS = (exc.SQLAlchemyError, sqlite3.Error, OSError, asyncio.TimeoutError)
-"""The errors that both drivers raise. asyncpg raises errors of its own too."""
+"""Errors of SQLAlchemy, sqlite3 and the system. asyncpg raises errors of its own too."""
 
 _TRANSIENT_STATES = (
     "08", "40", "53300", "57P01", "57P02", "57P03", "57014", "55P03", "25006",
@@ -234,7 +234,8 @@ def _hint(kind: str, lost: bool) -> str:
     if kind.startswith("42501"):
         return (
             "this role lacks a right on the ledger's schema or tables; `secret-ledger schema"
-            " grants --role ROLE` prints what its owner has to run"
+            " grants --role ROLE` prints what its owner has to run; `schema upgrade`, and what"
+            " makes or drops tables, the owner runs"
         )
     if kind == _NO_CONNECTION:
         return (

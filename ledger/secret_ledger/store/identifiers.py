@@ -16,7 +16,7 @@ LONGEST: Final = 63
 def schema_name(given: str | None) -> str:
     """The schema of a ledger, by default `secret_ledger`.
 
-    Raises InvalidName if it has other characters than letters, digits and _, or over 63 bytes.
+    Raises InvalidName unless it is an identifier (letters, digits, _) of at most 63 bytes.
     """
     name: object = given or DEFAULT_SCHEMA
     if not isinstance(name, str) or not name.isidentifier() or len(name.encode()) > LONGEST:

@@ -1,8 +1,8 @@
 """Keeps a database in one event loop and in one process.
 
-Connections, locks and tasks belong to one loop. Another loop (of a second thread, or of a later
-`asyncio.run`) or a forked process would wait on them for ever, or would read an answer to a
-statement of somebody else.
+Connections, locks and tasks belong to one loop. A second thread or a later `asyncio.run` has
+another loop. Another loop, or a forked process, would wait for them for ever, or would read an
+answer to a statement of somebody else.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ class PostgresqlConnection:
         return status
 
     def begin(self) -> None:
-        """Begin the transaction, unless it has begun. In mode `statement` there is none.
+        """Begin the transaction, unless it has begun. Mode `statement` has none.
 
         Raises LedgerUnavailable if the server has undone it.
         """

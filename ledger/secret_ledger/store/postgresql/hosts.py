@@ -46,7 +46,7 @@ def connector(*, read_only: bool) -> Callable[..., Awaitable[Any]]:
     """Returns a function that connects in place of `asyncpg.connect`, with its parameters.
 
     If the URL names several hosts and no `target_session_attrs`, it chooses the host that takes
-    writes. If `read_only` and that host does not answer, it chooses any host.
+    writes. If `read_only` and no host takes writes, it chooses any host.
     """
     return functools.partial(_connect, ("primary", "any") if read_only else ("read-write",), {})
 
@@ -91,7 +91,7 @@ async def _first_of(
     failure: Exception | None = None
     for kind in wanted:
         places = list(zip(hosts, ports, strict=True))
-        places.sort(key=lambda place: place != found.get(kind))  # the last place first
+        places.sort(key=lambda place: place != found.get(kind))  # the last found place first
         for host, port in places:
             try:
                 connection = await asyncpg.connect(

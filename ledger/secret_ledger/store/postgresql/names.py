@@ -124,7 +124,7 @@ class _Rewriting:
         elif word in _END_OF_SET and self._assigning == len(self._closing):
             self._assigning = None
         elif word == "not" and self._following(at).word in _NAMED:
-            return ""  # the next word says it too
+            return ""  # the next word's operator includes it
         elif word in _NAMED:
             negated = before.word == "not"
             named = f"OPERATOR(pg_catalog.{_NAMED[word][negated]})"

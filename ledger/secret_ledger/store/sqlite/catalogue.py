@@ -25,7 +25,7 @@ _END_OF_TYPE: Final = re.compile(
 
 
 def facts(connection: Connection) -> Facts:
-    """The facts about what lies in the file under our names."""
+    """The facts about our names in the schema of the file."""
     found, expected = _facts(tuple(map(tuple, connection.exec_driver_sql(_SCHEMA)))), made()
     # A column without a type is no deviation: it takes every value and compares it as it is.
     return {key: what or expected.get(key, "") for key, what in found.items()}

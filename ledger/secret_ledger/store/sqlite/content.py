@@ -1,7 +1,7 @@
 """Whether a SQLite file was overwritten in use, for example by `cp backup.db app.db`.
 
-SQLite does not notice it. It goes on with the pages in its memory and in the `-wal`, answers with
-them, and at its next checkpoint writes them over the copy. In WAL mode only a checkpoint writes
+SQLite does not notice it. It goes on with the pages in its memory and in the `-wal`, and answers
+with them. Its next checkpoint writes them over the copy. In WAL mode only a checkpoint writes
 the file itself. So if the file has changed, this module reads the file alone, without its `-wal`.
 After a checkpoint the file holds a later state of the same ledger; after a copy it does not.
 
@@ -9,7 +9,7 @@ The module reads the file through SQLite (`immutable`, which ignores the `-wal`)
 the file itself: to close such a handle would drop the locks that this process has on the file
 (sqlite.org/howtocorrupt.html, 2.2). Each checkpoint costs one look, which takes half a millisecond.
 
-If a checkpoint was killed, the file can be no database without its `-wal`. If such a file is not
+If a checkpoint was killed, the file may be no database without its `-wal`. If such a file is not
 shorter than before, and nobody writes it, this module finishes the checkpoint.
 """
 

@@ -1,4 +1,4 @@
-"""SQLite: WAL, `synchronous=FULL`, one thread that writes, a few that read.
+"""SQLite: WAL, `synchronous=FULL`, one thread that writes, four threads that read.
 
 Durability rests on settings of the connections. So this module opens its own connections: a
 host's engine lends its URL, not its pool. A unit of work runs in one hop to a thread. Write
@@ -63,7 +63,7 @@ _WRITES: Final = ("write", "note")
 READERS: Final = 4
 UNDECODED: Final = "Could not decode to UTF-8"
 MANY: Final = 250
-"""Rows that one statement inserts, if so many are to insert."""
+"""Rows that one statement inserts, if the caller adds at least so many."""
 PAGE_CACHE_KIB: Final = 8192
 WAIT_STEPS: Final = 10
 """Steps of a second: the time to wait for a lock is rounded up to whole steps."""
