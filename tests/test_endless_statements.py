@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
-from inside import READERS, writer
+from inside import READERS, Connection, writer
 from inside import database as sqlite
 from ledgers import OLD, file_of, opened, refused
 from secret_ledger import LedgerUnavailable, SecretLedger, TamperedEvent
@@ -131,3 +133,29 @@ async def test_opening_can_be_cancelled_while_its_statement_does_not_end(
     opening.cancel()
     await asyncio.wait([opening])
     assert opening.cancelled()
+
+
+async def test_a_read_that_was_given_up_between_two_statements_begins_no_further_one(
+    sqlite_url: str,
+) -> None:
+    between, go = threading.Event(), threading.Event()
+    ends: list[object] = []
+
+    def unit(connection: Connection) -> None:
+        connection.execute(text("SELECT 1"))
+        between.set()
+        go.wait(60)
+        try:
+            connection.execute(text(f"{ENDLESS} SELECT max(i) FROM n"))  # noqa: S608  # ours
+        except LedgerUnavailable as error:
+            ends.append(error.message)
+            raise
+
+    async with opened(sqlite_url, OLD) as ledger:
+        read = asyncio.create_task(ledger.database.run(unit, "snapshot"))
+        await asyncio.to_thread(between.wait, 60)
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
+        go.set()
+    assert ends == ["the unit of work was given up: nobody waits for it any more"]

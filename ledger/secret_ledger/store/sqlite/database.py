@@ -156,6 +156,7 @@ class SqliteConnection:
         return statement.read(rows, count)
 
     def _check(self) -> None:
+        self.job.check()  # an interrupt between two statements ends none
         if self.mode != "statement" and not self.raw.in_transaction:
             raise not_committed()  # else each further statement would commit by itself
 
@@ -190,7 +191,6 @@ class SqliteConnection:
         self._check()
         # One statement for many rows: SQLite works on all of them without Python's lock. It
         # releases that lock and takes it again for each statement.
-        self.job.check()
         start = changed = 0
         many = statement.repeated(MANY, len(rows[0])) if len(rows) >= MANY else None
         while many and start + MANY <= len(rows):
