@@ -2,9 +2,9 @@
 
     python scripts/_debian_sid.py 3.15 scripts/test [argument ...]
 
-A `python3.15` on PATH is taken. Else, as root, a Debian sid is made under `.venv/` (with
-debootstrap, about a minute, once), and the script runs in it, in a chroot. Its mounts and its
-processes lie in namespaces of their own: they are gone when the script has ended.
+If PATH has a `python3.15`, the script runs under it. Else, as root, a Debian sid is made under
+`.venv/` (with debootstrap, about a minute, once), and the script runs there, in a chroot. Its
+mounts and processes have namespaces of their own: they are gone when the script has ended.
 
 Runs on a bare Python 3.11 or newer: standard library only.
 """
@@ -25,9 +25,9 @@ from _environment import ROOT, failure, say
 PACKAGES = ["ca-certificates", "git", "pgbouncer", "procps"]
 PIP_SETTINGS = ("etc/pip.conf", "etc/xdg/pip", "root/.config/pip", "root/.pip")
 KEPT = re.compile(r"PIP_|SSL_|CI$|TERM$|PYTEST_ADDOPTS$|HYPOTHESIS_|LANG$|SECRET_LEDGER_TEST_")
-"""Variables that the script in the chroot is given."""
+"""Names of the variables that the script in the chroot keeps."""
 
-# `exec` last: the script takes the shell's place, and unshare hands on how it ends.
+# `exec` comes last: the script takes the shell's place, and unshare returns its exit code.
 INSIDE = """
 set -e
 mount --make-rprivate /
@@ -53,7 +53,7 @@ def main() -> None:
     root = ROOT / ".venv" / f"sid-{version}"
     root.parent.mkdir(exist_ok=True)
     lock = os.open(root.with_name(root.name + ".lock"), os.O_RDWR | os.O_CREAT)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # until we end: two runs would share the chroot's /tmp
+    fcntl.flock(lock, fcntl.LOCK_EX)  # until the end: two runs would share the chroot's /tmp
     if not root.exists():
         _make(root, python)
     _settings_of_pip(root)
@@ -93,7 +93,7 @@ def _make(root: Path, python: str) -> None:
 
 
 def _mirror() -> list[str]:
-    """Where this machine gets its own packages; empty: what debootstrap takes by itself."""
+    """The mirror of this machine's own packages. If empty, debootstrap takes its default."""
     apt = Path("/etc/apt")
     for file in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]:
         text = file.read_text("utf-8", "replace") if file.is_file() else ""
@@ -104,7 +104,7 @@ def _mirror() -> list[str]:
 
 
 def _settings_of_pip(root: Path) -> None:
-    """Where pip finds packages, and whom it trusts, is the same inside as outside."""
+    """Inside, pip must find the same packages and trust the same certificates as outside."""
     for name in (*PIP_SETTINGS, "etc/ssl/certs/ca-certificates.crt", "etc/resolv.conf"):
         outside, inside = Path("/") / name, root / name
         if outside.is_dir():

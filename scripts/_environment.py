@@ -2,9 +2,10 @@
 
     python scripts/_environment.py {cli,test,minimums,bench} scripts/some_script.py [argument ...]
 
-Environments live in .venv/, one for each Python version and purpose. One is whole only when its
-stamp says so, and the stamp is written last: what a killed run left is made anew. It is made under
-an exclusive lock and used under a shared one, so that scripts can run side by side.
+Environments live in .venv/, one for each Python version and purpose. An environment is whole only
+if its stamp says so. The stamp is written last: if a run is killed, the next run makes the
+environment anew. A run makes it under an exclusive lock and uses it under a shared lock, so that
+scripts can run side by side.
 
 Runs on a bare Python 3.11 or newer: standard library only.
 """
@@ -41,7 +42,7 @@ def main() -> None:
 
 
 def _environments(purpose: str) -> list[Path]:
-    """Where to look, best first; the last one is made if none is there."""
+    """The best environment comes first. If none is whole, the last is made."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}{sys.abiflags}"
     folder = ROOT / ".venv"
     own = folder / f"{version}-{purpose}"
@@ -62,7 +63,7 @@ def _usable(environments: list[Path], project: dict[str, Any]) -> Path:
 
 
 def _take(environment: Path, project: dict[str, Any], *, make: bool) -> bool:
-    """Hold a shared lock on a whole environment; the script that we become inherits it."""
+    """Holds a shared lock on a whole environment. The script that we become inherits the lock."""
     lock = os.open(environment.with_name(environment.name + ".lock"), os.O_RDWR | os.O_CREAT)
     while True:
         _wait_for(lock, fcntl.LOCK_SH, environment)
@@ -95,7 +96,7 @@ def _is_whole(environment: Path, project: dict[str, Any]) -> bool:
 
 
 def _stamp(environment: Path, project: dict[str, Any]) -> str:
-    """What the environment depends on: not the tools' settings, which are in pyproject too."""
+    """Covers all that an environment depends on, but not the tools' settings in pyproject.toml."""
     parts = {
         "python": [platform.python_version(), str(_interpreter().resolve())],
         "place": str(environment),
@@ -105,7 +106,7 @@ def _stamp(environment: Path, project: dict[str, Any]) -> str:
 
 
 def _interpreter() -> Path:
-    """The Python itself, also when we were started by one of a virtual environment."""
+    """The base Python, also if the Python of a virtual environment runs this script."""
     return Path(getattr(sys, "_base_executable", None) or sys.executable)
 
 
@@ -134,7 +135,7 @@ def _make(environment: Path, project: dict[str, Any], lock: int) -> None:
 
 
 def _make_bare(environment: Path, lock: int) -> list[str]:
-    """Create the environment with what this machine has, and return the pip that fills it."""
+    """Uses the modules that this machine has. Returns the pip that fills the environment."""
     interpreter = str(_interpreter())
     python = str(environment / "bin" / "python")
     failed = "the virtual environment could not be made (above: why)"
@@ -161,7 +162,7 @@ def _make_bare(environment: Path, lock: int) -> list[str]:
 
 
 def _lower_bounds(project: dict[str, Any]) -> list[str]:
-    """The oldest versions that pyproject allows of what users install, each pinned."""
+    """Pins the oldest versions that pyproject.toml allows of the packages that users install."""
     bounds = []
     for requirement in [*project["dependencies"], *project["optional-dependencies"]["cli"]]:
         found = re.fullmatch(r"([\w.-]+)(?:\[.*\])?>=([\d.]+)(?:,.*)?", requirement)
@@ -174,8 +175,8 @@ def _lower_bounds(project: dict[str, Any]) -> list[str]:
 
 
 def _run(command: list[str], failed: str, hint: str, lock: int) -> None:
-    """Run a command that holds the lock too: if we are killed, the next run waits until it ends."""
-    environ = {**os.environ, "PIP_USER": "0"}  # a host's default of --user is refused in a venv
+    """The command holds the lock too: if this process is killed, the next run waits for its end."""
+    environ = {**os.environ, "PIP_USER": "0"}  # pip refuses --user, which a host may set, in a venv
     for name in ("PYTHONPATH", "PYTHONHOME"):
         environ.pop(name, None)
     done = subprocess.run(

@@ -2,7 +2,7 @@
 
     ./scripts/reference
 
-`tests/test_reference.py` compares the pages with what `pages()` returns.
+`tests/test_reference.py` compares the pages with the result of `pages()`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ SETTINGS: Final = {
         "`~/.secret-ledger`",
     ),
 }
-"""What each setting means, and its default. The names are held against the code's."""
+"""The meaning and the default of each setting. A test compares the names with the code."""
 
 FIELDS: Final[dict[str, Mapping[str, Sequence[str]]]] = {
     **{verb: {"": secrets._WRITTEN} for verb in ("put", "delete", "restore", "destroy")},
@@ -93,11 +93,11 @@ FIELDS: Final[dict[str, Mapping[str, Sequence[str]]]] = {
     "projections check": {"": projections_verbs._DIFFERENCE.all},
     "nodes": {"": nodes._NODE.all, "--watch, a line for each key": watching._KEY},
 }
-"""The fields of a verb's lines, by the names that --json gives them. The help of others says it."""
+"""The fields of a verb's lines, named as in --json. The help of every other verb lists its own."""
 
 
 def pages() -> dict[str, str]:
-    """Each page of docs/reference/, by the name of its file."""
+    """Make the text of each page of docs/reference/, by the name of its file."""
     return {
         "settings.md": _page("Settings", _settings()),
         "errors.md": _page("Errors", _errors()),
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def setting_names() -> dict[str, str]:
-    """The constants of the settings module that name an environment variable."""
+    """Return the variable that each constant of the settings module names, by constant."""
     known = {name: getattr(settings, name) for name in settings.__all__}
     return {n: v for n, v in known.items() if isinstance(v, str) and v.startswith("OS_SECRET_")}
 
@@ -164,7 +164,7 @@ def _settings() -> Iterator[str]:
 
 
 def _readers(constant: str) -> list[str]:
-    """The files that read a setting: those that name its constant in a call that reads one."""
+    """A file reads a setting if it names the setting's constant in a call that reads a setting."""
     return [f"`{file}`" for file, names in _reads().items() if constant in names]
 
 
@@ -215,7 +215,7 @@ def _classes() -> list[type[errors.LedgerError]]:
 
 
 def verbs(app: App | None = None, *path: str) -> Iterator[tuple[str, App]]:
-    """Every verb, in the order of the help."""
+    """Yield the full name of each verb with its app, in the order of the help."""
     app = app or root.make_app()
     names = [name for name in app if not name.startswith("-")]
     for name in sorted(names, key=lambda one: (app[one].sort_key or 0, one if path else "")):
@@ -270,7 +270,7 @@ def _anchor(error: type[errors.LedgerError]) -> str:
 
 
 def _arguments(verb: App) -> Iterator[tuple[Any, bool]]:
-    """Each argument of a verb, and whether every verb has it."""
+    """Yields each argument of a verb, and whether every verb has that argument."""
     for argument in verb.assemble_argument_collection(parse_docstring=False):
         if argument.show and not argument.children:
             groups = {getattr(group, "name", "") for group in _tuple(argument.parameter.group)}
@@ -347,7 +347,7 @@ def _thing(thing: Any) -> Iterator[str]:
 
 
 def _class(cls: type, *first: str) -> Iterator[str]:
-    made_up = (cls.__doc__ or "").startswith(f"{cls.__name__}(")  # by dataclass
+    made_up = (cls.__doc__ or "").startswith(f"{cls.__name__}(")  # made by dataclass
     yield from _prose("" if made_up else inspect.getdoc(cls))
     if constants := _constants(cls):
         yield _wrap(" ".join(f"`{value}`" for value in constants))
@@ -385,7 +385,7 @@ def _constants(cls: type) -> list[str]:
 
 
 def _attributes(cls: type) -> str:
-    """The attributes that a class's `__init__` describes."""
+    """Lists the attributes with a docstring in a class's `__init__`."""
     made = vars(cls).get("__init__")
     if not inspect.isfunction(made) or dataclasses.is_dataclass(cls):
         return ""
@@ -402,7 +402,7 @@ def _attributes(cls: type) -> str:
 
 
 def _said_of_fields(cls: type) -> dict[str, str]:
-    """The strings that stand below a class's fields, also of the classes that it extends."""
+    """The docstrings of a class's fields; its base classes count too."""
     said: dict[str, str] = {}
     for each in reversed(cls.__mro__[:-1]):
         for field, below in pairwise(_statements(each)):
@@ -413,7 +413,6 @@ def _said_of_fields(cls: type) -> dict[str, str]:
 
 
 def _statements(thing: Callable[..., Any]) -> list[ast.stmt]:
-    """The statements of a class or a function."""
     (defined,) = ast.parse(textwrap.dedent(inspect.getsource(thing))).body
     return list(getattr(defined, "body", []))
 
@@ -455,7 +454,7 @@ def _parameter(parameter: inspect.Parameter) -> str:
 
 
 def _default(value: object) -> str:
-    """As code spells it. The repr of `os.environ` shows every value, keys included."""
+    """The repr of `os.environ` would show every value, keys included."""
     if value is os.environ:
         return "os.environ"
     if (
@@ -491,7 +490,7 @@ def _first_paragraph(thing: object) -> str:
 
 
 def _prose(docstring: str | None) -> Iterator[str]:
-    """A docstring's paragraphs; its parameters (`name: meaning`) as a list."""
+    """Yields a docstring's paragraphs, and its parameters (`name: meaning`) as a list."""
     for part in (docstring or "").replace("``", "`").split("\n\n"):
         if re.match(r"\w+: ", part) and all(
             re.match(r"\w+: |\s", line) for line in part.splitlines()

@@ -1,8 +1,8 @@
-"""Get what the tests use of the system where that is nobody's loss: as root in a container with
-apt-get.
+"""Install the system packages that the tests use: as root with apt-get, if no systemd runs.
 
-PgBouncer, and the shared library of Debian's Python, without which PyInstaller freezes nothing.
-Tried once, quietly, for a bounded time. Where it fails the suite says what it could not try.
+The packages are PgBouncer, and the shared library of Debian's Python, without which PyInstaller
+freezes nothing. Each step is tried once, quietly, for a bounded time. If it fails, the suite says
+which tests it skips.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ctypes.util import find_library
 from pathlib import Path
 
 SECONDS = 60.0
-"""For each step. Only the installation itself changes the system, and it needs no network."""
+"""Seconds for each step. Only the installation itself changes the system: it needs no network."""
 _APT = ["apt-get", "--quiet", "--option=Acquire::Retries=0"]
 _INSTALL = [*_APT, "install", "--yes", "--no-install-recommends"]
 
 
 def ensure() -> None:
-    """Install each package, unless it is there or can't be had. Never raises."""
+    """Install each missing package, if possible. Never raises."""
     missing = _missing()
     if not missing or not _may_install():
         return
@@ -42,14 +42,14 @@ def _missing() -> list[str]:
     if not shutil.which("pgbouncer", path=path):
         packages.append("pgbouncer")
     version = sysconfig.get_python_version()
-    # A Python that somebody built, in a place of its own, brings its library or was made without.
+    # A Python that somebody built in another place brings its library, or was built without it.
     if sys.base_prefix == "/usr" and not find_library(f"python{version}"):
         packages.append(f"libpython{version}")
     return packages
 
 
 def _may_install() -> bool:
-    # Where systemd runs, the package would start a daemon that nobody asked for.
+    # If systemd runs, the package would start a daemon that nobody asked for.
     systemd = Path("/run/systemd/system").exists()
     return os.geteuid() == 0 and not systemd and shutil.which("apt-get") is not None
 

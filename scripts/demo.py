@@ -1,7 +1,7 @@
-"""Shows what the ledger promises, on a SQLite file of its own, and checks each thing it shows.
+"""Show the promises of the ledger on a SQLite file of its own, and check each step.
 
-Started by ./scripts/demo, which makes the environment. Exits with 0 only if all of it happened.
-Every value is made up at run time; the keys live as long as this process.
+./scripts/demo makes the environment and starts this file. Exits with 0 only if every step
+happened. Every value is made up at run time. The keys live as long as this process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHOWN = "datasource/warehouse-007/password"
 
 
 class Failed(Exception):
-    """Something that was to be shown did not happen."""
+    """A step did not happen as it should."""
 
 
 class Demo:
@@ -43,7 +43,7 @@ class Demo:
     def settings(
         self, current: Key | None, *previous: Key, file: Path | None = None
     ) -> dict[str, str]:
-        """The environment of one command."""
+        """Make the environment of one command, with these keys."""
         environ = {name: value for name, value in os.environ.items() if "OS_SECRET_" not in name}
         environ.pop("CREDENTIALS_DIRECTORY", None)
         environ["OS_SECRET_LEDGER_URL"] = f"sqlite+aiosqlite:///{file or self.file}"
@@ -68,7 +68,11 @@ class Demo:
         expect: int = 0,
         show: int = 0,
     ) -> bytes:
-        """Run the real command, hold its exit code against `expect`, and return its stdout."""
+        """Run the real command and return its stdout.
+
+        `show`: lines of stdout to print. Raises Failed if the exit code is not `expect`, or if
+        stderr holds a traceback.
+        """
         done = subprocess.run(
             [sys.executable, "-m", "secret_ledger", *words],
             cwd=ROOT,
@@ -82,7 +86,7 @@ class Demo:
         lines = done.stdout.decode(errors="replace").splitlines()[:show]
         for line in lines:
             _say(line.replace("\t", "  "))
-        hint = False  # it comes last, and may go on for some lines
+        hint = False  # the hint comes last, and may have several lines
         for line in remarks:
             hint = hint or line.startswith("hint:")
             if hint or line.startswith(("error:", "note:")):
@@ -103,14 +107,14 @@ class Demo:
 
 
 def _say(line: str, *, whole: bool = False) -> None:
-    """A line below a step: cut where it is long, or folded to be shown whole."""
+    """A line longer than WIDTH is cut, or folded if it must be shown `whole`."""
     cut = line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
     for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ") if whole else [cut]:
         print("     " + part, flush=True)
 
 
 def _secrets() -> dict[str, str]:
-    """Three hundred, as a platform has them; each value is random and new."""
+    """300 secrets, named as on a platform. Each value is random and new."""
     found: dict[str, str] = {}
     for number in range(150):
         found[f"datasource/warehouse-{number:03}/password"] = secrets.token_urlsafe(18)
@@ -122,7 +126,7 @@ def _secrets() -> dict[str, str]:
 
 
 async def write_and_read(demo: Demo) -> None:
-    """As a service does it, embedded."""
+    """Write and read all secrets as a service does, embedded. Raises Failed if a value differs."""
     began = time.monotonic()
     async with SecretLedger.open(demo.url, Keyring.of(demo.old), create=False) as ledger:
         await ledger.put_many(demo.values, actor="demo")
@@ -142,7 +146,7 @@ async def write_and_read(demo: Demo) -> None:
 
 
 def sys_secret(file: Path) -> tuple[list[tuple[str, int, str, str, str]], dict[str, int]]:
-    """The projection, by plain SQL, as a BI tool would ask."""
+    """Read the projection by plain SQL, as a BI tool does: some rows, and the number by state."""
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as plain:
         rows = plain.execute(
             "SELECT name, version, state, key_id, updated_by FROM sys_secret"
@@ -154,7 +158,7 @@ def sys_secret(file: Path) -> tuple[list[tuple[str, int, str, str, str]], dict[s
 
 
 def flip(demo: Demo, name: str, copy: Path) -> int:
-    """Copy the file, with one bit of that secret's sealed bytes flipped; returns where."""
+    """Copy the file with one bit of the secret's sealed bytes flipped; return the byte's offset."""
     with closing(sqlite3.connect(demo.file)) as plain:
         plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (sealed,) = plain.execute(
@@ -171,7 +175,7 @@ def flip(demo: Demo, name: str, copy: Path) -> int:
 
 
 def stored_in_clear(folder: Path, values: Sequence[str]) -> int:
-    """How many of the values can be found in the database's files."""
+    """Count the values that the database's files hold in clear."""
     content = b"".join(file.read_bytes() for file in sorted(folder.iterdir()))
     return sum(value.encode() in content for value in values)
 
@@ -276,7 +280,7 @@ def show(demo: Demo) -> None:
 
 def main() -> int:
     for setting in [name for name in os.environ if "OS_SECRET_" in name]:
-        del os.environ[setting]  # nothing of the caller's own ledger
+        del os.environ[setting]  # keeps off the caller's own ledger
     print("Secret Ledger: what it does, on a SQLite file that is removed at the end.")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="secret-ledger-demo-") as folder:

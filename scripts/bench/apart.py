@@ -1,4 +1,4 @@
-"""Long jobs in processes of their own: one that is started for each, see `jobs`."""
+"""Long jobs, each in a process of its own that runs `jobs`."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ _UNDER_A_NEW_KEY = ("rekey", "migrate")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job, done."""
+    """The figures of one job."""
 
     name: str
     done: int
-    """Events, heads or secrets; of the floor, rows; of a boot, one."""
+    """Number of events, newest events or secrets; of the floor, rows; of a boot, 1."""
     seconds: float
     peak_mb: float
     gap_max_ms: float | None
     gap_p99_ms: float | None
-    """The gap that 1 % of the wakings exceed."""
+    """Milliseconds of the gap that 1 % of the gaps exceed."""
     own_max_ms: float | None
-    """The longest part of a gap that was this process's own work."""
+    """Milliseconds: the longest part of a gap that was this process's own work."""
 
 
 async def do(
     name: str, url: str, *, key: Key | None = None, after: int = 0, gaps: bool = False
 ) -> Job:
-    """Do a job over the ledger at this URL, or over the rows of the floor's table that come
-    after a position."""
+    """Do a job over the ledger at `url`, or over the floor's rows after position `after`.
+
+    `gaps`: note the gaps of the event loop too. Raises RuntimeError if the process fails.
+    """
     new_key = Key.generate() if name in _UNDER_A_NEW_KEY else None
     given = {
         "name": name,
@@ -64,7 +66,7 @@ async def do(
 
 
 def on_a_copy(name: str, place: Place, seed: Seed) -> Run:
-    """A turn of ours, on a copy that is made for it."""
+    """Make a run of ours. Each turn works on a copy of its own."""
 
     async def run() -> Turn:
         url = place.copy(seed.url)
@@ -77,7 +79,7 @@ def on_a_copy(name: str, place: Place, seed: Seed) -> Run:
 
 
 def over_the_floor(name: str, url: str, *, after: int = 0) -> Run:
-    """A turn of the floor."""
+    """Make a run of the floor."""
 
     async def run() -> Turn:
         return _turn(await do(name, url, after=after))

@@ -1,7 +1,7 @@
-"""Boots: a process opens a ledger of so many secrets, for the first time and again.
+"""Boots: a process opens a ledger with many secrets, for the first time and again.
 
-Beside the floor that reads and opens that many rows. The peer has nothing to compare: it
-starts without a look at what is stored.
+The floor beside it reads and opens as many rows. The peer does not take part: it starts without a
+look at the stored events.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["measure"]
 
 
 async def measure(given: Given) -> list[Outcome]:
-    """A cold boot, and then another one, of each number of secrets."""
+    """Measure a cold boot and a second boot for each number of secrets."""
     place, outcomes = given.place, list[Outcome]()
     for secrets in given.size.boots:
         seed = await given.seeds.ledger(secrets, 1)
@@ -31,7 +31,7 @@ async def measure(given: Given) -> list[Outcome]:
 
 
 def _scenarios(place: Place, seed: Seed, floor: str) -> list[Scenario]:
-    """The first boot leaves the copy that the second one finds."""
+    """The cold boot leaves the copy that the second boot opens."""
     copies: list[str] = []
 
     async def cold() -> Turn:

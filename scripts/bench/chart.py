@@ -1,7 +1,8 @@
-"""The chart for the README: how many times the peer's rate ours is, as an SVG that stands alone.
+"""The chart for the README: the ratio of our rate to the peer's, as an SVG that stands alone.
 
-Ratios on a logarithmic scale, no times: a bar to the right of 1 is ahead, one to the left is
-behind. Its colours can be read on white and on black, for nobody tells an image which it is on.
+It shows ratios on a logarithmic scale, no times: a bar to the right of 1 is ahead, a bar to the
+left is behind. The colours can be read on white and on black, because an image does not know its
+background.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ class _Bar:
     database: str
     ratio: Mapping[str, float]
     tuned: float | None
-    """Beside the peer at its best."""
+    """Ratio to the peer at its best; None if that was not measured."""
 
 
 def draw(results: Mapping[str, Any]) -> str:
-    """The chart of a run's results, as they are written to JSON."""
+    """Draw the chart as SVG. `results`: a run's results, as they are written to JSON."""
     rows = _rows(results["outcomes"])
     bars = [bar for row in rows.values() for bar in row]
     scale = _Scale.of(bars)
@@ -79,7 +80,7 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> dict[str, list[_Bar]]:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Powers of ten, from the left to the right."""
+    """Exponents of ten at the left end and at the right end of the chart."""
 
     low: int
     high: int

@@ -18,24 +18,24 @@ __all__ = ["Contenders", "contenders"]
 
 @dataclass(frozen=True, slots=True)
 class Contenders:
-    """Each in a database of its own."""
+    """The ledger, the floor and the peers, each in a database of its own."""
 
     names: Sequence[str]
-    """Of the secrets."""
+    """Names of the secrets."""
     url: str
-    """Where the ledger is, and what opens it."""
+    """URL of the ledger, which `keyring` opens."""
     keyring: Keyring
     ledger: SecretLedger
     floor: Floor
     peers: dict[str, Peer]
-    """Of each kind that was asked for."""
+    """A peer of each requested kind, by kind."""
 
 
 @asynccontextmanager
 async def contenders(
     place: Place, secrets: int, versions: int, kinds: Sequence[str]
 ) -> AsyncIterator[Contenders]:
-    """With so many secrets, one or two versions of each; what has a cache has it warm."""
+    """Open all contenders, with `versions` (1 or 2) versions of each secret. Caches are warm."""
     known, value = names(secrets), some_value()
     url, keyring = place.empty("ours"), Keyring.of(Key.generate())
     async with AsyncExitStack() as stack:

@@ -1,10 +1,10 @@
-"""What a fleet costs its writers: heartbeats and looks at the registry, beside the writes.
+"""The cost of a fleet for its writers: heartbeats and reads of the registry, beside the writes.
 
-The nodes are open ledgers, each with connections of its own, in one process beside the
-writer's, as they would be on machines of their own. They beat, and one of them reads the
-registry, more often than they would, for else the cost would drown in the noise; it is told
-for the default interval. Turns with and without them alternate, so that a busy machine and a
-growing log strike both.
+The nodes are open ledgers in one process beside the writer's. Each has connections of its own, as
+on a machine of its own. The nodes beat more often than by default, and so does the node that
+reads the registry: else the cost would drown in the noise. The printed cost is for the default
+interval. Turns with and without the nodes alternate, so that a busy machine and a growing log
+affect both.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from values import names
 __all__ = ["COST_LIMIT", "NODES", "SOONER", "FleetCost", "measure"]
 
 COST_LIMIT: Final = 0.02
-"""The part of the writes that a fleet's heartbeats and looks at the registry may take."""
+"""Share of the writes that a fleet's heartbeats and reads of the registry may cost."""
 NODES: Final = 64
 CALLERS: Final = 64
 SOONER: Final = 20
-"""How much more often than by default the nodes beat, and the registry is read."""
+"""How many times as often as by default the nodes beat, and the registry is read."""
 LOOK: Final = 2.0
-"""Seconds between two reads of the registry: what `nodes --watch` does."""
+"""Seconds between two reads of the registry: the default of `nodes --watch`."""
 SILENT: Final = 1e6
-"""A heartbeat's interval, in seconds, for nodes that beat when they are told to."""
+"""Seconds between two heartbeats of a node: so many that it beats only on request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +51,19 @@ class FleetCost:
     alone: Spread
     beside: Spread
     cost: Spread
-    """The part of the writes that it took, at the default interval."""
+    """Share of the writes that the fleet costs, at the default interval."""
     beats: float
-    """A second, while they were measured."""
+    """Heartbeats a second during the measurement."""
     late: float
-    """Seconds that one beat took: the 95th percentile."""
+    """Seconds that one heartbeat took: the 95th percentile."""
     failed: int
     own: float
-    """Seconds of a node's processor that one beat took: what no writer pays for where the node
-    is another machine."""
+    """Seconds of a node's processor for one heartbeat. If the node is another machine, no writer
+    pays for them."""
 
 
 @dataclass
 class _Beats:
-    """What the nodes did in one turn."""
-
     took: list[float] = field(default_factory=list)
     failed: int = 0
     looks: int = 0
@@ -73,7 +71,7 @@ class _Beats:
 
 
 async def measure(given: Given) -> list[FleetCost]:
-    """One writer, then many callers, each with and without the fleet in turns."""
+    """Measure one writer, then many callers, in turns with and without the fleet."""
     key = Key.generate()
     url, seconds = given.place.empty("fleet"), given.size.seconds
     async with SecretLedger.open(url, Keyring.of(key)) as ledger, _fleet(url, key) as told:
@@ -99,7 +97,7 @@ async def _in_turns(name: str, run: Run, tell: OnProgress, rounds: int) -> Fleet
 
     await run()
     for number in range(rounds):
-        if number % 2:  # whoever goes first may find the disk busy
+        if number % 2:  # the first turn of a round may find the disk busy
             with_them = await beside()
             alone = (await run()).rate
         else:
@@ -121,7 +119,7 @@ async def _in_turns(name: str, run: Run, tell: OnProgress, rounds: int) -> Fleet
 
 @asynccontextmanager
 async def _fleet(url: str, key: Key) -> Any:
-    """The nodes in a process of their own; what tells them to begin and to stop."""
+    """Runs the nodes in a process of their own. Yields a function that starts and stops them."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, __file__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         limit=2**24,
@@ -178,7 +176,7 @@ async def _node(url: str, key: str, number: int) -> Any:
     async with AsyncExitStack() as stack:
         where: str | AsyncEngine = url
         if url.startswith("postgresql"):
-            # 64 pools of the usual size would be more connections than a server has.
+            # 64 pools of the usual size would need more connections than a server has.
             where = create_async_engine(url, pool_size=1, max_overflow=0)
             stack.push_async_callback(where.dispose)
         yield await stack.enter_async_context(

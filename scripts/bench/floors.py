@@ -1,7 +1,7 @@
-"""The floor: what the raw driver does with rows of our size, flushed to disk as ours are.
+"""The floor: the raw driver with rows of our size, flushed to disk as ours are.
 
-One table, one index, one statement a transaction: no history, no chain, no encryption. The
-SQLite one runs without an event loop's help, on the thread that calls it.
+One table, one index, one statement in each transaction: no history, no chain, no encryption. The
+SQLite floor runs without an event loop's help, on the thread that calls it.
 """
 
 # ruff: noqa: S311 - chance picks rows here, it guards nothing
@@ -21,7 +21,7 @@ from values import name_of
 __all__ = ["BODY", "Floor", "driver_url", "open_floor", "open_sqlite"]
 
 BODY: Final = 440
-"""Bytes of a row beside its name: what an event of a 200-byte value takes."""
+"""Bytes of a row beside its name: the size of an event with a 200-byte value."""
 _PAGE: Final = 5_000
 _INSERT: Final = "INSERT INTO floor (name, body) VALUES"
 _DURABLE: Final = {"journal_mode": "wal", "synchronous": 2}
@@ -31,7 +31,7 @@ class Floor(Protocol):
     """A table of (position, name, body) in one of the databases."""
 
     async def fill(self, rows: int) -> None:
-        """Write that many rows, quickly."""
+        """Write `rows` rows, quickly."""
         ...
 
     async def put(self) -> None:
@@ -39,7 +39,7 @@ class Floor(Protocol):
         ...
 
     async def put_batch(self, rows: int) -> None:
-        """Write that many rows in one transaction."""
+        """Write `rows` rows in one transaction."""
         ...
 
     async def get(self) -> None:
@@ -47,7 +47,7 @@ class Floor(Protocol):
         ...
 
     async def list(self) -> int:
-        """Read every name in their order; how many there were."""
+        """Read every name, in the order of names. Returns their number."""
         ...
 
     async def close(self) -> None:
@@ -56,8 +56,10 @@ class Floor(Protocol):
 
 
 async def open_floor(url: str, first: int = 0) -> Floor:
-    """The floor of the kind that a ledger's URL names. Its rows are numbered from `first`, so
-    that several of them can share a table."""
+    """Open the floor on the database that a ledger's URL names.
+
+    Its rows are numbered from `first`, so that several floors can share a table.
+    """
     if make_url(url).get_backend_name() == "sqlite":
         return SqliteFloor(make_url(url).database or "", first)
     connection = await asyncpg.connect(driver_url(url))
@@ -67,12 +69,12 @@ async def open_floor(url: str, first: int = 0) -> Floor:
 
 
 def driver_url(url: str) -> str:
-    """A ledger's URL as asyncpg takes it."""
+    """Return a ledger's URL as asyncpg takes it."""
     return url.replace("postgresql+asyncpg:", "postgresql:", 1)
 
 
 def open_sqlite(path: str) -> sqlite3.Connection:
-    """A connection that is as durable as a ledger's. Refuses to run less durably."""
+    """Open a connection that is as durable as a ledger's. Raises RuntimeError if it is not."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=60)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -133,7 +135,7 @@ class SqliteFloor:
 
 
 class PostgresqlFloor:
-    """One asyncpg connection, as it comes."""
+    """One asyncpg connection with its default settings."""
 
     def __init__(self, connection: Any, first: int) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""Gets: the latest version from the database and from memory, an older one, and the list."""
+"""Gets: the newest version from the database and from memory, an older version, and the list."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FRESH: Final = f"{OURS}: always fresh"
 
 
 async def measure(given: Given) -> list[Outcome]:
-    """Everybody reads the same secrets, which have two versions each."""
+    """Measure gets: every contender reads the same secrets, which have two versions each."""
     seconds, kinds = given.size.seconds, (PEER, TUNED, CACHED, STALE)
     async with (
         contenders(given.place, given.size.secrets, 2, kinds) as some,
@@ -51,8 +51,8 @@ def _latest(some: Contenders, seconds: float) -> Scenario:
 
 
 async def _in_memory(some: Contenders, seconds: float, stack: AsyncExitStack) -> Scenario:
-    """Beside the peer as it comes, and its cache, in clear, which asks the database for newer
-    events each time, or never."""
+    """The peer takes part as it comes, and with its cache, which holds values in clear. The cache
+    asks the database for newer events at each get, or never."""
     ours = {}
     for name, staleness in ((OURS, _STALENESS), (_FRESH, 0.0)):
         ledger = await stack.enter_async_context(

@@ -1,4 +1,4 @@
-"""What each part of a run is given: where to measure, and how much."""
+"""The input of each part of a run: where to measure, and how much."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["FULL", "QUICK", "Given", "Size"]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured."""
+    """The size of a run."""
 
     seconds: float
-    """Of each turn."""
+    """Seconds of each turn."""
     secrets: int
-    """That are written and read one by one."""
+    """Number of secrets that are written and read one by one."""
     events: int
-    """In the log that long jobs work on, two versions a secret."""
+    """Number of events in the log of long jobs, two versions of each secret."""
     boots: tuple[int, ...]
-    """Secrets in the ledgers that are booted."""
+    """Number of secrets in each ledger that is booted."""
     versions: tuple[int, ...]
-    """Of the secrets whose old versions are read."""
+    """Number of versions of each secret whose old versions are read."""
     longest: int
-    """Events at which the ledger that grows has grown."""
+    """Number of events that the growing ledger reaches."""
 
 
 FULL: Final = Size(
@@ -49,7 +49,7 @@ QUICK: Final = Size(
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One database, and what is there to be copied."""
+    """One database, its ledgers to copy, and the size of the run."""
 
     place: Place
     seeds: Seeds
@@ -58,5 +58,5 @@ class Given:
 
     @property
     def few(self) -> int:
-        """Rounds of what takes long."""
+        """Rounds of a scenario that takes long."""
         return min(self.rounds, 3)

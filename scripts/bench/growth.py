@@ -1,7 +1,7 @@
-"""Growth: one ledger that gets longer, and what the same operations take at each length.
+"""Growth: one ledger that gets longer, and the time of the same operations at each length.
 
-Each should stay as it was, or grow with the logarithm. A boot with `latest` opens every secret,
-so it grows with the secrets; what is left is the audit, reads, writes and the list's first page.
+A boot with `latest` opens every secret, so its time grows with the secrets. Every other time
+should stay, or grow with the logarithm: of the audit, reads, writes and the list's first page.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ __all__ = ["Stage", "measure"]
 
 _FIRST: Final = 10_000
 _VERSIONS: Final = 10
-"""Of each secret, about."""
+"""Versions of each secret, about."""
 _TIMES: Final = 200
-"""Repetitions of what is timed one by one; its median counts."""
+"""Repetitions of an operation that is timed. The median counts."""
 _LISTED: Final = 100
 _LEVELS: Final[tuple[OpenLevel, ...]] = ("incremental", "latest")
 _SLICE: Final = 200_000
-"""Events written between two words on the progress."""
+"""Events written between two lines of progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The ledger at one length. Times in milliseconds, each a median."""
+    """The ledger at one length. Times are in milliseconds, medians except of the boots."""
 
     events: int
     secrets: int
     bytes_an_event: float
-    """On the disk, indexes and projection included."""
+    """Bytes on the disk for each event, indexes and projection included."""
     append_ms: float
     get_ms: float
     get_old_ms: float
-    """By version."""
+    """Milliseconds of a read of version 1."""
     list_ms: float
-    """The first hundred names."""
+    """Milliseconds for the first hundred names."""
     audit_ms: float
-    """`key_history`."""
+    """Milliseconds of `key_history`."""
     boot_ms: dict[OpenLevel, float]
-    """By level of verification."""
+    """Milliseconds of a boot, by level of verification."""
 
 
 async def measure(given: Given) -> AsyncIterator[Stage]:
-    """The stages of one ledger: 10,000 events, then ten times as many each time."""
+    """Yield the stages of one ledger: 10,000 events, then ten times as many each time."""
     url, key = given.place.empty("growth"), Key.generate()
     events = _FIRST
     while events <= given.size.longest:
@@ -74,7 +74,7 @@ def _secrets(events: int) -> int:
 
 
 async def _grow(ledger: SecretLedger, events: int) -> None:
-    """Write each secret in turn until the log is that long: then all of them are there."""
+    """Writes each secret in turn: so every secret exists when the log has `events` events."""
     known = names(_secrets(events))
     offset = 0
     while (left := events - ledger.position) > 0:
@@ -107,7 +107,7 @@ async def _timed(ledger: SecretLedger, events: int) -> dict[str, float]:
 
 
 async def _median(operation: Callable[[], Awaitable[object]], times: int) -> float:
-    """Milliseconds that it takes."""
+    """Milliseconds that one call takes."""
     taken = []
     for _ in range(times):
         began = perf_counter()
@@ -117,8 +117,8 @@ async def _median(operation: Callable[[], Awaitable[object]], times: int) -> flo
 
 
 async def _boot(url: str, key: Key, level: OpenLevel) -> float:
-    """Milliseconds until it is ready: the second time, for the first one may leave something
-    that the next ones build on."""
+    """Milliseconds of the second boot: the first boot may leave something that later boots build
+    on."""
     taken = 0.0
     for _ in range(2):
         began = perf_counter()

@@ -1,10 +1,9 @@
-"""Long jobs over a whole ledger. Run as a program, this file does one, in a process of its own,
-whose peak of memory is then the job's.
+"""Long jobs over a whole ledger. If run as a program, this file does one job.
 
-While it runs, a task asks to be woken each millisecond, if that is wanted; a gap is the time
-from one waking to the next. A busy machine makes gaps of its own, as the job `idle` shows: so
-of each gap there is also the part for which this very process was at work (its processor time,
-of all its threads).
+The process runs only that job, so its peak of memory is the job's. On request, a task asks to be
+woken each millisecond while the job runs. A gap is the time from one waking to the next. A busy
+machine makes gaps of its own, as the job `idle` shows. So each gap also has the processor time
+that this process used meanwhile, in all its threads.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ async def _list(ledger: SecretLedger) -> int:
 
 
 async def _rebuild(ledger: SecretLedger) -> int:
-    """The whole table, from nothing: its rows are gone, its checkpoint is not."""
+    """Rebuilds the whole table: its rows are deleted before, its checkpoint is not."""
     prefix = ledger.database.statements.prefix
     await ledger.database.run(
         lambda c: c.execute(text(f"DELETE FROM {prefix}secret_current")),  # noqa: S608
@@ -90,11 +89,11 @@ _FLOORS: Final[dict[str, Callable[[SealedFloor, int], Awaitable[int]]]] = {
     "floor: reseal": lambda floor, after: floor.reseal(after),
 }
 _BOOTS: Final[dict[str, OpenLevel]] = {"boot, cold": "latest", "boot, again": "incremental"}
-"""How each opens: the first proves every secret, the second builds on that."""
+"""Level of each boot: the first boot proves every secret, the second builds on that proof."""
 
 Watch = AbstractAsyncContextManager[object]
 Took = tuple[int, float]
-"""How much was done, in how many seconds."""
+"""Number of things done, and the seconds that they took."""
 
 
 async def _do(given: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +137,7 @@ async def _boot(given: dict[str, Any], watch: Watch) -> Took:
 
 
 async def _do_floor(given: dict[str, Any], watch: Watch) -> Took:
-    # Not at the top: what it imports would count as memory of ours.
+    # Not at the top: its imports would count as memory of ours.
     from sealed_floors import open_sealed_floor
 
     async with open_sealed_floor(given["url"]) as floor:
@@ -158,8 +157,8 @@ def _keyring(given: dict[str, Any]) -> Keyring:
 
 @asynccontextmanager
 async def _gaps(gaps: list[tuple[float, float]]) -> AsyncIterator[None]:
-    """Note the gaps while the block runs: seconds between two wakings of the event loop, and
-    those of processor time that the process took meanwhile."""
+    """Notes the gaps while the block runs: seconds between two wakings of the event loop, and
+    seconds of processor time that the process used meanwhile."""
     loop = asyncio.get_running_loop()
 
     async def tick() -> None:
@@ -174,7 +173,7 @@ async def _gaps(gaps: list[tuple[float, float]]) -> AsyncIterator[None]:
     await asyncio.sleep(0)
     try:
         yield
-        await asyncio.sleep(2 * _TICK)  # so that a gap at the very end is seen
+        await asyncio.sleep(2 * _TICK)  # so that a gap at the very end is noted
     finally:
         ticking.cancel()
 
@@ -183,7 +182,7 @@ def _peak() -> float:
     """Bytes of memory at the peak of this process."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not getrusage's figure: on Linux that one begins with the parent's.
+        # Not getrusage: on Linux its figure begins with the parent's.
         line = next(x for x in status.read_text("utf-8").splitlines() if x.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024

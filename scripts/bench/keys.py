@@ -1,6 +1,6 @@
-"""Keys over time: every head, and the whole history, sealed again under another key.
+"""Keys over time: every newest event, or the whole history, is sealed again under another key.
 
-Ours beside the floor that reads, opens, seals and writes the same number of rows.
+The floor beside it reads, opens, seals and writes the same number of rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["measure"]
 
 
 async def measure(given: Given) -> list[Outcome]:
-    """`rekey` and `migrate`."""
+    """Measure `rekey` and `migrate`."""
     place, seed = given.place, await given.seeds.ledger(given.size.events // 2, 2)
     url = place.empty("keys_floor")
     async with filled(url, seed.events):
@@ -29,7 +29,7 @@ async def measure(given: Given) -> list[Outcome]:
             unit=unit,
             warm_up=False,
         )
-        # The heads are the second half of the log.
+        # The newest events are the second half of the log.
         for name, unit, after in (("rekey", "heads", seed.secrets), ("migrate", "events", 0))
     ]
     outcomes = await compete(scenarios, given.few)

@@ -1,4 +1,4 @@
-"""A process that works for a benchmark, and the lines of JSON that are spoken with it."""
+"""A process that works for a benchmark, and the lines of JSON that it exchanges with its parent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Child", "answer", "asked", "child"]
 
 
 class Child:
-    """The process, as who started it sees it."""
+    """The process, as its parent sees it."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     async def tell(self, word: Any) -> Any:
-        """Say something; what it answers."""
+        """Send a word, and return the answer. Raises RuntimeError if the process has ended."""
         told, answers = self._process.stdin, self._process.stdout
         if told is None or answers is None:
             raise RuntimeError("a working process has no pipes")
@@ -55,11 +55,11 @@ async def child(
 
 
 async def asked() -> Any:
-    """What it was told next; None at the end."""
+    """Return the parent's next word; None at the end of the input."""
     line = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     return json.loads(line) if line else None
 
 
 def answer(word: Any) -> None:
-    """Answer that."""
+    """Send `word` to the parent as the answer."""
     print(json.dumps(word), flush=True)

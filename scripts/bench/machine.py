@@ -1,4 +1,4 @@
-"""What the figures were measured on: no names of hosts, no paths."""
+"""The machine of the figures, without names of hosts and without paths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["describe", "version"]
 
 
 def describe() -> dict[str, Any]:
-    """The machine: its flush is what bounds every durable write."""
+    """Describe the machine. Its flush bounds every durable write."""
     return {
         "cpus": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 1),
@@ -33,7 +33,7 @@ def describe() -> dict[str, Any]:
 
 
 def _flush() -> float:
-    """The median time of one fdatasync after a page was written."""
+    """Median microseconds of one fdatasync after a page was written."""
     taken = []
     with tempfile.TemporaryFile() as file:
         number = file.fileno()
@@ -46,7 +46,7 @@ def _flush() -> float:
 
 
 async def version(place: Place) -> str:
-    """The version of the database."""
+    """Return the version of the database."""
     if place.database == "sqlite":
         return sqlite3.sqlite_version
     connection = await asyncpg.connect(driver_url(place.empty("version")))

@@ -1,11 +1,11 @@
-"""Measure ours, the floor and the peer in one run, and say what was measured.
+"""Measure ours, the floor and the peer in one run, and print the figures.
 
 Ours is the ledger. The floor is the raw driver with the same durability (sqlite3 in WAL mode
-with synchronous=FULL; asyncpg): what the machine gives at best. The peer is what a user would
-take instead: the eventsourcing library with its AES cipher, flushed to disk alike. All write
-values of 200 bytes, and take turns, so that a busy machine strikes all of them; the median of
-the rounds is told, with the lowest and the highest. The ratios are the figures to keep, the
-absolute ones are this machine's.
+with synchronous=FULL; asyncpg): the best that the machine can give. The peer is the library that
+a user would take instead: eventsourcing with its AES cipher, flushed to disk alike. All write
+values of 200 bytes. They take turns, so that a busy machine affects all of them. The result is the
+median of the rounds, with the lowest and the highest. Keep the ratios: the absolute figures are
+this machine's.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _COMPARISONS: Final = {
     "walks": walks.measure,
 }
 _OTHERS: Final = {"scans": _scans, "nodes": _nodes, "growth": _growth}
-"""They measure ours alone."""
+"""Parts that measure only ours."""
 _PARTS: Final = {
     "puts": "writes, one at a time, by many callers, by several processes",
     "gets": "reads from the database and from memory, by version, and the list",
@@ -129,7 +129,7 @@ def _measure(part: str, given: Given, results: dict[str, Any]) -> None:
 
 
 def _write(results: dict[str, Any], options: argparse.Namespace) -> None:
-    """After each part: a long run may be ended before its end."""
+    """Writes after each part: somebody may end a long run early."""
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     if options.chart:

@@ -1,9 +1,9 @@
-"""The peer: what a user would take instead, the `eventsourcing` library with its AES cipher.
+"""The peer: the `eventsourcing` library with its AES cipher, which a user would take instead.
 
-Used as its documentation does: an application with an aggregate that is got from the
-repository, changed, and saved. Names become ids as it recommends, by `uuid5`. Histories are
-short (each secret has few versions), for its `get` replays them; with snapshots, its answer to
-long ones, it would write more.
+It is used as in its documentation: an application gets an aggregate from the repository, changes
+it and saves it. Names become ids by `uuid5`, as the library recommends. Histories are short (each
+secret has few versions), because its `get` replays them. With snapshots, its answer to long
+histories, it would write more.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MEANINGS: Final = {
 _AS_IT_COMES: Final = {"CIPHER_TOPIC": "eventsourcing.cipher:AESCipher"}
 _TUNED: Final = {
     "CIPHER_TOPIC": "eventsourcing.cryptography:AESCipher",
-    # One trip instead of several, and no lock on the table, which keeps its log in order.
+    # One trip instead of several, and without the lock on the table that keeps its log in order.
     "POSTGRES_ENABLE_DB_FUNCTIONS": "y",
 }
 _CACHED: Final = {**_TUNED, "AGGREGATE_CACHE_MAXSIZE": "1000000"}
@@ -61,11 +61,11 @@ _KINDS: Final[dict[PeerKind, dict[str, str]]] = {
 }
 _PAGE: Final = 1000
 _PATIENCE: Final = 60
-"""Seconds for a connection or a lock: its 5 would turn away callers on a busy machine."""
+"""Seconds for a connection or a lock: its default, 5, would refuse callers on a busy machine."""
 
 
 class Secret(Aggregate):
-    """A secret as its users would model it."""
+    """A secret, as users of the library would model it."""
 
     @event("Created")
     def __init__(self, name: str, value: str) -> None:
@@ -82,7 +82,7 @@ class Secret(Aggregate):
 
 
 class _DurablePool(SQLiteConnectionPool):
-    """Its own pool, which sets no `synchronous`: how SQLite was compiled decides."""
+    """The library's own pool sets no `synchronous`: the way SQLite was compiled would decide."""
 
     def _create_connection(self) -> SQLiteConnection:
         connection = super()._create_connection()
@@ -98,7 +98,7 @@ class _DurablePool(SQLiteConnectionPool):
 
 
 class Secrets(Application[UUID]):
-    """Its application, with the durability that ours has."""
+    """The library's application, as durable as ours."""
 
     def construct_factory(self, env: Any) -> InfrastructureFactory[Any]:
         factory = super().construct_factory(env)
@@ -118,13 +118,13 @@ class Peer:
         self.application = application
 
     def fill(self, names: Sequence[str], value: str) -> None:
-        """Write a first version of each."""
+        """Write a first version of each secret."""
         for start in range(0, len(names), _PAGE):
             made = [Secret(name, value) for name in names[start : start + _PAGE]]
             self.application.save(*made)
 
     def rewrite(self, names: Sequence[str], value: str) -> None:
-        """Write another version of each."""
+        """Write another version of each secret."""
         for start in range(0, len(names), _PAGE):
             changed = [self._secret(name) for name in names[start : start + _PAGE]]
             for secret in changed:
@@ -138,7 +138,7 @@ class Peer:
         self.application.save(secret)
 
     def putters(self, names: Sequence[str], value: str, callers: int) -> list[Callable[[], None]]:
-        """For each caller a put of some name of its own, for two writers of one collide."""
+        """Make a put for each caller, with names of its own: two writers of one name collide."""
 
         def putter(own: Sequence[str]) -> Callable[[], None]:
             return lambda: self.put(random.choice(own), value)  # noqa: S311  # guards nothing
@@ -146,22 +146,22 @@ class Peer:
         return [putter(names[number::callers]) for number in range(callers)]
 
     def get(self, name: str, *, version: int | None = None) -> str:
-        """The value, as a reader gets it: without the copy that a writer needs."""
+        """Return the value, as a reader gets it: without the copy that a writer needs."""
         secret: Secret = self.application.repository.get(
             Secret.create_id(name), version=version, deepcopy_from_cache=False
         )
         return secret.value
 
     def list(self) -> int:
-        """The names of all secrets, how many: it has them in its `Created` events alone."""
+        """Read the names of all secrets, which only `Created` events hold. Returns their number."""
         return sum(1 for _ in self._events([get_topic(Secret.Created)]))
 
     def replay(self) -> int:
-        """Read and decrypt every event; how many there were."""
+        """Read and decrypt every event. Returns their number."""
         return sum(1 for _ in self._events([]))
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         self.application.close()
 
     def _events(self, topics: Sequence[str]) -> Iterator[Any]:
@@ -180,7 +180,10 @@ class Peer:
 
 
 def open_peer(url: str, kind: PeerKind = PEER, key: str | None = None) -> Peer:
-    """Open it on the database that a ledger's URL names. Refuses to run less durably."""
+    """Open a peer on the database that a ledger's URL names.
+
+    Raises RuntimeError if the peer is less durable than the ledger.
+    """
     address = make_url(url)
     env = {"CIPHER_KEY": key or new_key(), **_KINDS[kind]}
     if address.get_backend_name() == "sqlite":
@@ -208,6 +211,6 @@ def open_peer(url: str, kind: PeerKind = PEER, key: str | None = None) -> Peer:
 
 
 def new_key() -> str:
-    """A key for its cipher."""
+    """Make a key for the peer's cipher."""
     key: str = AESCipher.create_key(num_bytes=32)
     return key

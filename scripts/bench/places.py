@@ -1,4 +1,4 @@
-"""Where what is measured lies: a temporary folder, and a PostgreSQL server like the tests'."""
+"""Where the measured databases lie: a temporary folder, and a PostgreSQL server like the tests'."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DatabaseName = Literal["sqlite", "postgresql"]
 DATABASES: Final[tuple[DatabaseName, ...]] = get_args(DatabaseName)
 
 _SETTINGS: Final = {"shared_buffers": "256MB", "max_wal_size": "2GB", "max_connections": "300"}
-"""The tests' own are too small for a million rows, and for the pools of many processes."""
+"""The tests' settings are too small for a million rows, and for the pools of many processes."""
 
 
 @dataclass
 class Place:
-    """A kind of database, and a source of empty ones."""
+    """A kind of database, and a source of empty databases."""
 
     database: DatabaseName
     _folder: Path
@@ -36,7 +36,7 @@ class Place:
     _count: int = 0
 
     def empty(self, name: str) -> str:
-        """The URL of an empty database."""
+        """Return the URL of a new, empty database."""
         self._count += 1
         name = f"{name}_{self._count}"
         if self._server is None:
@@ -44,7 +44,7 @@ class Place:
         return self._server.create_database(self._own(name))
 
     def copy(self, url: str) -> str:
-        """The URL of a copy of a database that nobody has open, flushed to disk."""
+        """Copy a database that nobody has open, flushed to disk. Returns the URL of the copy."""
         source = make_url(url).database or ""
         self._count += 1
         if self._server is None:
@@ -63,7 +63,7 @@ class Place:
         return self._server.url(name)
 
     def drop(self, url: str) -> None:
-        """Make room: nobody needs this database any more."""
+        """Delete a database that nobody needs any more."""
         name = make_url(url).database or ""
         if self._server is None:
             for suffix in ("", "-wal", "-shm"):
@@ -73,7 +73,7 @@ class Place:
             self._made.remove(name)
 
     def clear(self) -> None:
-        """Drop every database that was made here; the folder goes with its owner."""
+        """Drop every database that was made on the server. `places` deletes the folder."""
         if self._server is not None:
             for name in self._made:
                 self._server.drop_database(name)
@@ -86,7 +86,7 @@ class Place:
 
 @contextmanager
 def places(names: Sequence[DatabaseName]) -> Iterator[list[Place]]:
-    """A place for each of these kinds. The environment may name a server, as for the tests."""
+    """Yield a place for each kind. The environment may name a server, as for the tests."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ledger-bench-")))
         opened: list[Place] = []

@@ -1,7 +1,7 @@
 """Several processes that write to one database at once, each with some callers.
 
-Run as a program, this file is one of them: it opens its contender, says so, and writes for as
-long as it is told, each time it is told.
+If run as a program, this file is such a process. It opens its contender, says so, and then, at
+each request, writes for the requested number of seconds.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ __all__ = ["CALLERS", "PROCESSES", "workers"]
 
 PROCESSES: Final = 4
 CALLERS: Final = 16
-"""In each of them."""
+"""Callers in each process."""
 _APART: Final = 1_000_000
-"""Rows that one process of the floor may write."""
+"""Rows that one process of the floor may write, at most."""
 
 
 @asynccontextmanager
 async def workers(
     place: Place, known: Sequence[str], seconds: float
 ) -> AsyncIterator[Mapping[str, Run]]:
-    """A turn of each contender, whose processes are ready to write the next versions of these
-    secrets for so many seconds."""
+    """Yield a run of each contender: its processes write next versions for `seconds` seconds.
+
+    The processes have opened their contender. In ours and the peer, each secret has a version 1.
+    """
     key, cipher_key, value = Key.generate(), new_key(), some_value()
     urls = {kind: place.empty("processes") for kind in (OURS, FLOOR, PEER, TUNED)}
     async with SecretLedger.open(urls[OURS], Keyring.of(key)) as ledger:
@@ -96,7 +98,7 @@ async def _serve() -> None:
 
 
 Writing = Callable[[float], Run]
-"""A turn of so many seconds."""
+"""Makes a run that lasts the given number of seconds."""
 
 
 async def _ours(given: Mapping[str, Any], stack: AsyncExitStack) -> Writing:

@@ -1,4 +1,4 @@
-"""What is being done just now, on a terminal, in one line that the next one takes the place of."""
+"""Progress on a terminal, in one line that the next line replaces."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["clear", "say"]
 
 
 def say(text: str) -> None:
-    """Show it until something else is shown."""
+    """Show `text` until the next line replaces it."""
     if sys.stderr.isatty():
         print(f"\r\033[K  {text} …", end="", file=sys.stderr, flush=True)
 
 
 def clear() -> None:
-    """Before what is there to stay is printed."""
+    """Clear the line before output that stays is printed."""
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ _CALLERS = (64, 256)
 
 
 async def measure(given: Given) -> list[Outcome]:
-    """Everybody writes next versions of the same secrets."""
+    """Measure puts: every contender writes next versions of the same secrets."""
     place, seconds = given.place, given.size.seconds
     async with (
         contenders(place, given.size.secrets, 1, (PEER, TUNED, STALE)) as some,
@@ -50,7 +50,7 @@ def _one_at_a_time(some: Contenders, seconds: float) -> Scenario:
 
 def _many(some: Contenders, seconds: float, callers: int) -> Scenario:
     async def batch() -> None:
-        """What the callers want written, in one transaction: nothing is quicker."""
+        """Puts the writes of all callers into one transaction: nothing is quicker."""
         await some.floor.put_batch(callers)
 
     putters = {
@@ -68,6 +68,6 @@ def _many(some: Contenders, seconds: float, callers: int) -> Scenario:
 
 
 def put_some(ledger: SecretLedger, known: Sequence[str]) -> Callable[[], Awaitable[object]]:
-    """A write of the next version of one of these secrets."""
+    """Return a function that writes the next version of a random secret."""
     value = some_value()
     return lambda: ledger.put(random.choice(known), value)  # noqa: S311  # guards nothing

@@ -1,4 +1,4 @@
-"""Replays: every event read and opened, and the projection made anew from them."""
+"""Replays: every event is read and opened, and the projection is folded anew."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["measure"]
 
 
 async def measure(given: Given) -> list[Outcome]:
-    """The replay by everybody, the rebuild by us and the floor."""
+    """Measure the replay of every contender, and the rebuild of ours and the floor."""
     return [*await _replay(given), *await _rebuild(given)]
 
 
@@ -43,7 +43,7 @@ async def _replay(given: Given) -> list[Outcome]:
 
 
 async def _rebuild(given: Given) -> list[Outcome]:
-    """Without the peer: its runner commits once an event, and not on SQLite."""
+    """Without the peer: its runner commits after each event, and does not run on SQLite."""
     place, seed = given.place, await given.seeds.ledger(given.size.events // 2, 2)
     url = place.empty("rebuild_floor")
     async with filled(url, seed.events):

@@ -1,4 +1,4 @@
-"""What a contender does in its turn: one operation again and again, or one long one once."""
+"""A contender's turn: one operation again and again, or one long operation once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["once", "once_blocking", "repeating", "repeating_in_threads"]
 def repeating(
     operation: Callable[[], Awaitable[object]], seconds: float, *, callers: int = 1, each: int = 1
 ) -> Run:
-    """Call it for so long, by so many tasks at once; each call does `each` operations."""
+    """Call `operation` for `seconds`, in `callers` tasks. Each call does `each` operations."""
 
     async def run() -> Turn:
         took: list[float] = []
@@ -39,7 +39,7 @@ def repeating(
 
 
 def repeating_in_threads(operations: Sequence[Callable[[], object]], seconds: float) -> Run:
-    """The same of a library that blocks: a thread for each operation, or none for a single one."""
+    """Call operations of a library that blocks, each in a thread; a single operation needs none."""
 
     async def run() -> Turn:
         took: list[float] = []
@@ -65,7 +65,7 @@ def repeating_in_threads(operations: Sequence[Callable[[], object]], seconds: fl
 
 
 def once(operation: Callable[[], Awaitable[int]]) -> Run:
-    """Call it once; it says how much it has done."""
+    """Call `operation` once. It returns the number of things done."""
 
     async def run() -> Turn:
         began = perf_counter()
@@ -77,7 +77,7 @@ def once(operation: Callable[[], Awaitable[int]]) -> Run:
 
 
 def once_blocking(operation: Callable[[], int]) -> Run:
-    """The same of a library that blocks."""
+    """Call an operation of a library that blocks, once."""
 
     async def called() -> int:
         return operation()
@@ -87,7 +87,7 @@ def once_blocking(operation: Callable[[], int]) -> Run:
 
 def _turn(took: list[float], seconds: float, *, alone: bool, each: int = 1) -> Turn:
     done = len(took) * each
-    if not alone:  # how long one waited for others is no latency of an operation
+    if not alone:  # a wait for other callers is no latency of an operation
         return Turn(done, seconds)
     took.sort()
     return Turn(done, seconds, p50=took[len(took) // 2], p99=took[len(took) * 99 // 100])

@@ -1,7 +1,7 @@
 """Long jobs over a large ledger: their peak memory, and how long they hold up the event loop.
 
-Of several runs of a job the one with the lowest longest gap counts, for a busy machine makes
-gaps of its own.
+Of several runs of a job, the run with the shortest longest gap counts: a busy machine makes gaps
+of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from progress import clear, say
 __all__ = ["GAP_LIMIT", "measure"]
 
 GAP_LIMIT: Final = 20
-"""Milliseconds that the event loop may be held up while verify runs."""
+"""Milliseconds for which verify may hold up the event loop."""
 _JOBS: Final = (
     "idle",
     "verify full",
@@ -29,7 +29,7 @@ _JOBS: Final = (
 
 
 async def measure(given: Given) -> AsyncIterator[list[Job]]:
-    """Each job a few times, each time over a copy of the ledger; the run that counts first."""
+    """Run each job a few times, each time on a new copy. Yields the runs, best run first."""
     place, seed = given.place, await given.seeds.ledger(given.size.events // 2, 2)
     for name in _JOBS:
         runs: list[Job] = []

@@ -1,7 +1,7 @@
-"""The floor of what goes through all events: the raw driver, and AES-256-GCM of the same library.
+"""The floor of jobs over all events: the raw driver, and AES-256-GCM of the same library.
 
-Rows of our size are read in pages; what is made of them is written into a second table, a page
-a transaction. No history, no chain, no checks.
+A job reads rows of our size in pages, and writes its results into a second table, one page in each
+transaction. No history, no chain, no checks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["SealedFloor", "filled", "open_sealed_floor"]
 
 _PAGE: Final = 1000
 _PLAIN: Final = 256
-"""Bytes of a 200-byte value, padded as ours are."""
+"""Bytes of a 200-byte value, padded as the ledger pads it."""
 _NONCE: Final = 12
 _TABLE: Final = "(position bigint PRIMARY KEY, name text NOT NULL, body {bytes} NOT NULL)"
 
@@ -48,7 +48,7 @@ class SealedFloor:
         self._old, self._new = AESGCM(bytes(32)), AESGCM(bytes(range(32)))
 
     async def fill(self, rows: int) -> None:
-        """Write that many rows."""
+        """Write `rows` rows."""
         await self._driver.run(f"CREATE TABLE source {self._table}")
         value = os.urandom(_PLAIN)
         for first in range(1, rows + 1, _PAGE):
@@ -58,7 +58,7 @@ class SealedFloor:
             )
 
     async def open_all(self) -> int:
-        """Read every row and open it; how many there were."""
+        """Read and open every row. Returns their number."""
         done = 0
         async for page in self._driver.pages(0):
             for _, _, body in page:
@@ -67,7 +67,7 @@ class SealedFloor:
         return done
 
     async def hash(self, after: int) -> int:
-        """Read every row after that position and hash it; how many there were."""
+        """Read and hash every row after position `after`. Returns their number."""
         done = 0
         async for page in self._driver.pages(after):
             for _, _, body in page:
@@ -76,12 +76,12 @@ class SealedFloor:
         return done
 
     async def empty_target(self) -> None:
-        """Make the second table anew."""
+        """Drop the second table, and create it again."""
         await self._driver.run("DROP TABLE IF EXISTS target")
         await self._driver.run(f"CREATE TABLE target {self._table}")
 
     async def reseal(self, after: int) -> int:
-        """Seal the rows after that position again, into the second table; how many."""
+        """Seal rows after position `after` again, into the second table. Returns their number."""
         done = 0
         async for page in self._driver.pages(after):
             await self._driver.write(
@@ -92,7 +92,7 @@ class SealedFloor:
         return done
 
     async def fold(self, after: int) -> int:
-        """Read every row, and write the names of those after that position; how many."""
+        """Read every row, and write the names after position `after`. Returns their number."""
         done = 0
         async for page in self._driver.pages(0):
             heads = [(at, name, b"") for at, name, _ in page if at > after]
@@ -102,7 +102,7 @@ class SealedFloor:
 
 
 def _sealed(key: AESGCM, plain: bytes) -> bytes:
-    """What an event of ours takes: nonce, ciphertext and tag, and as much of clear columns."""
+    """As large as an event of ours: nonce, ciphertext and tag, and zeros for its clear columns."""
     nonce = os.urandom(_NONCE)
     sealed = nonce + key.encrypt(nonce, plain, None)
     return sealed + bytes(BODY - len(sealed))
@@ -114,7 +114,7 @@ def _opened(key: AESGCM, body: bytes) -> bytes:
 
 @asynccontextmanager
 async def open_sealed_floor(url: str) -> AsyncIterator[SealedFloor]:
-    """The floor of the kind that a ledger's URL names."""
+    """Open the floor on the database that a ledger's URL names."""
     async with AsyncExitStack() as stack:
         if make_url(url).get_backend_name() == "sqlite":
             connection = open_sqlite(make_url(url).database or "")
@@ -128,7 +128,7 @@ async def open_sealed_floor(url: str) -> AsyncIterator[SealedFloor]:
 
 @asynccontextmanager
 async def filled(url: str, rows: int) -> AsyncIterator[SealedFloor]:
-    """The floor with so many rows, in an empty database."""
+    """Open the floor on an empty database, and write `rows` rows."""
     async with open_sealed_floor(url) as floor:
         await floor.fill(rows)
         yield floor
@@ -164,7 +164,7 @@ class _Postgresql:
         await self._connection.execute(statement)
 
     async def write(self, table: str, rows: Sequence[Row]) -> None:
-        # COPY: nothing that the driver has is quicker.
+        # COPY is the quickest way that the driver has.
         await self._connection.copy_records_to_table(table, records=rows)
 
     async def pages(self, after: int) -> AsyncIterator[Sequence[Row]]:

@@ -1,4 +1,4 @@
-"""Ledgers to measure, written once in a run and copied for everyone who changes them."""
+"""Ledgers to measure, written once in a run and copied for each part that changes them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Seed:
 
     @property
     def events(self) -> int:
-        """How many were written: all first versions come before all second ones."""
+        """Number of written events: all first versions lie before all second versions."""
         return self.secrets * self.versions
 
 
 class Seeds:
-    """The ledgers of one place. Their nodes are gone, and none has booted on them."""
+    """The ledgers of one place. Each was closed after the writes, and not opened again."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._made: dict[tuple[int, int], Seed] = {}
 
     async def ledger(self, secrets: int, versions: int) -> Seed:
-        """One of that size; the same one each time, so copy it before you change it."""
+        """Return the ledger of this size, always the same: copy it before you change it."""
         if (secrets, versions) not in self._made:
             say(f"writing {versions} versions of {secrets:,} secrets")
             seed = Seed(self._place.empty("seed"), Key.generate(), secrets, versions)
@@ -48,13 +48,13 @@ class Seeds:
         return self._made[secrets, versions]
 
     def drop(self, seed: Seed) -> None:
-        """Make room: nobody will ask for it again."""
+        """Delete the ledger: nobody will ask for it again."""
         del self._made[seed.secrets, seed.versions]
         self._place.drop(seed.url)
 
 
 async def fill(ledger: SecretLedger, known: Sequence[str], versions: int = 1) -> None:
-    """Write so many versions of each of these secrets."""
+    """Write `versions` versions of each of these secrets."""
     value = some_value()
     for _ in range(versions):
         for start in range(0, len(known), _BATCH):

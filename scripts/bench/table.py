@@ -1,4 +1,4 @@
-"""What a person reads on the terminal."""
+"""The figures of a run, printed for a person on the terminal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DETAILS: Final = (
 
 
 def print_machine(described: dict[str, Any]) -> None:
-    """What was measured on."""
+    """Print the machine, and a warning if it is busy."""
     parts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in described.items())
     print(parts, flush=True)
     if described["load_before"] > described["cpus"] / 2:
@@ -44,12 +44,12 @@ def print_machine(described: dict[str, Any]) -> None:
 
 
 def print_title(database: str, title: str) -> None:
-    """What the next lines are about."""
+    """Print the title of the next lines."""
     print(f"\n{database}: {title}", flush=True)
 
 
 def print_outcomes(outcomes: Iterable[Outcome]) -> None:
-    """A line for each scenario, and under it the latencies, the memory, the peer's variants."""
+    """Print each scenario: its rates, then its latencies, its memory and the peer's variants."""
     head = f"  {'a second':<{_NAME}}{'ours':>10}{'floor':>10}{'peer':>10}"
     print(f"{head}   {'ours:floor (min to max)':<26}ours:peer (min to max)")
     for outcome in outcomes:
@@ -77,7 +77,7 @@ def _print_line(name: str, cells: Sequence[str], ratios: Sequence[str]) -> None:
 
 
 def _details(three: Sequence[Figures | None]) -> Iterable[tuple[str, list[str]]]:
-    """The lines that some of the three have something to say to."""
+    """Leaves out each line for which none of the three has a figure."""
     for label, name, unit, digits in _DETAILS:
         figures = [getattr(each, name, None) for each in three]
         if any(figures):
@@ -95,7 +95,7 @@ def _short(ratio: float) -> str:
 
 
 def print_variants(records: Sequence[dict[str, Any]]) -> None:
-    """What the names of the peer's variants mean, of those that were measured."""
+    """Print the meaning of each variant of the peer that was measured."""
     measured = {name for record in records for name in record["figures"]}
     lines = [f"{name}: {meaning}" for name, meaning in MEANINGS.items() if name in measured]
     if lines:
@@ -103,7 +103,7 @@ def print_variants(records: Sequence[dict[str, Any]]) -> None:
 
 
 def print_targets(records: Sequence[dict[str, Any]]) -> None:
-    """Every target of the run, met or missed."""
+    """Print every target of the run, met or missed."""
     judged = [(record, target) for record in records for target in record["targets"]]
     if not judged:
         return
@@ -115,17 +115,17 @@ def print_targets(records: Sequence[dict[str, Any]]) -> None:
 
 
 def print_scans_head() -> None:
-    """The columns of the long jobs."""
+    """Print the heads of the columns of the long jobs."""
     print(f"  {'':<{_NAME}}{'a second':>10}{'peak, MB':>10}   event loop's gaps, ms")
 
 
 def print_scan(runs: Sequence[Job]) -> None:
-    """One long job: of its runs, the first counts; the memory of all of them does."""
+    """Print one long job: the gaps of its first run, and the highest memory of all its runs."""
     job, peak = runs[0], max(run.peak_mb for run in runs)
     longest, own = job.gap_max_ms or 0.0, job.own_max_ms or 0.0
     over = [f"over {MEMORY_LIMIT} MB"] if peak >= MEMORY_LIMIT else []
     if job.name == "verify full" and longest > GAP_LIMIT:
-        # Where the machine is busy, the part that is ours tells.
+        # If the machine is busy, only our own part of the gap tells.
         over.append(f"over {GAP_LIMIT} ms" + ("" if own > GAP_LIMIT else ", the machine's doing"))
     rate = f"{job.done / job.seconds:,.0f}" if job.done else ""
     gaps = f"p99 {job.gap_p99_ms:.1f}, longest {longest:.1f}, our own work {own:.1f}"
@@ -137,13 +137,13 @@ _STAGE: Final = ("append", "get", "get old", "list 100", "audit")
 
 
 def print_stages_head() -> None:
-    """The columns of a ledger's growth."""
+    """Print the heads of the columns of a ledger's growth."""
     columns = "".join(f"{name:>10}" for name in (*_STAGE, "boot", "boot all", "bytes"))
     print(f"  {'events':<{_NAME}}{columns}   in ms; bytes an event")
 
 
 def print_stage(stage: Stage) -> None:
-    """One length of it."""
+    """Print the figures of a ledger at one length."""
     boots = stage.boot_ms
     times = (
         stage.append_ms, stage.get_ms, stage.get_old_ms, stage.list_ms, stage.audit_ms,
@@ -154,7 +154,7 @@ def print_stage(stage: Stage) -> None:
 
 
 def print_fleets(costs: Sequence[FleetCost]) -> None:
-    """What a fleet costs its writers."""
+    """Print the cost of a fleet for its writers."""
     print(f"  {'':<{_NAME}}{'alone/s':>10}{'beside/s':>10}{'cost':>10}   min to max of the cost")
     for fleet in costs:
         cost = fleet.cost

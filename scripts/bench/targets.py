@@ -1,4 +1,4 @@
-"""What the figures are held to: ratios of one run, and what was promised for long jobs."""
+"""The targets of the figures: ratios within one run, and promises for long jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIMES_THE_PEER: Final[dict[str, dict[DatabaseName, float]]] = {
     "replay with decryption": {"sqlite": 1.5, "postgresql": 1.5},
 }
 _A_SECOND: Final = {"rekey": 20_000, "migrate": 20_000}
-"""On two cores."""
+"""Units a second that a long job must reach, on two cores."""
 _SECONDS: Final = {"boot of 1,000,000, again": 1.0}
 MEMORY_LIMIT: Final = 150
 """Megabytes that a long job may take at its peak, however long the log is."""
@@ -26,14 +26,14 @@ MEMORY_LIMIT: Final = 150
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One target, and what was measured."""
+    """One target, beside the measured figure."""
 
     text: str
     met: bool
 
 
 def judge(database: DatabaseName, outcome: Outcome) -> list[Verdict]:
-    """The targets of a scenario, each met or missed by the median."""
+    """Judge each target of a scenario: the medians of the rounds meet or miss it."""
     found: list[Verdict] = []
     ours = outcome.figures[OURS]
     if least := _TIMES_THE_PEER.get(outcome.name, {}).get(database):

@@ -1,6 +1,6 @@
-"""One tree at work: imports the ledger from where it is told, and does what it is asked.
+"""One tree at work: it imports the ledger of that tree, and does each requested operation.
 
-It uses only what every revision has.
+It uses only functions that every revision has.
 """
 
 from __future__ import annotations

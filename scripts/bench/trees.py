@@ -1,9 +1,9 @@
-"""This tree beside another revision of it: what a change costs a boot, a get and a put.
+"""This tree beside another revision of it: the cost of a change for a boot, a get and a put.
 
 Each tree works in a process of its own, on a database of its own with the same secrets. The two
-take turns, each before the other as often as after it. Told is the median of the ratios of the
-turns (time of this tree to time of the other), with its 95 % interval: what the medians of the
-same ratios, drawn again and again, come to (Efron, Bootstrap Methods, 1979).
+take turns, each before the other as often as after it. The result is the median of the ratios of
+the turns (time of this tree to time of the other), with its 95 % interval. The interval comes from
+the medians of many random draws of the same ratios (Efron, Bootstrap Methods, 1979).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["main"]
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _WORKER: Final = Path(__file__).with_name("tree.py")
 _SECONDS: Final = {"boot": 0.0, "get": 0.3, "put": 0.5}
-"""That a turn takes; a boot is done once."""
+"""Seconds that a turn takes. A turn of `boot` is one boot."""
 _SECRETS: Final = 20_000
 _DRAWS: Final = 5_000
 
@@ -53,7 +53,6 @@ def main() -> int:
 
 @contextmanager
 def _checked_out(revision: str) -> Iterator[Path]:
-    """The tree of a revision, in a folder that goes again."""
     with tempfile.TemporaryDirectory(prefix="ledger-tree-") as folder:
         git = ["git", "-C", str(_ROOT)]
         archive = subprocess.run([*git, "archive", revision], capture_output=True, check=False)
@@ -94,7 +93,7 @@ def _interval(ratios: Sequence[float]) -> tuple[float, float]:
 
 @asynccontextmanager
 async def _working(place: Place, tree: Path) -> AsyncIterator[Child]:
-    """A process that imports the ledger from a tree, with its secrets written."""
+    """Yields a process that has imported the ledger from `tree` and written its secrets."""
     package, roots = _package_of(tree)
     given: dict[str, Any] = {
         "url": place.empty("tree"),
@@ -111,9 +110,9 @@ async def _working(place: Place, tree: Path) -> AsyncIterator[Child]:
 
 
 def _package_of(tree: Path) -> tuple[str, list[Path]]:
-    """What the ledger is imported as there, and from which folders."""
+    """Returns the ledger's package name in `tree`, and the folders to import it from."""
     if (tree / "ledger" / "__init__.py").exists():
-        return "ledger", [tree]  # before it had a name of its own
+        return "ledger", [tree]  # before the package had a name of its own
     return "secret_ledger", [tree / "ledger", tree / "projections"]
 
 

@@ -1,8 +1,8 @@
 """Turns: contenders do the same thing one after the other, round after round.
 
-A machine is never as quick in one minute as in the next, so only what was measured in the same
-round is compared, and whoever goes first changes from round to round. What is told is the
-median of the rounds, with the lowest and the highest.
+A machine is never as quick in one minute as in the next. So only figures of the same round are
+compared, and another contender goes first in each round. The result is the median of the rounds,
+with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FLOOR: Final = "floor"
 PEER: Final = "peer"
 
 _PAUSE: Final = 0.05
-"""Seconds before each turn, for what waits on the event loop while a contender blocks it."""
+"""Seconds before each turn, for tasks that wait while a contender blocks the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +51,21 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one contender did in one turn."""
+    """The work of one contender in one turn."""
 
     done: int
     seconds: float
     p50: float | None = None
-    """Seconds that an operation took, where they were timed one by one."""
+    """Median seconds of an operation; None if operations were not timed one by one."""
     p99: float | None = None
     took: float | None = None
-    """Seconds that one waited for the whole, where it was one long operation."""
+    """Seconds of the whole turn if it was one long operation, else None."""
     peak_mb: float | None = None
-    """The memory of the process that did it, where it had one of its own."""
+    """Peak memory in megabytes if the turn had a process of its own, else None."""
 
     @property
     def rate(self) -> float:
-        """A second."""
+        """Operations, or things done, a second."""
         return self.done / self.seconds
 
 
@@ -74,8 +74,7 @@ Run = Callable[[], Awaitable[Turn]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """The same thing done by several contenders: ours, the floor, the peer and its variants
-    (`peer: …`)."""
+    """The same work for several contenders: ours, the floor, the peer, its variants (`peer: …`)."""
 
     name: str
     contenders: Mapping[str, Run]
@@ -85,7 +84,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a contender's turns come to. Times are the medians of the turns' own."""
+    """A contender's figures over its turns. Times are medians in seconds; memory is the highest."""
 
     rate: Spread
     p50: float | None
@@ -96,17 +95,17 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A scenario, measured."""
+    """The figures of a scenario."""
 
     name: str
     unit: str
     figures: Mapping[str, Figures]
     ratios: Mapping[str, Spread]
-    """Ours to each of the others: the median of the rounds' own ratios."""
+    """Ratios of our rate to each other contender's rate, over the rounds."""
 
 
 async def compete(scenarios: Iterable[Scenario], rounds: int) -> list[Outcome]:
-    """Every scenario once in each round, after a round that doesn't count."""
+    """Run every scenario once in each round, after a warm-up round that doesn't count."""
     turns: list[tuple[Scenario, dict[str, list[Turn]]]] = [
         (scenario, {name: [] for name in scenario.contenders}) for scenario in scenarios
     ]
@@ -126,7 +125,7 @@ async def compete(scenarios: Iterable[Scenario], rounds: int) -> list[Outcome]:
 
 
 def _in_turn(names: Sequence[str], number: int) -> Iterator[str]:
-    """The names, beginning with another one each time."""
+    """Another name comes first in each round."""
     first = number % len(names)
     yield from (*names[first:], *names[:first])
 

@@ -1,4 +1,4 @@
-"""The names and the values that every contender writes: the same ones."""
+"""The names and the values that every contender writes."""
 
 # ruff: noqa: S311 - chance picks them here, it guards nothing
 
@@ -15,15 +15,15 @@ _CHARACTERS: Final = string.ascii_letters + string.digits
 
 
 def name_of(number: int) -> str:
-    """The name of the secret of that number."""
+    """Return the name of the secret with this number."""
     return f"tenant-{number % 50:02}/source-{number:07}/key"
 
 
 def names(count: int) -> list[str]:
-    """So many names, none twice."""
+    """Return `count` names, each once."""
     return [name_of(number) for number in range(count)]
 
 
 def some_value() -> str:
-    """A value of 200 bytes: text, which is what the peer's JSON can hold."""
+    """Make a value of 200 bytes: text, because the peer's JSON can't hold other bytes."""
     return "".join(random.choices(_CHARACTERS, k=VALUE_BYTES))

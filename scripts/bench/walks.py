@@ -1,6 +1,6 @@
-"""Walks: an old version is proven by the chain from the newest one down to it.
+"""Walks: the chain from the newest event down to an old version proves the old version.
 
-Beside the floor that reads as many rows in pages and hashes each.
+The floor beside it reads as many rows in pages and hashes each row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BATCH: Final = 1000
 
 
 async def measure(given: Given) -> list[Outcome]:
-    """One secret of each number of versions: the version before the newest, and the first."""
+    """Read the newest version, the version before, and the first, for each number of versions."""
     outcomes = list[Outcome]()
     for versions in given.size.versions:
         async with _secret_of(given, versions) as (ledger, floor):

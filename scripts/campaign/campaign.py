@@ -1,4 +1,4 @@
-"""Run every case on both databases, and write down who finds it. See `run`."""
+"""Run every case on both databases, and write down which check finds it. See `run`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DATABASES = ("SQLite", "PostgreSQL")
 
 @contextmanager
 def places(database: str, folder: Path) -> Iterator[Callable[[], str]]:
-    """Gives URLs of empty databases."""
+    """Yield a function that returns the URL of a new, empty database."""
     if database == "SQLite":
         yield lambda: f"sqlite+aiosqlite:///{folder}/{uuid.uuid4().hex}.db"
         return
@@ -31,7 +31,7 @@ def places(database: str, folder: Path) -> Iterator[Callable[[], str]]:
 
 
 async def columns_of(ground: Ground) -> dict[str, list[str]]:
-    """The tables of a ledger, with their columns."""
+    """Return the columns of each table of a ledger's database; none for a table without rows."""
     found: dict[str, list[str]] = {}
     for table in await ground.here.tables():
         rows = await ground.here.rows(table)
@@ -48,7 +48,11 @@ async def run(
     wanted: Callable[[int, Case], bool] = lambda number, case: True,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Result]:
-    """The outcome of every case that is wanted, by its number."""
+    """Return the outcome of each wanted case.
+
+    `wanted` is called with the number of the case, from 1, and the case; `tell` with a line for
+    each outcome.
+    """
     results: list[Result] = []
     number = 0
     for situation in situations:

@@ -1,4 +1,4 @@
-"""What is edited: every column of every table, and every kind of row that a table has."""
+"""The edits: every column of every table, in every kind of row that a table has."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ KINDS = ("edit", "swap", "delete", "insert")
 
 
 class Case(NamedTuple):
-    """One thing that somebody with SQL access does."""
+    """One edit that somebody with SQL access can make."""
 
     table: str
     which: str
-    """Which of the table's rows."""
+    """The kind of row in the table."""
     column: str
-    """`the row` where it is taken out or put in as a whole."""
+    """Name of the column; `the row` if the edit deletes or inserts a whole row."""
     kind: str
 
 
 class Edit(NamedTuple):
-    """Rows that are taken out and put in."""
+    """Rows to delete, and rows to insert."""
 
     old: Sequence[Row]
     new: Sequence[Row]
@@ -67,7 +67,7 @@ def _opens(row: Row, generation: int) -> bool:
 
 
 def _copied(stream: str) -> Pick:
-    """The newest version in a generation that is being built."""
+    """Picks the newest version in a generation that is being built."""
 
     def pick(rows: Sequence[Row]) -> Row | None:
         last = max((row["generation"] for row in rows), default=0)
@@ -119,11 +119,11 @@ TARGETS: dict[str, dict[str, tuple[Pick, Pick]]] = {
     "ledger_wrap": {"of a key": (_first(lambda r: bytes(r["wrapped"]) == b"one"),
                                  _first(lambda r: bytes(r["wrapped"]) == b"two"))},
 }  # fmt: skip
-"""By table: kinds of rows, each with the row that it is swapped with."""
+"""By table and kind of row: how to pick the row, and the row that it swaps values with."""
 
 
 def cases(columns: Mapping[str, Sequence[str]]) -> Iterator[Case]:
-    """All of them, in an order that stays. `columns`: those of each table of the database."""
+    """Yield every case, always in the same order. `columns`: the columns of each table."""
     for table in sorted(columns):
         for which in TARGETS[table]:
             for column in columns[table]:
@@ -134,7 +134,7 @@ def cases(columns: Mapping[str, Sequence[str]]) -> Iterator[Case]:
 
 
 def edit_of(case: Case, rows: Sequence[Row]) -> Edit | str:
-    """The edit of a case, or why there is none."""
+    """Return the edit of a case, or why the case has no edit."""
     target, partner = (pick(rows) for pick in TARGETS[case.table][case.which])
     if target is None:
         return "no such row then"
@@ -165,7 +165,7 @@ _PLAUSIBLE: dict[tuple[str, str], tuple[object, ...]] = {
 
 
 def _edited(case: Case, row: Row, rows: Sequence[Row]) -> object:
-    """Another value that the column could have."""
+    """Differs from the row's value, and is plausible for the column."""
     value = row[case.column]
     for other in _PLAUSIBLE.get((case.table, case.column), ()):
         if other != value:
@@ -182,7 +182,7 @@ def _edited(case: Case, row: Row, rows: Sequence[Row]) -> object:
 
 
 def _another(case: Case, row: Row, rows: Sequence[Row]) -> Row:
-    """A row like one that is there, in a place that is free."""
+    """Like an existing row, with a primary key that is free."""
     new = dict(row)
     if case.table == "secret_event":
         same = [r for r in rows if r["generation"] == row["generation"]]

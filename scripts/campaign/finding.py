@@ -1,4 +1,4 @@
-"""Who finds an edit: a read, the next opening, a full verification, the migration that goes on."""
+"""Which check finds an edit: a read, an append, an opening, a verification, or the migration."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Outcome", "find"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one edit."""
+    """Which check found one edit."""
 
     by: str
-    """What found it; or why there was nothing to find; empty if nothing did."""
+    """The check that found the edit, or the reason why the case has no edit; else empty."""
     untrue: tuple[str, ...] = ()
-    """Questions that were answered otherwise than is true before it was found."""
+    """Questions with an untrue answer before a check found the edit."""
     why: str = ""
-    """The refusal's kind."""
+    """Type of the error, or reason of the finding."""
 
 
 class _Found(Exception):
@@ -31,7 +31,7 @@ class _Found(Exception):
 
 
 async def find(ground: Ground, case: Case) -> Outcome:
-    """Make an edit, ask everything, and put the database back."""
+    """Make the edit of a case, ask every question, and put the database back."""
     side = _side(ground, case)
     edit = edit_of(case, await side.rows(case.table))
     if isinstance(edit, str):
@@ -136,7 +136,7 @@ async def _with(
     url: str | None = None,
     **options: bool,
 ) -> None:
-    """Open as a command does, whose level is `control`: what it refuses, every opening does."""
+    """Opens at level `control`, as a command does: a refusal there refuses every opening."""
     opening = quiet(url or ground.url, keys=ground.keys, verify="control", **options)
     try:
         ledger = await opening.__aenter__()

@@ -1,4 +1,4 @@
-"""Prepared ledgers: at rest, half migrated, half moved. Each case puts back what it began from."""
+"""Prepared ledgers: at rest, half migrated, half moved. Each case restores its ledger."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ __all__ = ["SITUATIONS", "Ground", "Truth", "asked", "prepare", "quiet"]
 SITUATIONS = ("at rest", "while running", "during a migration", "during a move")
 
 Question = tuple[str, Any, Any]
-"""Name, version, time."""
+"""Name, version and time of a read; the version and the time may be None."""
 Truth = dict[Question, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A ledger in one situation, and what is true of it."""
+    """A ledger in one situation, and the true answers to its questions."""
 
     situation: str
     url: str
     target: str | None
-    """Where it is moved to."""
+    """URL of the database that the ledger moves to; None if it does not move."""
     here: Tampering
     there: Tampering | None
     truth: Truth
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """What its processes hold: every key."""
+        """The keys that the ledger's processes hold: every key."""
         return keys_in(self.situation)
 
     async def put_back(self) -> None:
-        """Everything as it was prepared."""
+        """Restore everything as it was prepared."""
         await self.here.put_back()
         if self.there is not None:
             await self.there.put_back()
@@ -53,12 +53,12 @@ class Ground:
 
 
 def keys_in(situation: str) -> tuple[Key, ...]:
-    """A migration in the same database needs a new key."""
+    """Return the keys of a situation. A migration in the same database needs a new key."""
     return (THIRD, NEW, OLD) if situation == "during a migration" else (NEW, OLD)
 
 
 def quiet(url: str, **options: Any) -> Any:
-    """Opened by a process that holds every key, without a heartbeat."""
+    """Open a ledger with every key, and with a heartbeat that is too rare to matter."""
     keys = options.pop("keys", (NEW, OLD))
     return opened(url, *keys, heartbeat=3600, create=False, **options)
 
@@ -112,8 +112,8 @@ async def _filled(url: str, abandoned: str) -> None:
 
 
 async def _half_migrated(url: str) -> None:
-    """All is copied, and nothing put in use."""
-    for commits in range(2, 12):  # one more each time: some of them copy nothing
+    """Everything is copied, and the new generation is not in use."""
+    for commits in range(2, 12):  # one commit more each time: some commits copy nothing
         async with quiet(url, keys=(THIRD, NEW, OLD)) as ledger:
             with suppress(Killed), killed_before_commit(commits):
                 await ledger.migrate()
@@ -133,7 +133,7 @@ async def _half_moved(url: str, target: str) -> None:
 
 
 async def _copied(url: str, of: str | None = None) -> int | None:
-    """How many events the building generation lacks. None if there is none."""
+    """Returns how many events the building generation lacks; None if no generation is building."""
     source, copy = await tampering(of or url), await tampering(url)
     try:
         heads = await source.rows("ledger_head")
@@ -151,7 +151,7 @@ async def _copied(url: str, of: str | None = None) -> int | None:
 
 
 async def _beside(url: str, here: Tampering, keys: tuple[Key, ...]) -> None:
-    """Rows of tables that would be empty: other nodes, wrapped keys."""
+    """Fills tables that would else be empty: lines of other nodes, wrapped keys."""
     async with (
         quiet(url, keys=keys, node="another"),
         quiet(url, keys=(keys[0],), node="a third", verify="control"),
@@ -175,7 +175,7 @@ async def _questions(ledger: SecretLedger) -> list[Question]:
 
 
 async def asked(ledger: SecretLedger, question: Question) -> object:
-    """The answer to a question: a value, or the name of what it ends in."""
+    """Return the answer to a question: the bytes of a value, or the name of the error."""
     name, version, time = question
     at: datetime | None = time
     try:

@@ -1,4 +1,4 @@
-"""What is wrong with an outcome, and the table of all of them in docs/threat-model.md."""
+"""The verdict on each outcome, and the table of all outcomes in docs/threat-model.md."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "threat-model.md
 BEGIN, END = "<!-- campaign: begin -->", "<!-- campaign: end -->"
 
 CUT_OFF = ("generation", "stream", "the row")
-"""Columns of a newest version that take it out of its stream: the stated limit of a single read."""
+"""An edit of these takes a newest version out of its stream: the stated limit of a single read."""
 
 
 class Result(NamedTuple):
-    """One case, and what became of it."""
+    """One case and its outcome, in one situation on one database."""
 
     database: str
     situation: str
@@ -29,7 +29,7 @@ class Result(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """Why nobody has to find an edit."""
+    """Why an edit may stay unnoticed."""
 
     covers: Callable[[Case], bool]
     text: str
@@ -88,12 +88,12 @@ REASONS = (
 
 
 def reason(case: Case) -> int | None:
-    """The number of the reason why nobody finds a case, from 1."""
+    """Return the number, from 1, of the reason that covers a case; None if no reason does."""
     return next((n for n, each in enumerate(REASONS, 1) if each.covers(case)), None)
 
 
 def judge(result: Result) -> str | None:
-    """Why an outcome is a fault of the ledger. None if it is none."""
+    """Return why an outcome is a fault of the ledger; None if it is no fault."""
     case, outcome = result.case, result.outcome
     place = f"{result.database}, {result.situation}: {case.table}, {case.which}, {case.column},"
     place = f"{place} {case.kind}"
@@ -106,7 +106,6 @@ def judge(result: Result) -> str | None:
 
 
 def _cell(outcomes: dict[str, str]) -> str:
-    """What to say of one case in one situation, of both databases."""
     said = set(outcomes.values())
     if len(said) == 1:
         return said.pop()
@@ -121,7 +120,7 @@ def _said(result: Result) -> str:
 
 
 def table(results: Sequence[Result]) -> str:
-    """The outcomes in Markdown. Columns that fare alike share a line."""
+    """Make the table of outcomes in Markdown. Columns with equal outcomes share a line."""
     cells: dict[Case, dict[str, dict[str, str]]] = {}
     for result in results:
         situations = cells.setdefault(result.case, {name: {} for name in SITUATIONS})

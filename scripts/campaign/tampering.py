@@ -1,6 +1,6 @@
-"""Plain SQL on a ledger's database, with triggers and foreign keys put out of action meanwhile.
+"""Plain SQL on a ledger's database, with triggers and foreign keys disabled meanwhile.
 
-Other than `attacker`, this leaves the schema as it was: what is found is the edit, not its tool.
+Unlike `attacker`, this leaves the schema as it was: so a check finds the edit, and not its tool.
 """
 # ruff: noqa: S608  # names of tables and columns go into the SQL
 
@@ -31,30 +31,30 @@ PRIMARY_KEYS = {
     "ledger_attestation": ("generation",),
     "ledger_wrap": ("key_fingerprint", "wrap_hash"),
 }
-"""Every table that a ledger has. `columns` says if there is another one."""
+"""The primary key of every table of a ledger. If the database has another table, `cases` fails."""
 
 
 class Constraint(Exception):
-    """The database refuses the edit: a check, or a key."""
+    """A check or a key of the database refuses the edit."""
 
 
 class Tampering(Protocol):
-    """One connection that edits, and puts everything back."""
+    """Edits one database, and puts everything back."""
 
     async def rows(self, table: str) -> list[Row]: ...
 
     async def tables(self) -> list[str]: ...
 
     async def replace(self, table: str, old: Sequence[Row], new: Sequence[Row]) -> None:
-        """Rows taken out and put in, in one transaction. Raises Constraint."""
+        """Delete rows `old` and insert rows `new`, in one transaction. Raises Constraint."""
         ...
 
     async def keep(self) -> None:
-        """Remember all rows."""
+        """Remember the rows of every table."""
         ...
 
     async def put_back(self) -> None:
-        """Every table as it was when it was kept."""
+        """Restore every table as `keep` remembered it."""
         ...
 
     async def close(self) -> None: ...
@@ -130,7 +130,7 @@ class _Sqlite:
     async def put_back(self) -> None:
         for suffix in ("-wal", "-shm"):
             Path(f"{self._file}{suffix}").unlink(missing_ok=True)
-        # The same file with other bytes, as a host would not do it: nobody has it open.
+        # Overwrites the same file, which a host would not do: nobody has it open.
         shutil.copy(self._kept, self._file)
 
     async def close(self) -> None:

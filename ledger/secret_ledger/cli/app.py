@@ -55,7 +55,7 @@ Exit codes:
   14 stale key                  41 node not ready
   15 schema, or not a ledger    42 moved
   16 invalid key or key file   130 interrupted
-  17 wrong ledger
+  17 wrong ledger              141 output was closed
   18 key in use, unknown, reused or exhausted\
 """
 

@@ -20,7 +20,7 @@ from secret_ledger.errors import LedgerError
 __all__ = ["Columns", "Output", "each", "facts", "text_of", "to_stderr", "visible"]
 
 BATCH: Final = 500
-"""Rows of one table on a terminal. A longer list goes on in the next table: it bounds memory."""
+"""Rows of one table on a terminal. A longer list goes on in the next table, to bound memory."""
 _JOINERS: Final = "\u200c\u200d"  # several scripts need them for spelling
 SHORT: Final = 16
 """Hex digits of a fingerprint in a table: enough to tell keys apart by eye."""

@@ -101,7 +101,7 @@ def _carry_out(words: Sequence[str]) -> None:
                 asyncio.run(result)
             return
         refused = UsageError("no verb is given", hint=" ".join(["secret-ledger", *words, "--help"]))
-    # Outside the handler: else its context, cyclopts' error, would hold the command's words.
+    # Outside the handler: else the error's context, cyclopts' error, would hold the words.
     raise refused
 
 

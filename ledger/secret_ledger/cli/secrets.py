@@ -49,7 +49,7 @@ _VERSION: Final = Columns(
         "version", "event_type", "recorded_at", "actor", "sealed_at", "sealed_by", "reason",
         "key_id", "check",
     ),
-    unless_as=(("sealed_at", "recorded_at"), ("sealed_by", "actor")),  # without a re-encryption
+    unless_as=(("sealed_at", "recorded_at"), ("sealed_by", "actor")),  # alike unless re-encrypted
 )  # fmt: skip
 
 
@@ -177,7 +177,10 @@ async def list_(
     /,
     *,
     all_: Annotated[
-        bool, Parameter(name="--all", negative=(), show_default=False, help="Deleted ones too.")
+        bool,
+        Parameter(
+            name="--all", negative=(), show_default=False, help="Deleted and destroyed ones too."
+        ),
     ] = False,
     check: Check = False,
     moved: Moved = False,

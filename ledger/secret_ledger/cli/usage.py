@@ -1,8 +1,8 @@
 """Commands that can't be understood: exit 2, and a hint what to type instead.
 
 A message repeats a word of the command only if the word has the shape of an option or a verb, and
-stands in a place that no value can have. If a user gives a secret as an argument by mistake, the
-shell's history holds it already: a log of stderr must not hold it too.
+no value can stand in its place. If a user gives a secret as an argument by mistake, the shell's
+history holds it already: a log of stderr must not hold it too.
 """
 
 from __future__ import annotations
