@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -221,6 +222,11 @@ class PostgresqlConnection:
             await_only(self.raw.execute("ROLLBACK"))
 
 
+@lru_cache(maxsize=16)  # schemas of one process
+def _statements(prefix: str) -> Statements:
+    return Statements(prefix, _AMONG, _BOUNDS, newest=_NEWEST_OF_EACH, generation=_GENERATION)
+
+
 class PostgresqlDatabase:
     """A ledger in a PostgreSQL schema. Implements `store.database.Database`."""
 
@@ -253,9 +259,7 @@ class PostgresqlDatabase:
         self._engine = engine or self._make_engine(url)
         self._under_way: set[asyncio.Task[Any]] = set()
         prefix = f"{quoted(self.schema)}."
-        self.statements = Statements(
-            prefix, _AMONG, _BOUNDS, newest=_NEWEST_OF_EACH, generation=_GENERATION
-        )
+        self.statements = _statements(prefix)
         self.patience = patience
         lock = (
             f"SET LOCAL lock_timeout = {{wait}}; SELECT 1 FROM {prefix}ledger_head"

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from itertools import chain
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
@@ -136,6 +137,11 @@ _DIALECT: Final = dialect(paramstyle="named")
 _AMONG: Final = "IN (SELECT n.value FROM json_each(:names) AS n)"
 
 
+@cache
+def _statements() -> Statements:
+    return Statements("", _AMONG, _BOUNDS, checkpoints={"sys_secret": _OF_SYS_SECRET})
+
+
 class SqliteConnection:
     """A connection of the sqlite3 module. Implements `store.connection.Connection`."""
 
@@ -248,9 +254,7 @@ class SqliteDatabase:
     ) -> None:
         self.patience = patience
         self.read_only = read_only
-        self.statements = Statements(
-            "", _AMONG, _BOUNDS, checkpoints={"sys_secret": _OF_SYS_SECRET}
-        )
+        self.statements = _statements()
         self.on_connection: Callable[[Connection], None] | None = None
         self._file = read_path(url, of_engine=of_engine)
         self.in_memory = self._file is None
