@@ -1,1 +1,1 @@
-"""What the log is made of: events, their bytes, keys, names, the control stream. No I/O."""
+"""The parts of the log: events, their bytes, keys, names, the control stream. No I/O."""

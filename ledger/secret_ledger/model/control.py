@@ -1,9 +1,9 @@
-"""The control stream, folded: which keys there are, which one is active where.
+"""The control stream, folded: the keys of a ledger, and the key that is active at a position.
 
-`$ledger` says what the ledger is allowed to be. Its events are chained and sealed like any
-other, and readable without a key; this module checks the chain and the rules, and folds
-the stream into a `Control` that answers *under which key must the event at this position
-be sealed?* (the rule of authority). Pure: no I/O, no key.
+The stream `$ledger` says which keys and generations the ledger has. Its events are chained and
+sealed like all others, and readable without a key. This module checks the chain and the rules,
+and folds the stream into a `Control`. A `Control` says under which key the event at a position
+must be sealed (the rule of authority). Pure: no I/O, no key.
 """
 
 from __future__ import annotations
@@ -45,62 +45,68 @@ _KEY_ID: Final = re.compile(r"[a-z0-9._:/-]{1,64}")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 
 FACTS: Final = 2
-"""The facts that this release seals for readers (FORMAT.md, "Facts sealed for readers")."""
+"""The number of the set of facts that this release seals for readers.
+
+See docs/format.md, "Floor" and "What an end states"."""
 GENESIS_UPGRADED: Final = 3
 """Position of `ledger.upgraded` in a ledger that was made with facts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControlKey:
-    """A key as the control stream knows it: the label, the fingerprint, and its times."""
+    """A key as the control stream knows it: label, fingerprint, epoch, and positions in the log."""
 
     id: str
     fingerprint: bytes
     epoch: int
-    """The key epoch that its activation began: 1 for the first key of the ledger."""
+    """The key epoch that the activation of the key began: 1 for the first key of the ledger."""
     introduced: int
-    """Position of its `key.introduced`."""
+    """Position of the key's `key.introduced`."""
     activated: int
-    """Position of its `key.activated`, the first event that must be under it."""
+    """Position of the key's `key.activated`. From here on the key was active."""
     retired: int | None = None
-    """Position of its `key.retired`, if any."""
+    """Position of the key's `key.retired`, if any."""
     lost: int | None = None
-    """Position of its `key.lost`, if any."""
+    """Position of the key's `key.lost`, if any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What the control stream of one generation says, checked."""
+    """The control stream of one generation, checked and folded."""
 
     ledger_id: bytes
     generation: int
     events: tuple[Event, ...]
     keys: tuple[ControlKey, ...]
-    """In order of activation: the last one is active."""
+    """All keys in order of activation: the last key is active."""
     opened: tuple[int, bytes] | None
-    """Position of the `generation.opened` that names this generation, and the fingerprint
-    of the one key that everything up to there is sealed under. None in generation 0."""
+    """Position of the `generation.opened` that names this generation, and a key fingerprint.
+
+    Every event up to that position is sealed under that key, purged rows aside. None in
+    generation 0, and in a generation that was not opened yet."""
     closed: int | None
-    """Position of a `generation.closed`: nothing is written here any more."""
+    """Position of `generation.closed`, the last event of this generation. None if not closed."""
     openings: tuple[tuple[int, bytes], ...] = ()
-    """Of each `generation.opened` so far: its position, and the fingerprint of the one key that
-    everything up to there was sealed under from then on."""
+    """Position and key fingerprint of each `generation.opened` so far.
+
+    Each opening sealed every event up to its position anew under that key."""
     upgrades: tuple[int, ...] = ()
-    """Positions of each `ledger.upgraded`; from the first one on, writers seal facts."""
+    """Position of each `ledger.upgraded`. From the first position on, writers seal facts."""
     abandoned: tuple[tuple[int, bytes, int], ...] = ()
-    """Of each `generation.abandoned`: the generation, the fingerprint of the key that it was
-    built under, and how many events were sealed in it at the most."""
+    """Generation, key fingerprint and count of events of each `generation.abandoned`.
+
+    The generation was built under that key. At most so many events were sealed in it."""
     unknown: Event | None = None
-    """The first event that a later release wrote. What follows it was not looked at."""
+    """The first event that a later release wrote, if any. Later events were not checked."""
 
     @property
     def epoch(self) -> int:
-        """How many activations and upgrades there were: the fencing token of every append."""
+        """Number of activations and upgrades so far: the fencing token of every append."""
         return len(self.keys) + len(self.upgrades)
 
     @property
     def began_with_facts(self) -> bool:
-        """Whether every event but those of the genesis was written with facts."""
+        """Whether writers sealed facts from the first event after the genesis on."""
         return self.upgrades[:1] == (GENESIS_UPGRADED,)
 
     @property
@@ -114,14 +120,14 @@ class Control:
         return self.events[-1]
 
     def key(self, fingerprint: bytes) -> ControlKey | None:
-        """The key of that fingerprint, if it was ever introduced here."""
+        """The key with this fingerprint. Returns None if this stream never introduced it."""
         for key in self.keys:
             if key.fingerprint == fingerprint:
                 return key
         return None
 
     def key_of_id(self, key_id: str) -> ControlKey | None:
-        """The key of that label, if it was ever introduced here."""
+        """The key with this label. Returns None if this stream never introduced it."""
         return next((k for k in self.keys if k.id == key_id), None)
 
     def authority(self, position: int) -> ControlKey:
@@ -135,13 +141,14 @@ class Control:
     def _active_at(self, position: int) -> ControlKey:
         if position >= self.keys[-1].activated:
             return self.keys[-1]
-        # Genesis' own key.introduced, at position 1, comes before any activation.
+        # Position 1, the first `key.introduced`, comes before any activation.
         return self.keys[max(0, bisect_right(self.keys, position, key=_activated) - 1)]
 
     def may_be_under(self, event: Event) -> bool:
-        """The rule of authority for one row: is it under the key of its position?
+        """Whether a row obeys the rule of authority: it lies under the key of its position.
 
-        A purged row keeps the key columns of the event it was, through migrations too.
+        A purged row keeps the key columns of its event, through migrations too. So up to the
+        generation's opening, a purged row may lie under any key of the ledger.
         """
         owner = self.keys[-1]
         if self.opened is not None or event.position < owner.activated:
@@ -154,10 +161,10 @@ class Control:
         return key is not None and key.id == event.key_id
 
     def went_with_its_key(self, event: Event) -> bool:
-        """Whether a purged row is one that a migration left without its data, for its key was lost.
+        """Whether a migration left out the data of a purged row because the row's key was lost.
 
-        The key was lost before this generation was opened, and it was the key of the row's
-        position in the generation in which its loss was recorded.
+        If so, the key was lost above the row, and before this generation was opened. In the
+        generation that recorded the loss, it was the key of the row's position.
         """
         key = self.key(event.key_fingerprint)
         if (
@@ -173,9 +180,10 @@ class Control:
         return self._active_at(event.position) == key
 
     def positions_under(self, key: ControlKey, end: int) -> range:
-        """The positions whose events lie under `key` when the log ends at `end`.
+        """The positions whose events lie under `key` if the log ends at position `end`.
 
-        In a migrated generation purged rows aside, which keep the key that they had.
+        In a migrated generation, purged rows at these positions may name other keys: they keep
+        their key columns.
         """
         first, last = key.activated, end
         later = [k.activated for k in self.keys if k.activated > key.activated]
@@ -193,23 +201,26 @@ class Control:
         return range(first, last + 1)
 
     def events_under_active(self, position: int) -> int:
-        """How many events lie under the active key when the log ends at `position`."""
+        """How many events lie under the active key if the log ends at `position`."""
         return len(self.positions_under(self.active, position))
 
     def seals_under_active(self, position: int) -> int:
-        """How many events were sealed under the active key, at the most, when the log ends at
-        `position`: those that were appended, and each copy of the history under that key, of
-        which some were closed, purged or abandoned since."""
+        """How many events at most were sealed under the active key if the log ends at `position`.
+
+        Appended events count, and so does each copy of the history under that key. Copies that
+        were closed, purged or abandoned since count too."""
         key = self.active
         appended = position - (1 if key.epoch == 1 else key.activated) + 1
-        # A copy holds each event below its opening; at its position two are sealed, one on each
-        # side.
+        # A copy holds each event below its opening. At the opening's position two events are
+        # sealed, one in each generation.
         copied = sum(opened for opened, mark in self.openings if mark == key.fingerprint)
         thrown_away = sum(n for _, mark, n in self.abandoned if mark == key.fingerprint)
         return appended + copied + thrown_away
 
     def extends(self, kept: Control) -> bool:
-        """Whether this is `kept`, or what `kept` has grown into, in all that a migration keeps."""
+        """Whether this stream is `kept` or continues it, in all that a migration keeps.
+
+        A `generation.closed` in `kept` may have become a `generation.opened` here."""
         return len(self.events) >= len(kept.events) and all(
             _unchanging(a) == _unchanging(b)
             for a, b in zip(self.events, kept.events, strict=False)
@@ -233,7 +244,7 @@ def key_metadata(
     actor: str | None = None,
     reason: str | None = None,
 ) -> str:
-    """The metadata of `key.introduced` and `key.activated`: the key they are about."""
+    """The metadata of `key.introduced` and `key.activated`: the key, and the epoch it begins."""
     about = {"key": {"id": key_id, "fingerprint": fingerprint.hex()}, "epoch": epoch}
     return encode_metadata(actor=actor, reason=reason, ledger=about)
 
@@ -248,9 +259,13 @@ def generation_metadata(
     move: Mapping[str, str] | None = None,
     purged: Mapping[str, Any] | None = None,
 ) -> str:
-    """The metadata of `generation.closed` and `generation.opened`: which one was made of
-    which, the one key that all of it lies under, and of a `move` its id and the other side.
-    `purged`: the rows that an opened generation begins with under keys that were lost before."""
+    """The metadata of `generation.closed` and `generation.opened`.
+
+    generation: the new generation, a copy of generation `source`.
+    key_id: the label of the key that all of the new generation lies under.
+    fingerprint: the fingerprint of that key.
+    move: of a move, its id and the address of the other side.
+    purged: count and digest of the rows of the new generation whose keys were lost before."""
     about: dict[str, Any] = {
         "generation": generation,
         "from": source,
@@ -264,13 +279,14 @@ def generation_metadata(
 
 
 def upgrade_metadata(*, actor: str | None = None) -> str:
-    """The metadata of `ledger.upgraded`: which facts are sealed from there on."""
+    """The metadata of `ledger.upgraded`: the facts that are sealed from this event on."""
     return encode_metadata(actor=actor, ledger={"facts": FACTS})
 
 
 def abandoned_metadata(control: Control, generation: int, count: int) -> str:
-    """The metadata of `generation.abandoned`: how many events were sealed in a generation that
-    was given up, under the active key."""
+    """The metadata of `generation.abandoned`, for a generation that was given up.
+
+    count: how many events at most were sealed in that generation, under the active key."""
     key = control.active
     about = {
         "generation": generation,
@@ -285,8 +301,9 @@ def fold_control(
 ) -> Control:
     """Check the hashes, the chain and the rules of a control stream, without any key.
 
-    With `kept`, `events` are those that follow it in the same generation.
-    Raises TamperedEvent that names the first event that breaks a rule.
+    If `kept` is given, `events` are the events after `kept` in the same generation. The fold ends
+    at the first event that a later release wrote, which becomes `Control.unknown`. Raises
+    TamperedEvent for the first event that breaks a rule, or if no key was ever activated.
     """
     control = kept or Control(ledger_id, generation, (), (), None, None)
     introduced: ControlKey | None = None
@@ -321,7 +338,7 @@ def fold_control(
             case _ if event.event_type in SECRET_TYPES:
                 raise tampered(event, f"{event.event_type!r} is no event of the control stream")
             case _:
-                pass  # it decides nothing of what an event must lie under
+                pass  # it does not change which key an event must lie under
     if introduced is not None:
         raise tampered(fold[-1], "a key was introduced and not activated at once")
     if not control.keys:
@@ -348,7 +365,7 @@ def _check_link(control: Control, before: Sequence[Event], event: Event) -> None
 
 
 def _is_unknown(event: Event) -> bool:
-    """Whether a later release wrote a control event: its type or its facts are new here."""
+    """A later release wrote the event if this release does not know its type or its facts."""
     if event.event_type not in CONTROL_TYPES:
         return event.event_type not in SECRET_TYPES
     if event.event_type != EventType.LEDGER_UPGRADED:
@@ -360,7 +377,7 @@ def _is_unknown(event: Event) -> bool:
 def check_known(control: Control) -> None:
     """Raises SchemaTooNew if a later release wrote to the control stream.
 
-    The seals of the control stream were opened before: damage is TamperedEvent.
+    The caller opens the seals of the control stream first, so that damage is TamperedEvent.
     """
     event = control.unknown
     if event is None:
@@ -392,7 +409,7 @@ def _introduce(control: Control, event: Event, about: Mapping[str, Any]) -> Cont
         raise tampered(event, f"key {key_id} was introduced before")
     if about.get("epoch") != control.epoch + 1:
         raise tampered(event, f"it should begin epoch {control.epoch + 1}")
-    # A migrated generation keeps position 1 but not the key; see `authority`.
+    # In a migrated generation, position 1 lies under another key; see `authority`.
     own = control.generation > 0 or event.key_fingerprint == fingerprint
     if not control.keys and not (event.position == 1 and own):
         raise tampered(event, "the ledger does not begin with its own first key")
@@ -456,7 +473,7 @@ def _open_generation(control: Control, event: Event, about: Mapping[str, Any]) -
     opening = (event.position, fingerprint)
     opened = replace(control, openings=(*control.openings, opening))
     if number != control.generation:
-        return opened  # carried over from the generation that this one was made of
+        return opened  # copied from the generation that this generation was made of
     if control.opened is not None:
         raise tampered(event, "the generation is opened twice")
     return replace(opened, opened=opening)

@@ -1,8 +1,8 @@
-"""From a root key to what is made of it, and from a key's text to the root. Pure, no I/O.
+"""Derives sub-keys and fingerprints from a root key, and reads a root from text. Pure, no I/O.
 
-One root gives every ledger its own sub-keys and its own public fingerprint, by HKDF-Expand
-(RFC 5869, section 2.3; the root is uniform, so there is nothing to extract). FORMAT.md of
-the design fixes every byte. No message here ever holds a key's text, or any part of it.
+One root gives each ledger its own sub-keys and its own public fingerprint, by HKDF-Expand
+(RFC 5869, section 2.3). HKDF-Extract is left out, because a root is uniform. docs/format.md,
+"Keys", states every byte. No message of this module holds a key's text, or any part of the text.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 NAMESPACE: Final = b"secret-ledger/v1/"
-"""Stands before every label: nothing else in the world derives the same bytes."""
+"""Stands before every label, so that no other program derives the same bytes."""
 ROOT_BYTES: Final = 32
 LEDGER_ID_BYTES: Final = 16
 
@@ -49,9 +49,9 @@ _WHITE_SPACE: Final = " \t\r\n\v\f"
 
 
 def derive(root: bytes, label: str, ledger_id: bytes) -> bytes:
-    """The 32-byte sub-key of `root` for one purpose in one ledger; one label, one use.
+    """The 32-byte sub-key of `root` for one purpose in one ledger. Each label has one use.
 
-    Raises InvalidKey for a root that is none, ValueError for a ledger id not of 16 bytes.
+    Raises InvalidKey if `root` is no root key, ValueError if the ledger id has not 16 bytes.
     """
     problem = root_problem(root)
     if not problem and len(ledger_id) == LEDGER_ID_BYTES:
@@ -64,12 +64,15 @@ def derive(root: bytes, label: str, ledger_id: bytes) -> bytes:
 
 
 def fingerprint(root: bytes, ledger_id: bytes) -> bytes:
-    """32 public bytes: a commitment to the root, which links no two ledgers."""
+    """32 public bytes: a commitment to the root in this ledger. Raises as `derive`.
+
+    If two ledgers use the same root, their fingerprints don't show it.
+    """
     return derive(root, "key-fingerprint", ledger_id)
 
 
 def default_key_id(fingerprint: bytes) -> str:
-    """The label of a key that the operator gave none: `k-` and 16 characters of base32."""
+    """The label of a key without an operator's label: `k-` and 16 characters of base32."""
     return "k-" + b32encode(fingerprint[:10]).decode().lower()
 
 
@@ -81,9 +84,10 @@ def key_text(root: bytes) -> str:
 def parse_key_text(text: str | Secret) -> bytes:
     """The 32-byte root that `text` spells.
 
-    64 hex digits; or base64 or base64url of 32 bytes, padded or not, which encodes back to
-    the same text; or `slk1_…` with its checksum. Outer ASCII white space is trimmed. Raises
-    InvalidKey for anything else, and for 32 equal bytes; it says which rule, never the text.
+    `text` is 64 hex digits, or base64 or base64url of 32 bytes, or `slk1_…` with its checksum.
+    Base64 may be padded, and must encode back to the same text. Outer ASCII white space is
+    trimmed. Raises InvalidKey for anything else, and for 32 equal bytes. The error says which
+    rule is broken, never the text.
     """
     root, problem = _decode(text)
     del text  # a traceback with locals shows this frame
@@ -94,7 +98,7 @@ def parse_key_text(text: str | Secret) -> bytes:
 
 
 def root_problem(root: bytes) -> str:
-    """Why these bytes are no root key, or the empty string."""
+    """Why these bytes are no root key. Returns the empty string if they are a root key."""
     if len(root) != ROOT_BYTES:
         return "a root key has 32 bytes"
     if root == root[:1] * ROOT_BYTES:
@@ -107,9 +111,9 @@ def _checksum(root: bytes) -> bytes:
 
 
 def _decode(text: object) -> tuple[bytes, str]:
-    """The root, and what is wrong with the text; never raises, since it sees the text."""
+    """Returns the root and a problem. Never raises: a traceback would hold the text."""
     if isinstance(text, Secret):
-        # What is not UTF-8 turns into U+FFFD, which no rule below lets pass.
+        # Bytes that are not UTF-8 become U+FFFD, which no rule below accepts.
         text = text.reveal().decode(errors="replace")
     if not isinstance(text, str):
         return b"", f"a key's text is str or Secret, not {type(text).__name__}"
@@ -139,7 +143,7 @@ def _decode_base64(text: str) -> tuple[bytes, str]:
     bare = text.rstrip("=").replace("-", "+").replace("_", "/")
     try:
         root = b64decode(bare + "=", validate=True)
-    except binascii.Error:  # unreachable for 43 characters of the alphabet; typed all the same
+    except binascii.Error:  # never raised for 43 characters of the alphabet
         return b"", "the key is not base64"
     if b64encode(root).decode().rstrip("=") != bare:
         return b"", "the key's base64 is not canonical: bits after the 32nd byte are not zero"
@@ -147,7 +151,6 @@ def _decode_base64(text: str) -> tuple[bytes, str]:
 
 
 def _misspelt(text: str) -> str:
-    """Which rule the text breaks, for text that has no shape of a key."""
     if not text:
         return "the key is blank"
     if _HEX_PREFIX.fullmatch(text):

@@ -1,8 +1,9 @@
-"""What the log is: one immutable, sealed row an event.
+"""The log: each event is one immutable, sealed row.
 
-An event belongs to a *stream* (a secret's name, or `$ledger` for the control stream),
-has a *version* in it (1, 2, 3, …) and a *position* in its generation (1, 2, 3, … without
-a gap, in commit order). Every field of the row is bound by the seal; see `format`.
+An event belongs to a *stream*: a secret's name, or `$ledger`, the control stream. Its *version*
+is its number in the stream, its *position* its number in the generation. Both count 1, 2, 3, …
+without a gap; positions follow the order of commits. The seal binds every field of the row but
+`event_hash`, the hash of the others; see `format`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ __all__ = [
 
 CONTROL_STREAM: Final = "$ledger"
 NO_HASH: Final = bytes(32)
-"""`prev_hash` of a stream's first event."""
+"""`prev_hash` of a stream's first event: 32 zero bytes."""
 
 
 class EventType:
-    """The stored names of the event types: ours, never a Python path."""
+    """The stored names of the event types. They are fixed words, never Python paths."""
 
     WRITTEN: Final = "secret.written"
     REKEYED: Final = "secret.rekeyed"
@@ -47,7 +48,7 @@ class EventType:
 
     LEDGER_UPGRADED: Final = "ledger.upgraded"
 
-    # Reserved: a later release writes these, and they change nothing that is decided here.
+    # Reserved for a later release. In this release these types decide nothing.
     LEDGER_RESTORED: Final = "ledger.restored"
     KEY_WRAPPED: Final = "key.wrapped"
     KEY_UNWRAPPED: Final = "key.unwrapped"
@@ -83,9 +84,9 @@ CONTROL_TYPES: Final = frozenset(
 class Event(NamedTuple):
     """One row of `secret_event`, as it is stored.
 
-    A tuple, not a dataclass: a boot makes one for each of up to millions of rows.
-    `recorded_at` counts microseconds since 1970 in UTC; `metadata` is the JSON text as
-    stored; `key_fingerprint`, `prev_hash` and `event_hash` are 32 bytes each.
+    A tuple, not a dataclass: a boot may make millions of events. `recorded_at` counts
+    microseconds since 1970 in UTC. `metadata` is the JSON text as stored. `key_fingerprint`,
+    `prev_hash` and `event_hash` have 32 bytes each.
     """
 
     generation: int
@@ -105,15 +106,16 @@ class Event(NamedTuple):
     def of_row(cls, row: Sequence[Any]) -> Self:
         """The event of a row of `secret_event`, whatever the row holds.
 
-        A value of another type than the column's (somebody took the table apart) becomes
-        one of that type that was never sealed, so that the row is named like other damage.
+        If somebody altered the table, a value may have another type than its column. Then a
+        value of the right type that was never sealed replaces it, so that the row is reported
+        like other damage. A float in an integer column stays: no seal covers a float either.
         """
         if tuple(map(type, row)) == _TYPES:
             return cls._make(row)
         return cls._make(map(_never_written, row, _TYPES))
 
     def with_seal(self, sealed: bytes, event_hash: bytes) -> Self:
-        """The event with these in place of its last two columns."""
+        """A copy of the event with this `sealed` and this `event_hash`."""
         return type(self)._make((*self[:10], sealed, event_hash))
 
     def __repr__(self) -> str:
@@ -131,7 +133,7 @@ def _never_written(value: object, kind: type) -> object:
         return value
     if kind is str:
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else repr(value)
-        return "\udcff" + text  # UTF-8 can't encode it, so no seal covers it
+        return "\udcff" + text  # UTF-8 can't encode U+DCFF, so no seal covers the text
     return kind()
 
 
@@ -141,7 +143,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def from_microseconds(value: int) -> datetime:
-    """Microseconds since 1970 as an aware UTC datetime (clamped to what one can hold)."""
+    """Microseconds since 1970 as an aware UTC datetime, clamped to the years 1 to 9999."""
     try:
         return _EPOCH + timedelta(microseconds=value)
     except OverflowError:
@@ -149,7 +151,7 @@ def from_microseconds(value: int) -> datetime:
 
 
 def to_microseconds(value: datetime) -> int:
-    """An aware datetime as microseconds since 1970. A naive one is refused: ValueError."""
+    """An aware datetime as microseconds since 1970. Raises ValueError if it has no time zone."""
     if value.tzinfo is None:
         raise ValueError("a time without a time zone is ambiguous; pass an aware datetime")
     return (value - _EPOCH) // _MICROSECOND

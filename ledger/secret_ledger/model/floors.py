@@ -1,9 +1,9 @@
-"""From which version on a secret may be read, and how a chain proves it. Pure, no I/O.
+"""The version up to which a secret has ended, and how a chain proves it. Pure, no I/O.
 
 A `secret.destroyed` ends all versions up to its own. Every later event of the stream states that
-version as its *floor*, under its seal: so the newest event, which opens, decides alone. Where an
-older release wrote the newest event, the chain is walked instead (FORMAT.md, "What each answer
-rests on").
+version as its *floor*, under its seal. So a newest event that opens is enough to tell the floor.
+If an older release wrote the newest event, readers walk down the chain instead (docs/format.md,
+"Floor").
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ __all__ = ["Walk", "ended_at", "floor_facts", "floor_in", "is_unopened", "stated
 
 
 def stated_floor(event: Event) -> int | None:
-    """The floor that an event states, or None. It is proven if the event is."""
+    """The floor that an event states, or None. The floor is proven if the event is proven."""
     return floor_in(event.metadata) if '"floor":' in event.metadata else None
 
 
 def floor_in(metadata: str) -> int | None:
-    """The floor that a stored metadata states, or None."""
+    """The floor that a stored metadata text states, or None."""
     floor = parse_metadata(metadata).ledger.get("floor")
     return floor if type(floor) is int and floor >= 0 else None
 
 
 def ended_at(control: Control, newest: Event) -> int | None:
-    """The version up to which a secret has ended, 0 if none, by its newest event.
+    """The version up to which a secret has ended, as its newest event says. 0 if none has ended.
 
-    None if only a walk of the chain tells: an older release wrote the event.
+    Returns None if only a walk down the chain tells: an older release wrote the event.
     """
     if newest.event_type == EventType.DESTROYED:
         return newest.version
@@ -44,12 +44,12 @@ def ended_at(control: Control, newest: Event) -> int | None:
 
 
 def floor_facts(control: Control, floor: int) -> Mapping[str, Any]:
-    """What an event's metadata states of its floor."""
+    """The fact that states `floor`. Empty if the floor is 0 and the ledger began with facts."""
     return {} if not floor and control.began_with_facts else {"floor": floor}
 
 
 def is_unopened(event: Event) -> bool:
-    """Whether an event was built on one that did not open."""
+    """Whether an event was built on a newest event that did not open."""
     return '"unopened":' in event.metadata and (
         parse_metadata(event.metadata).ledger.get("unopened") is True
     )
@@ -57,21 +57,21 @@ def is_unopened(event: Event) -> bool:
 
 @dataclass(slots=True)
 class Walk:
-    """The way down a stream's chain from its newest event, which has opened.
+    """A walk down a stream's chain from its newest event, which has opened.
 
-    A row that it reaches is proven by its hash: the event above it has sealed that hash.
+    Each row that the walk reaches is proven: the event above the row has sealed the row's hash.
     """
 
     control: Control
     newest: Event
     lowest: Event
-    """The oldest row that was reached so far."""
+    """The oldest row that the walk has reached."""
     floor: int
-    """The newest version that has ended, as far as it is known."""
+    """The version up to which the secret has ended, as far as the walk knows."""
     settled: bool
     """Whether no lower row can raise the floor."""
     above: Event | None = None
-    """The row above `lowest`."""
+    """The row above `lowest`. None before the first step."""
 
     @classmethod
     def begin(cls, control: Control, newest: Event) -> Self:
@@ -83,16 +83,19 @@ class Walk:
 
     @property
     def next(self) -> int:
-        """The version below the lowest row; 0 if there is none."""
+        """The version below the lowest row. 0 if the lowest row is version 1."""
         return self.lowest.version - 1
 
     @property
     def is_over(self) -> bool:
-        """Whether all rows above the floor were reached."""
+        """Whether the walk has reached all rows above the floor."""
         return self.next <= self.floor
 
     def reach(self, row: Event | None) -> None:
-        """Go down to the row before. Raises TamperedEvent unless it is the one that was sealed."""
+        """Go down to version `next`, which `row` is. None says that the row is missing.
+
+        Raises TamperedEvent if `row` is missing, or not the row whose hash was sealed.
+        """
         after = self.lowest
         if row is None or row.version != self.next:
             raise tampered(after, f"version {self.next} before it is missing")

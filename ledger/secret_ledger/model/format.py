@@ -1,11 +1,11 @@
 """Event format v1: the bytes. Pure, no I/O.
 
-A row's *context* is every field of it but `sealed` and `event_hash`, in an injective
-encoding; the value is padded into a *frame* and *sealed* with AES-256-GCM (NIST SP 800-38D)
-under the context as associated data, so no field can be edited and no row be moved to
-another place without the tag failing. The *event hash* is an RFC 6962-style leaf over
-context and sealed bytes; `prev_hash` chains it into the next event of the stream.
-Nobody without the key can make a seal; everybody can check the hashes.
+A row's *context* is an injective encoding of every field but `sealed` and `event_hash`. The
+value is padded into a *frame*. The frame is *sealed* with AES-256-GCM (NIST SP 800-38D), with
+the context as associated data. So if a field is edited, or a row is moved to another place, the
+tag fails. The *event hash* is a leaf as in RFC 6962, over the context and the sealed bytes. The
+next event of the stream holds the hash as its `prev_hash`. Nobody without the key can make a
+seal; everybody can check the hashes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _U64: Final = struct.Struct(">Q")
 _I64: Final = struct.Struct(">q")
 
 
-# Texts that come again and again: types, key ids, metadata of few kinds. Kept for so many.
+# `_word` and `_digest` are cached: types, key ids and common metadata repeat from row to row.
 @lru_cache(maxsize=256)
 def _word(value: str) -> bytes:
     raw = value.encode()
@@ -79,9 +79,9 @@ def _digest(text: str) -> bytes:
 
 
 def context_of(ledger_id: bytes, event: Event, suite: int = SUITE) -> bytes:
-    """The associated data of `event`'s seal: all of its row but `sealed` and `event_hash`.
+    """The associated data of an event's seal: all of the row but `sealed` and `event_hash`.
 
-    Raises TamperedEvent where a field could not have been written by this format.
+    Raises TamperedEvent if a field holds a value that this format can't have written.
     """
     (
         generation, position, stream, version, event_type, key_id, fingerprint,
@@ -118,18 +118,18 @@ def context_of(ledger_id: bytes, event: Event, suite: int = SUITE) -> bytes:
 
 
 def frame(data: bytes) -> bytes:
-    """`data` behind its length, padded with zeros to a multiple of 64 bytes."""
+    """A frame: the length of `data` (u32), `data`, and zeros up to a multiple of 64 bytes."""
     length = len(data)
     return _U32.pack(length) + data + _ZEROS[(-4 - length) % _BLOCK]
 
 
 def sealed_size(length: int) -> int:
-    """The bytes that a value of `length` bytes takes once it is sealed."""
+    """The size in bytes of a sealed value of `length` bytes."""
     return 1 + _NONCE + 4 + length + (-4 - length) % _BLOCK + _TAG
 
 
 def unframe(framed: bytes) -> bytes:
-    """The data of a frame. Raises ValueError unless `frame` would give these bytes again."""
+    """The data of a frame. Raises ValueError if `frame` of that data gives other bytes."""
     size = len(framed)
     if size < _BLOCK or size % _BLOCK:
         raise ValueError("the frame is not a multiple of 64 bytes")
@@ -143,15 +143,16 @@ def unframe(framed: bytes) -> bytes:
 
 
 def seal(cipher: AESGCM, context: bytes, data: bytes | Secret, nonce: bytes | None = None) -> bytes:
-    """Seal `data` under `context`. `nonce` is given only to reproduce known answers.
+    """Seal `data` under `context`. Give a `nonce` (12 bytes) only to reproduce known answers.
 
-    A value comes as a Secret: where memory runs out, a traceback with locals shows this frame.
+    Give a value as a Secret: if memory runs out, a traceback with locals shows this frame.
+    Raises MemoryError anew, without the frames that hold the value.
     """
     nonce = os.urandom(_NONCE) if nonce is None else nonce
     try:
         return _SUITE + nonce + cipher.encrypt(nonce, frame(_bare(data)), context)
     except MemoryError:
-        pass  # its traceback has frames that hold the value
+        pass  # this traceback has frames that hold the value
     raise MemoryError
 
 
@@ -160,16 +161,19 @@ def _bare(data: bytes | Secret) -> bytes:
 
 
 def open_sealed(cipher: AESGCM, context: bytes, sealed: bytes) -> bytes:
-    """The data that was sealed under `context`. Raises TamperedEvent, never returns a doubt."""
+    """The data that was sealed under `context`. Raises TamperedEvent if the seal does not open.
+
+    If memory runs out, raises MemoryError anew, without the frames that hold the value.
+    """
     if not sealed or sealed[0] != SUITE:
         raise TamperedEvent("the sealed bytes are of no known suite")
     if len(sealed) < 1 + _NONCE + _BLOCK + _TAG:
         raise TamperedEvent("the sealed bytes are cut short")
     try:
-        # Not kept in a local: the frame of this call is part of the traceback below.
+        # The data is not kept in a local: this frame is part of the traceback below.
         return unframe(cipher.decrypt(sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :], context))
     except MemoryError:
-        reason = ""  # its traceback has frames that hold the value
+        reason = ""  # this traceback has frames that hold the value
     except InvalidTag:
         reason = "the seal does not authenticate"
     except (ValueError, OverflowError) as error:
@@ -180,40 +184,43 @@ def open_sealed(cipher: AESGCM, context: bytes, sealed: bytes) -> bytes:
 
 
 def is_purged(sealed: object) -> bool:
-    """Whether `sealed` is the tombstone that `purge` leaves, by its first byte."""
+    """Whether `sealed` holds bytes that `purge` has left. Only the first byte is checked."""
     return type(sealed) is bytes and sealed[:1] == b"\x00"
 
 
 def purge(sealed: bytes) -> bytes:
-    """What stands in place of `sealed` once its data is gone, keeping the event's hash."""
+    """The 34 bytes that replace `sealed` when its data is purged. They keep the event's hash."""
     return bytes((PURGED, sealed[0])) + sha256(sealed).digest()
 
 
 def seal_event(cipher: AESGCM, ledger_id: bytes, event: Event, data: bytes | Secret) -> Event:
-    """`event` with `data` sealed into it and its hash; both are empty in the one given."""
+    """A copy of `event` with `data` sealed and the hash computed. The given event has neither."""
     context = context_of(ledger_id, event)
     sealed = seal(cipher, context, data)
     return event.with_seal(sealed, event_hash(context, sealed))
 
 
 def event_hash(context: bytes, sealed: bytes) -> bytes:
-    """The leaf hash over a context and its sealed bytes (purged ones stand for theirs)."""
+    """The leaf hash (RFC 6962) over a context and its sealed bytes.
+
+    Purged bytes give the same hash as the sealed bytes that they replace.
+    """
     inner = sealed[2:] if is_purged(sealed) else sha256(sealed).digest()
     return sha256(_LEAF + sha256(context).digest() + inner).digest()
 
 
 def hash_of(ledger_id: bytes, event: Event) -> bytes:
-    """The event hash that the row's own columns give. Needs no key.
+    """The event hash, computed from the row's other columns. Needs no key.
 
-    Raises TamperedEvent where the columns have a shape that was never written.
+    Raises TamperedEvent if a column holds a value that this format can't have written.
     """
     return event_hash(_context_of_row(ledger_id, event), event.sealed)
 
 
 def check_hash(ledger_id: bytes, event: Event) -> bytes:
-    """The event's context, whose hash is the one in its row. Needs no key.
+    """Check the row's `event_hash`, and return the event's context. Needs no key.
 
-    Raises TamperedEvent where it is another one, or where no such row was ever written.
+    Raises TamperedEvent if the hash is wrong, or if this format can't have written the row.
     """
     context = _context_of_row(ledger_id, event)
     if event_hash(context, event.sealed) != event.event_hash:
@@ -233,8 +240,9 @@ def _context_of_row(ledger_id: bytes, event: Event) -> bytes:
 def open_event(
     cipher: AESGCM, ledger_id: bytes, event: Event, context: bytes | None = None
 ) -> bytes:
-    """The data of `event`, whose `context` may be known. Raises TamperedEvent that names
-    its place."""
+    """The data of `event`. Raises TamperedEvent, which names the row, if it does not open.
+
+    context: the event's context, if the caller has it already."""
     try:
         return open_sealed(cipher, context or context_of(ledger_id, event), event.sealed)
     except TamperedEvent as error:

@@ -1,8 +1,7 @@
-"""What a key is: `Key` (a root), `LedgerKey` (a root in one ledger), `Keyring`. Pure.
+"""Keys: `Key` (a root key) and `LedgerKey` (a root key in one ledger). Pure.
 
-A root key never shows: it lies in a `Secret`, so that a repr, a pickle or a traceback with
-locals of anything that holds a key holds no key bytes. Where keys come from is the subject
-of `config.environment`.
+A root key never shows, because it lies in a `Secret`. So no repr, pickle or traceback with
+locals of anything that holds a key has key bytes. `config.environment` says where keys come from.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ __all__ = [
 ]
 
 SubKeyLabel = Literal["boot-attestation", "checkpoint-ed25519", "migration-digest", "node-proof"]
-"""The reserved purposes of sub-keys; each is used for one thing only."""
+"""The reserved purposes of sub-keys. Each label has one use."""
 
 _KEY_ID: Final = re.compile(r"[a-z0-9._:/-]{1,64}")
 _KEY_SHAPED: Final = re.compile(r"[0-9a-f]{64}")
@@ -45,10 +44,10 @@ _SUB_KEYS: Final = frozenset[str](
 
 
 def check_key_id(key_id: object) -> str:
-    """`key_id` itself, if it can be a key's label: 1 to 64 of `a-z 0-9 . _ : / -`.
+    """Return `key_id` if it can be a label: 1 to 64 characters of `a-z 0-9 . _ : / -`.
 
-    64 hex digits are refused although they fit: that is a key in the wrong place, and labels
-    are stored in clear. Raises InvalidKey, which for that reason shows no part of it.
+    64 hex digits are refused although they fit: they are a key in the wrong place, and labels
+    are stored in clear. Raises InvalidKey, which shows no part of `key_id` for that reason.
     """
     if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id):
         problem = "a key id takes 1 to 64 characters of a-z 0-9 . _ : / -"
@@ -62,14 +61,15 @@ def check_key_id(key_id: object) -> str:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Key:
-    """A root key: 32 secret bytes, and the operator's label for it, if any.
+    """A root key: 32 secret bytes, and the operator's label, if any.
 
-    Made by `parse`, `generate` or `from_bytes`. Equal to a Key of the same bytes and label.
+    `parse`, `generate` and `from_bytes` make a Key. Two Keys of the same bytes and label are
+    equal.
     """
 
     _root: Secret = field(hash=False)
     key_id: str | None = None
-    """The label; None stands for the default one, which depends on the ledger."""
+    """The operator's label. None stands for the default label, which depends on the ledger."""
 
     def __post_init__(self) -> None:
         if problem := root_problem(self._root.reveal()):
@@ -81,7 +81,8 @@ class Key:
     def parse(cls, text: str | Secret, key_id: str | None = None) -> Key:
         """The key that `text` spells: hex, base64, base64url or `slk1_…`.
 
-        Raises InvalidKey, which says the broken rule and no part of the text.
+        Raises InvalidKey if `text` or `key_id` breaks a rule. The error names the rule, and shows
+        no part of either.
         """
         try:
             root = Secret(parse_key_text(text))
@@ -96,7 +97,7 @@ class Key:
 
     @classmethod
     def from_bytes(cls, root: bytes | bytearray | memoryview, key_id: str | None = None) -> Key:
-        """The key of these 32 bytes. Raises InvalidKey for other lengths and 32 equal bytes."""
+        """The key of these 32 bytes. Raises InvalidKey for other types, lengths, or equal bytes."""
         # Text of 32 characters is a passphrase, not 32 uniform bytes.
         if not isinstance(root, (bytes, bytearray, memoryview)):
             del root  # type: ignore[unreachable]  # callers without types come here
@@ -110,7 +111,7 @@ class Key:
         return Secret(key_text(self._root.reveal()))
 
     def for_ledger(self, ledger_id: bytes) -> LedgerKey:
-        """This key in the ledger of that id (16 bytes, else ValueError)."""
+        """This key in one ledger. Raises ValueError if `ledger_id` has not 16 bytes."""
         if len(ledger_id) != LEDGER_ID_BYTES:
             raise ValueError("a ledger id has 16 bytes")
         mark = fingerprint(self._root.reveal(), ledger_id)
@@ -129,21 +130,21 @@ class Key:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LedgerKey:
-    """A root key bound to one ledger, with what is derived from both. Made by `for_ledger`."""
+    """A root key in one ledger, with the keys derived for it. `Key.for_ledger` makes it."""
 
     id: str
-    """The operator's label, or the default one."""
+    """The operator's label, or the default label."""
     labelled: bool
     """Whether the operator gave the label."""
     fingerprint: bytes
-    """32 bytes, public: which key this is, in this ledger."""
+    """32 public bytes that identify this root key in this ledger."""
     event_cipher: AESGCM = field(compare=False)
     """AES-256-GCM under the event key of this root in this ledger."""
     _root: Secret = field(compare=False)
     _ledger_id: bytes = field(compare=False)
 
     def sub(self, label: SubKeyLabel) -> bytes:
-        """The 32-byte sub-key for one of the reserved purposes, else ValueError."""
+        """The 32-byte sub-key for a reserved purpose. Raises ValueError for any other label."""
         if label not in _SUB_KEYS:
             raise ValueError(f"no sub-key has the label {label!r}")
         return derive(self._root.reveal(), label, self._ledger_id)

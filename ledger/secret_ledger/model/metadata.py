@@ -1,8 +1,8 @@
-"""The readable part of an event: who, why, and what the caller noted.
+"""The readable part of an event: who wrote it, why, and the caller's notes.
 
-Stored as canonical JSON: UTF-8, keys sorted, no white space, `{}` when empty. The caller's
-part lies under `user`, the library's own under `ledger`, so that neither can pose as the
-other. It is bound by the seal, and stored in clear: never put a secret into it.
+Metadata is stored as canonical JSON: UTF-8, keys sorted, no white space, `{}` if empty. The
+caller's part lies under `user`, the library's part under `ledger`, so that neither can pose as
+the other. The seal binds the text, which is stored in clear: never put a secret into metadata.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from secret_ledger.errors import InvalidValue, ValueTooLarge
 __all__ = ["MAX_METADATA", "Metadata", "encode_metadata", "is_metadata", "parse_metadata"]
 
 MAX_METADATA: Final = 4096
-"""Bytes of JSON that a caller's actor, reason and metadata may take together."""
+"""Limit in bytes for the JSON of a caller's actor, reason and metadata together."""
 
 
 class Metadata(NamedTuple):
     """An event's metadata, parsed. Empty parts are None or empty mappings.
 
-    A tuple for the same reason as an event is one.
+    A tuple, not a dataclass, because a boot may make millions, as of `Event`.
     """
 
     actor: str | None
@@ -31,7 +31,7 @@ class Metadata(NamedTuple):
     ledger: Mapping[str, Any]
     user: Mapping[str, Any]
     malformed: bool = False
-    """The stored text is no metadata of ours; the parts are empty."""
+    """Whether the stored text is no metadata. Then all parts are empty."""
 
 
 def encode_metadata(
@@ -43,8 +43,8 @@ def encode_metadata(
 ) -> str:
     """The metadata as it is stored.
 
-    Raises InvalidValue for what is not text or JSON, ValueTooLarge where the caller's
-    parts take more than 4 KiB.
+    Raises InvalidValue if a part is no text or no plain JSON, or is nested more than 32 deep.
+    Raises ValueTooLarge if the caller's parts take more than 4,096 bytes of JSON.
     """
     for name, value in (("actor", actor), ("reason", reason)):
         if value is not None and not isinstance(value, str):
@@ -74,7 +74,7 @@ _TEXT: Final = (str, type(None))
 
 
 def parse_metadata(text: str) -> Metadata:
-    """Read metadata as stored. What is no metadata comes back empty and `malformed`."""
+    """Parse a stored text. If the text is no metadata, the result is empty and `malformed`."""
     parts = _parts(text)
     if parts is None:
         return Metadata(None, None, {}, {}, malformed=True)
@@ -83,7 +83,7 @@ def parse_metadata(text: str) -> Metadata:
     )
 
 
-@lru_cache(maxsize=256)  # of one actor, say, over and over
+@lru_cache(maxsize=256)  # texts repeat: many events have the same actor, say
 def is_metadata(text: str) -> bool:
     """Whether a stored text can be read as metadata."""
     return _parts(text) is not None

@@ -1,9 +1,9 @@
 """The names of secrets: one normal form, checked on every way in. Pure, no I/O.
 
-A name is its stream's name, so two spellings of one name would be two secrets: everything
-is brought to Unicode NFC first (UAX #15), then checked. What is refused is a fixed set of
-characters, not a category of the running Python's Unicode tables: a name that could be
-written once can be read for ever.
+The name of a secret is the name of its stream. So two spellings of a name would be two secrets:
+each name is brought to Unicode NFC first (UAX #15), then checked. The refused characters are a
+fixed set, not a category of the running Python's Unicode tables. So a name that could be written
+once can be read for ever.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from secret_ledger.model.events import CONTROL_STREAM
 __all__ = ["CONTROL_STREAM", "MAX_NAME_BYTES", "normalise_name", "normalise_prefix"]
 
 MAX_NAME_BYTES: Final = 512
-"""Of a name's UTF-8, after NFC."""
+"""Limit in bytes for the UTF-8 of a name, after NFC."""
 
-# Control characters (Cc); line and paragraph separators, which break a listing in lines; the
-# Bidi_Control characters, which let a name be displayed as another one; lone surrogates, which
-# UTF-8 can't encode. Joiners (U+200C, U+200D) are spelling in several scripts and stay allowed;
-# so do private-use and unassigned characters.
+# Refused: control characters (Cc); line and paragraph separators, which break a listing in
+# lines; Bidi_Control characters, which can make a name look like another name; lone surrogates,
+# which UTF-8 can't encode. Allowed: joiners (U+200C, U+200D), which several scripts need, and
+# private-use and unassigned characters.
 _REFUSED: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-# No character of an NFC text decomposes into more than four, so a longer text can't fit;
-# found out before the work of normalising it.
+# A character of an NFC text decomposes into four characters at most, so a longer text can't fit.
+# This check comes first, to save the work of normalising the text.
 _MAX_INPUT: Final = 4 * MAX_NAME_BYTES
 
 
 def normalise_name(name: str) -> str:
-    """The one spelling of a secret's name: NFC, at most 512 bytes of UTF-8.
+    """The normal form of a secret's name: NFC, at most 512 bytes of UTF-8.
 
-    Segments separated by `/`, none empty; `.` and `..` are segments like any other, since no
-    name here is ever a path. No control characters. A leading `$` is reserved for the ledger's
-    own streams. Case and inner white space count. Raises InvalidName, which says what and where.
+    A name has segments separated by `/`, and no segment is empty. `.` and `..` are ordinary
+    segments, because a name is never a path. Control characters are refused. A leading `$` is
+    reserved for the ledger's own streams. Case and white space count. Raises InvalidName, which
+    says what is wrong and where.
     """
     name = _normal(name, "name")
     if not name:
@@ -54,10 +55,11 @@ def normalise_name(name: str) -> str:
 
 
 def normalise_prefix(prefix: str) -> str:
-    """What names may begin with, for listings: `""` (all), whole segments, or part of one.
+    """The normal form of a prefix, by which a listing selects names. `""` selects all names.
 
-    The rules are a name's, but it may be empty or end in `/`. It is compared with names by
-    character after NFC: `e` is no prefix of `é`. Raises InvalidName.
+    A prefix obeys the rules of a name, but may be empty, or end in `/` or inside a segment.
+    Prefix and names are compared by character after NFC: `e` is no prefix of `é`. Raises
+    InvalidName.
     """
     prefix = _normal(prefix, "prefix")
     if prefix.startswith("/") or "//" in prefix:
@@ -70,12 +72,11 @@ def normalise_prefix(prefix: str) -> str:
 
 
 def _normal(text: str, kind: str) -> str:
-    """`text` in NFC, within the bound, free of refused characters, not reserved."""
     if not isinstance(text, str):
         raise InvalidName(f"a {kind} is a str, not {type(text).__name__}")
     if len(text) > _MAX_INPUT:
         raise _too_long(text, kind)
-    # str.__str__ takes an enumeration's member, or another subclass, down to its plain text.
+    # str.__str__ gives the plain text of a subclass, such as an enumeration's member.
     text = unicodedata.normalize("NFC", str.__str__(text))
     if refused := _REFUSED.search(text):
         raise InvalidName(
@@ -104,5 +105,5 @@ def _too_long(text: str, kind: str) -> InvalidName:
 
 
 def _shown(text: str) -> str:
-    """A name for a message: quoted, escaped, and cut where it is long."""
+    """Quotes, escapes and cuts a refused text, so that a message can show it safely."""
     return ascii(text) if len(text) <= 64 else f"{text[:64]!a}..."

@@ -1,4 +1,4 @@
-"""How refusals name rows and keys: text that can be shown, whatever a row holds."""
+"""How refusals name rows and keys: as text that can be shown, whatever a row holds."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def tampered(event: Event, reason: str, **details: object) -> TamperedEvent:
 
 
 def printable(text: object) -> str:
-    """A name as it can be shown, whatever the row holds: no control characters, bounded."""
+    """Any value as text that can be shown: 600 of its characters, control characters escaped."""
     try:
         shown = text if isinstance(text, str) else repr(text)
-    except ValueError:  # a number of more digits than Python writes out
+    except ValueError:  # the number has more digits than Python writes out
         shown = "(a huge number)"
     if shown.isprintable() and len(shown) <= 600:
         return shown

@@ -1,8 +1,8 @@
 """A value that nothing shows by accident: `Secret`. Pure, no I/O.
 
-The bytes leave it in two ways only, `reveal` and `reveal_text`. Every other way out that
-Python offers (repr, format, JSON, pickle, iteration, attributes) is closed or says a constant,
-so that a log line, an exception or a traceback with locals can't hold a value.
+The bytes leave a Secret in two ways only, `reveal` and `reveal_text`. Every other way out that
+Python offers (repr, format, JSON, pickle, iteration, attributes) is closed or shows a constant.
+So a log line, an exception or a traceback with locals can't hold a value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from secret_ledger.errors import InvalidValue
 __all__ = ["MAX_VALUE", "Secret", "Values"]
 
 MAX_VALUE: Final = 1024 * 1024
-"""Bytes of one value."""
+"""Limit in bytes for one value."""
 
 _SHOWN: Final = "Secret(...)"
 """ASCII, so that it prints anywhere; the same for every value, so that it tells no length."""
@@ -28,8 +28,8 @@ class Secret:
 
     Takes `bytes`, `bytearray`, `memoryview`, another `Secret`, or `str` (encoded as UTF-8).
     Raises InvalidValue for any other type, and for text that UTF-8 can't encode.
-    Equal to another Secret of the same bytes, compared in constant time; never to raw bytes.
-    Not hashable. Copies are the object itself, which can't change.
+    Two Secrets of the same bytes are equal, compared in constant time. A Secret never equals raw
+    bytes. It is not hashable and can't change, so a copy is the object itself.
     """
 
     # The slot holds a function whose closure holds the bytes: tools that walk `dir()` and print
@@ -38,8 +38,8 @@ class Secret:
     _open: Callable[[], bytes]
 
     def __init__(self, value: str | bytes | bytearray | memoryview | Secret) -> None:
-        # `value` is cleared before anything is raised, and nothing is raised inside an `except`:
-        # neither this frame nor a codec's error, which carries the text, outlives the call.
+        # `value` is deleted before anything is raised, and nothing is raised inside an `except`.
+        # So no traceback holds the value, nor a codec's error, which carries the text.
         raw, problem = (value, "") if type(value) is bytes else _to_bytes(value)
         del value
         if problem:
@@ -51,11 +51,11 @@ class Secret:
         return self._open()
 
     def reveal_text(self) -> str:
-        """The bytes as UTF-8 text. Raises InvalidValue, without the value, if they are not."""
+        """The bytes as text. Raises InvalidValue, without the value, if they are not UTF-8."""
         try:
             return self._open().decode()
         except UnicodeDecodeError:
-            pass  # its error carries the bytes, so it may not become the context of ours
+            pass  # this error carries the bytes, so it must not become the context of InvalidValue
         raise InvalidValue(
             "the value is not UTF-8 text", hint="read it as bytes, with reveal()"
         ) from None
@@ -100,15 +100,16 @@ class Secret:
 
 @final
 class Values:
-    """The values of a page's events in order, which show as little as one `Secret`; None stands
-    for an event without one."""
+    """The values of a page's events, in order. They show as little as a `Secret`.
+
+    None stands for an event without a value."""
 
     __slots__ = ("_all", "add", "at")
     _all: Callable[[], list[bytes | None]]
     add: Callable[[bytes | None], None]
-    """Add one at the end."""
+    """Add a value at the end."""
     at: Callable[[SupportsIndex], bytes | None]
-    """The one at an index."""
+    """The value at an index."""
 
     def __init__(self, values: Iterable[bytes | None] = ()) -> None:
         kept = list(values)
@@ -116,7 +117,7 @@ class Values:
         self._all, self.add, self.at = lambda: kept, kept.append, kept.__getitem__
 
     def part(self, of: slice) -> Values:
-        """Some of them."""
+        """The values of a slice."""
         return Values(self._all()[of])
 
     def __len__(self) -> int:
@@ -130,7 +131,7 @@ class Values:
 
 
 def _to_bytes(value: object) -> tuple[bytes, str]:
-    """The bytes of `value`, and what is wrong with it; never raises."""
+    """Returns the bytes and a problem. Never raises: a traceback would hold the value."""
     if isinstance(value, Secret):
         return value.reveal(), ""
     try:

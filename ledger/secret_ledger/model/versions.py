@@ -1,4 +1,4 @@
-"""A secret as callers see it, and as the events of its stream tell it. Pure."""
+"""A secret as callers see it, made from the events of its stream. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 SecretState = Literal["live", "deleted", "destroyed"]
 Check = Literal["unverified", "ok", "tampered", "missing_key"]
-"""`unverified`: the row was not opened, and anybody may have written it."""
+"""`unverified`: the row was not opened. Anybody with database access may have written it."""
 
 
 _Fields = tuple[
@@ -37,11 +37,12 @@ _Fields = tuple[
 
 @dataclass(frozen=True, slots=True)
 class SecretInfo:
-    """What is known of one version of a secret without opening it.
+    """One version of a secret, without its value.
 
-    After a re-encryption (`secret.rekeyed`), `recorded_at`, `actor` and `metadata` are those
-    of the version that it sealed again. All else is of the event itself: `version`, the key,
-    `position`, and `sealed_at` and `sealed_by`, which tell who re-encrypted it and when.
+    If the event is a re-encryption (`secret.rekeyed`), `recorded_at`, `actor`, `reason` and
+    `metadata` are those of the version that was sealed again. All other fields are of the event
+    itself: `version`, `position` and the key, and `sealed_at` and `sealed_by`, which say when
+    and by whom it was re-encrypted.
     """
 
     name: str
@@ -49,23 +50,23 @@ class SecretInfo:
     event_type: str
     state: SecretState
     recorded_at: datetime
-    """Aware, in UTC; exact to the microsecond."""
+    """When the version was written: an aware datetime in UTC, exact to the microsecond."""
     actor: str | None
     metadata: Mapping[str, Any]
-    """The caller's part; the library's own is not shown here."""
+    """The caller's notes. The library's own facts are left out."""
     reason: str | None
     key_id: str
     key_fingerprint: bytes
-    """32 bytes; public."""
+    """The fingerprint of the key that the event lies under: 32 public bytes."""
     position: int
     sealed_at: datetime
-    """When this event was written; `recorded_at`, unless it is a re-encryption."""
+    """When the event was written. Equals `recorded_at`, unless the event is a re-encryption."""
     sealed_by: str | None
-    """Who wrote this event; `actor`, unless it is a re-encryption."""
+    """Who wrote the event. Equals `actor`, unless the event is a re-encryption."""
     check: Check = field(default="unverified", kw_only=True)
-    """What opening this row gave; a listing opens no row unless it is told to."""
+    """The result of opening the row. A listing opens rows only if its caller asks for that."""
     problem: str | None = field(default=None, kw_only=True)
-    """Why the row did not open."""
+    """Why the row did not open. None if it opened, or was not opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +75,14 @@ class SecretVersion(SecretInfo):
 
     value: Secret
     proven: bool = True
-    """False if the newest event of the secret could not be opened: whether this version has
-    ended since, nobody can tell. Only a read that asks for it gets such an answer."""
+    """False if the secret's newest event could not be opened.
+
+    Then nobody can tell whether this version has ended since. Only `get` with `unproven=True`
+    gives such a version."""
 
 
 def state_of(event: Event, metadata: Metadata | None = None) -> SecretState:
-    """What the secret is once `event` is its head."""
+    """The state of a secret whose newest event is `event`."""
     match event.event_type:
         case EventType.WRITTEN | EventType.RESTORED:
             return "live"
@@ -89,12 +92,12 @@ def state_of(event: Event, metadata: Metadata | None = None) -> SecretState:
             return "destroyed"
     facts = metadata or parse_metadata(event.metadata)
     state = facts.ledger.get("state")
-    # A rekeyed event that does not say is one that can't have been written here.
+    # This release writes no `secret.rekeyed` without a state. Such an event counts as an end.
     return state if state in ("live", "deleted") else "destroyed"
 
 
 def base_version(event: Event) -> int:
-    """The last version that is not a re-encryption: what a caller's `expect` may state."""
+    """The last version that is no re-encryption: the lowest that a caller's `expect` may state."""
     if event.event_type == EventType.REKEYED:
         of = parse_metadata(event.metadata).ledger.get("of")
         if isinstance(of, int) and 0 < of < event.version:
@@ -103,17 +106,19 @@ def base_version(event: Event) -> int:
 
 
 def info_of(event: Event, *, key_lost: bool = False) -> SecretInfo:
-    """The metadata view of an event. Never raises: a damaged row is still listed."""
+    """An event as SecretInfo, not opened. Never raises, so that a damaged row is still listed.
+
+    key_lost: the event's key is lost, so the state is `destroyed`.
+    """
     return SecretInfo(*_fields_of(event, key_lost=key_lost))
 
 
 def opened(event: Event, value: Secret) -> SecretVersion:
-    """An event that was opened, with its value."""
+    """An opened event with its value, as SecretVersion."""
     return SecretVersion(*_fields_of(event), value, check="ok")
 
 
 def _fields_of(event: Event, *, key_lost: bool = False) -> _Fields:
-    """The fields of SecretInfo, in their order."""
     metadata = parse_metadata(event.metadata)
     sealed_at = written_at = from_microseconds(event.recorded_at)
     sealed_by = metadata.actor
@@ -139,7 +144,7 @@ def _fields_of(event: Event, *, key_lost: bool = False) -> _Fields:
 
 
 def version_of(info: SecretInfo, value: Secret) -> SecretVersion:
-    """What `opened` gives, where `info` was worked out before."""
+    """The SecretVersion that `opened` gives, from an `info` that was made before."""
     return SecretVersion(
         info.name,
         info.version,
@@ -147,7 +152,7 @@ def version_of(info: SecretInfo, value: Secret) -> SecretVersion:
         info.state,
         info.recorded_at,
         info.actor,
-        info.metadata or {},  # nobody else's
+        info.metadata or {},  # each answer gets its own mapping
         info.reason,
         info.key_id,
         info.key_fingerprint,

@@ -1,17 +1,17 @@
-"""What a whole verification has proven, sealed so that the next boot need not begin anew. Pure.
+"""The proof of a passed verification, sealed so that the next boot can build on it. Pure.
 
-An attestation says: up to this position every secret's head opened, no row was missing, and
-the heads lay under these keys. It is authenticated with HMAC-SHA256 under a key derived from
-the root key that was active at that position (label `boot-attestation`), over
+An attestation says: up to this position the newest event of every secret opened, no row was
+missing, and the newest events lay under these keys. It is authenticated with HMAC-SHA256 under
+the sub-key `boot-attestation` of the root key that was active at the position. The message is
 
     NS ‖ "boot-attestation" ‖ 00 ‖ format u8 (=1) ‖ ledger_id 16 ‖ generation u32 ‖ position u64
     ‖ heads u64 ‖ verified_at i64 ‖ event_hash 32 ‖ control_hash 32 ‖ key_fingerprint 32
     ‖ lp(level) ‖ lp(release) ‖ lp(key_id) ‖ lp(head_keys)
 
-so nobody without that key can plant or edit one, or bring one from another ledger or
-generation. `event_hash` (of the event at the position) and `control_hash` (of the control
-stream's last event by then) bind it to this very log. It can't say that nothing below has
-been changed *since*: that is what the sample at boot and the scrub behind it are for.
+So nobody without that key can plant or edit an attestation, or bring one from another ledger or
+generation. `event_hash` is that of the event at the position, `control_hash` that of the control
+stream's last event up to the position. Both bind the attestation to this very log. It can't say
+that no row was changed *since*: for that the boot opens a sample, and the scrub checks the rest.
 """
 
 from __future__ import annotations
@@ -37,32 +37,31 @@ _HASH: Final = 32
 _TYPES: Final = (int, int, int, str, int, bytes, bytes, bytes, int, str, str, bytes, bytes)
 
 Verdict = Literal["authentic", "forged", "unknown"]
-"""`unknown`: it can't be told, for its format is another release's, its key not in hand, or a
-key that was given up."""
+"""`unknown`: the format is another release's, or the key is not in hand, retired or lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a passed verification has seen."""
+    """The result of a verification that passed."""
 
     generation: int
     position: int
-    """The log was checked up to here."""
+    """The log was checked up to this position."""
     level: Level
     heads: int
-    """How many secrets that were, deleted ones too."""
+    """Number of secrets that were checked, deleted secrets too."""
     event_hash: bytes
-    """Of the event at `position`."""
+    """Hash of the event at `position`: 32 bytes."""
     control_hash: bytes
-    """Of the control stream's last event up to `position`."""
+    """Hash of the control stream's last event up to `position`: 32 bytes."""
     head_keys: tuple[bytes, ...]
-    """The fingerprints of the keys that a secret's latest event lay under."""
+    """Fingerprints of the keys that the newest events of secrets lay under."""
     verified_at: int
     """When the verification began, by its machine's clock: microseconds since 1970."""
 
 
 class Attestation(NamedTuple):
-    """The row of `ledger_attestation`, which is worth what `verdict_on` says."""
+    """A row of `ledger_attestation`. It proves nothing unless `verdict_on` says `authentic`."""
 
     generation: int
     format: int
@@ -72,7 +71,7 @@ class Attestation(NamedTuple):
     event_hash: bytes
     control_hash: bytes
     head_keys: bytes
-    """Fingerprints of 32 bytes each."""
+    """Fingerprints of 32 bytes each, sorted and joined."""
     verified_at: int
     release: str
     key_id: str
@@ -81,7 +80,7 @@ class Attestation(NamedTuple):
 
     @property
     def fingerprints(self) -> frozenset[bytes]:
-        """Those of `head_keys`."""
+        """The fingerprints in `head_keys`."""
         keys = self.head_keys
         return frozenset(keys[n : n + _HASH] for n in range(0, len(keys), _HASH))
 
@@ -89,7 +88,10 @@ class Attestation(NamedTuple):
 def attest(
     proof: Proof, ledger_id: bytes, key: LedgerKey, *, key_id: str, release: str
 ) -> Attestation:
-    """Seal `proof` under `key`, the one active at its position, whose label is `key_id`."""
+    """Seal `proof` under `key`, the key that was active at the proof's position.
+
+    key_id: the ledger's label of `key`.
+    """
     bare = Attestation(
         generation=proof.generation,
         format=FORMAT,
@@ -111,10 +113,10 @@ def attest(
 def verdict_on(
     control: Control, held: Mapping[bytes, LedgerKey], attestation: Attestation
 ) -> Verdict:
-    """Whether it was made for this log by a holder of the key that was active at its position.
+    """Whether a holder of the key that was active at its position attested this log.
 
-    The rule of authority is that of events: with an old key that leaked, nothing can be
-    attested of what came after it; and a key that was given up attests nothing.
+    The rule of authority holds as for events: a leaked old key attests nothing above the
+    activation of the next key. A retired or lost key attests nothing.
     """
     if tuple(map(type, attestation)) != _TYPES:
         return "forged"
@@ -127,7 +129,7 @@ def verdict_on(
     try:
         authentic = hmac.compare_digest(_mac(control.ledger_id, attestation, key), attestation.mac)
     except (struct.error, ValueError):
-        authentic = False  # a field holds what this format can't have written
+        authentic = False  # a field holds a value that this format can't have written
     here = attestation.generation == control.generation
     in_time = here and control.authority(attestation.position) == owner
     return "authentic" if authentic and in_time else "forged"

@@ -1,8 +1,8 @@
-"""Which keys a process may use here, and how a read can end. Pure rules, no I/O.
+"""Which keys a process may use in a ledger, and how a read can end. Pure rules, no I/O.
 
-`choose_keys` is step 4 of the boot gate: the ledger says which key is active, not the order
-of a setting. `read_event` is the one place where an event becomes a value: it ends with the
-data, or with one of the errors that say why not, and never falls through to a default.
+`choose_keys` is step 4 of the boot gate: the ledger says which key is active, not the order of a
+setting. `read_event` is the one place where a read opens an event. It returns the data, or raises
+an error that says why not. It never returns a default.
 """
 
 from __future__ import annotations
@@ -36,22 +36,23 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class SealingKeys:
-    """What a process that may write seals with, as the control stream says."""
+    """The keys that a process seals with if it may write, as the control stream says."""
 
     active: LedgerKey
-    """What new events are sealed under."""
+    """The key that new events are sealed under."""
     active_id: str
-    """The ledger's label of it, which wins over the keyring's."""
+    """The ledger's label of the active key. It wins over the keyring's label."""
     pending: LedgerKey | None
-    """The configured current key, where the ledger has not seen it yet."""
+    """The configured current key if the ledger has not seen it yet, else None."""
     warnings: tuple[str, ...]
-    """What an operator should hear of; no reason to refuse."""
+    """Messages for an operator. They are no reason to refuse."""
 
 
 def check_control_seals(control: Control, held: Mapping[bytes, LedgerKey]) -> None:
-    """Open each control event whose key is held. Raises TamperedEvent.
+    """Open each control event whose key is held.
 
-    Comes before any verdict on the keys, so that damage is never reported as a wrong key.
+    Raises TamperedEvent if a control event does not open, or carries data. This check comes
+    before any verdict on the keys, so that damage is never reported as a wrong key.
     """
     for event in control.events:
         key = held.get(event.key_fingerprint)
@@ -60,7 +61,7 @@ def check_control_seals(control: Control, held: Mapping[bytes, LedgerKey]) -> No
 
 
 def check_control_authority(control: Control) -> None:
-    """Each control event lies under the key of its position, else TamperedEvent."""
+    """Raises TamperedEvent if a control event is purged, or not under the key of its position."""
     for event in control.events:
         if is_purged(event.sealed):
             raise tampered(event, "a control event is never purged")
@@ -69,14 +70,16 @@ def check_control_authority(control: Control) -> None:
 
 
 def bind(keyring: Keyring, ledger_id: bytes) -> tuple[LedgerKey, ...]:
-    """The keyring's keys with their fingerprints in this ledger; the current one first."""
+    """The keyring's keys with their fingerprints in this ledger, the current key first."""
     return tuple(key.for_ledger(ledger_id) for key in keyring.keys)
 
 
 def choose_keys(control: Control, keys: Iterable[LedgerKey]) -> SealingKeys:
-    """Judge a keyring (its current key first) by what the ledger says of its keys.
+    """Judge the keys of a keyring, the current key first, by the keys of the ledger.
 
-    Raises KeyFingerprintMismatch or StaleKey, which name the keys by id and fingerprint.
+    Raises KeyFingerprintMismatch if the ledger knows none of the keys, or has bound the id of a
+    key to another fingerprint. Raises StaleKey if the ledger knows a key, but the active key is
+    not in hand. The errors name the keys by id and fingerprint.
     """
     keys = tuple(keys)
     for key in keys:
@@ -163,8 +166,9 @@ def read_newest(
 ) -> bytes:
     """The data of a stream's newest event. Raises TamperedEvent or MissingKey.
 
-    Before a key is given up, each secret whose newest event lies under it is ended by an event
-    of its own. So a newest event without data of its own is damage, whatever its columns say.
+    Before the ledger records a key as lost, it ends each secret whose newest event lies under
+    the key, by an event of its own. So if a newest event is purged or lies under a lost key, it
+    is damaged, whatever its columns say. Without `ledger.upgraded`, raises SecretDestroyed instead.
     """
     if control.upgrades and is_purged(event.sealed):
         raise tampered(event, "it is the newest event of its secret, and its data was taken out")
@@ -186,12 +190,14 @@ def read_event(
     context: bytes | None = None,
     ended: bool = False,
 ) -> bytes:
-    """The data of `event`, or why there is none.
+    """The data of `event`. If the event gives no data, an error says why.
 
-    Raises TamperedEvent (it does not authenticate, or breaks the rule of authority),
-    SecretDestroyed (purged, or under a key that is lost), MissingKey (introduced here, and
-    not held). `ended` says that the secret has ended at this version or a later one;
-    `context` is the event's, where the caller has it already.
+    Raises TamperedEvent if the event does not authenticate, breaks the rule of authority, or is
+    purged without a reason in the log. Raises SecretDestroyed if its data is gone for good, and
+    MissingKey if the ledger knows its key but the key is not held.
+
+    context: the event's context, if the caller has it already.
+    ended: whether the secret has ended at this version or a later one.
     """
     if not control.may_be_under(event):
         raise _wrong_authority(control, event)

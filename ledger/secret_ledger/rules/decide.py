@@ -1,7 +1,8 @@
-"""What a write may do to a secret: an intent and a head in, a draft or a refusal out. Pure.
+"""Decides a write: an intent and a secret's newest event in, a draft or a refusal out. Pure.
 
-A writer brings the head as the accepted writes before it leave it, under the lock; so each
-caller of a shared transaction is decided alone, in order of arrival.
+The writer holds the lock of the head row. It gives each decision the newest event as the accepted
+writes before leave it. So each caller of a shared transaction is decided alone, in order of
+arrival.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """End a live secret, keeping its history."""
+    """Delete a live secret, and keep its history."""
 
     stream: str
     expect: int | None
@@ -75,42 +76,44 @@ class Destroy:
     reason: str
     actor: str | None
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What the library itself states of it, beside what follows from the newest event."""
+    """Facts that the library states, besides those that follow from the newest event."""
 
 
 Intent = Put | Delete | Restore | Destroy
-"""What a caller asks for."""
+"""The writes that a caller can ask for."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewestEvent:
-    """The head of a stream, judged under the lock."""
+    """The newest event of a stream, judged under the lock of the head row."""
 
     event: Event
-    """The row, without its sealed bytes; its hash recomputed, never taken from its column."""
+    """The row without its sealed bytes, and with its hash recomputed.
+
+    If this format can't have written the row, the hash is that of the column."""
     problem: LedgerError | None
-    """Why it does not open, if it does not."""
+    """Why the event does not open. None if it opens."""
     floor: int | None
-    """The version up to which the secret has ended by then; None if only a walk tells."""
+    """The version up to which the secret has ended. None if only a walk down its chain tells."""
 
     @property
     def version(self) -> int:
-        """The head's version."""
+        """The version of the newest event."""
         return self.event.version
 
     @property
     def state(self) -> SecretState:
-        """What the secret is."""
+        """The state of the secret."""
         return state_of(self.event)
 
     @property
     def base(self) -> int:
-        """The last version that is not a re-encryption."""
+        """The last version that is no re-encryption."""
         return base_version(self.event)
 
 
 class Draft(NamedTuple):
-    """An event that was decided on and has no place in the log yet."""
+    """An accepted event that has no position in the log yet."""
 
     stream: str
     version: int
@@ -121,17 +124,17 @@ class Draft(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """What a walk down a stream's chain has found, before the lock was taken."""
+    """The result of a walk down a stream's chain, made before the lock was taken."""
 
     newest: bytes
-    """The hash of the newest event, from which it went down."""
+    """Hash of the newest event, at which the walk began: 32 bytes."""
     floor: int
     value: Secret | LedgerError | None
-    """Of a restore: what it writes again, or why it can't."""
+    """For a restore: the value to write again, or why that can't be done. Else None."""
 
 
 class WalkNeeded(LedgerError):
-    """A write that needs a walk of these streams first. It never leaves the package."""
+    """A write needs a walk of these streams first. This error never leaves the package."""
 
     def __init__(self, streams: Sequence[str]) -> None:
         super().__init__("the chain has to be walked first")
@@ -144,11 +147,12 @@ class WalkNeeded(LedgerError):
 def decide(
     control: Control, intent: Intent, head: NewestEvent | None, walked: Walked | None
 ) -> Draft:
-    """The event that `intent` makes on top of `head`; `walked` is what is known below it.
+    """The event that `intent` makes on top of `head`, the newest event of its stream.
 
-    Raises VersionConflict, SecretNotFound, SecretDeleted, SecretDestroyed; or what keeps
-    the head from opening: nothing is ever built on what failed to authenticate, except its
-    destruction. Raises WalkNeeded if `walked` began at another event than `head`.
+    Raises VersionConflict, SecretNotFound, SecretDeleted or SecretDestroyed if the intent is
+    refused. If `head` does not open, raises its problem, except for a Destroy: only an end is
+    ever built on an event that failed to authenticate. Raises WalkNeeded if a walk is needed and
+    `walked` is None, or `walked` began at another event than `head`.
     """
     ledger: dict[str, Any] = {}
     if head is not None and head.problem is not None:
@@ -194,10 +198,9 @@ def decide(
 
 
 def _next_floor(stream: str, head: NewestEvent | None, walked: Walked | None) -> int:
-    """The floor of the event that follows `head`."""
     if head is None:
         return 0
-    if head.problem is not None:  # nobody can tell what ended below it
+    if head.problem is not None:  # nobody can tell which versions below it have ended
         return head.version
     if head.floor is not None:
         return head.floor
@@ -224,9 +227,10 @@ def _check_expected(intent: Put | Delete | Restore, head: NewestEvent | None) ->
 
 
 def rekeyed(control: Control, head: Event, data: Secret, floor: int, actor: str | None) -> Draft:
-    """The event that seals `head`, which holds `data`, again: tombstones too.
+    """The event that re-encrypts `head`, the newest event of a secret, which holds `data`.
 
-    `floor` is the version up to which the secret has ended.
+    Deleted and destroyed secrets are re-encrypted too. `floor` is the version up to which the
+    secret has ended.
     """
     facts = parse_metadata(head.metadata)
     at = head.recorded_at
@@ -234,7 +238,7 @@ def rekeyed(control: Control, head: Event, data: Secret, floor: int, actor: str 
         at = facts.ledger.get("at", at)
     about: dict[str, Any] = {"of": base_version(head), "at": at, "state": state_of(head, facts)}
     about.update(floor_facts(control, floor))
-    if "lost" in facts.ledger:  # an end stays the end that it was
+    if "lost" in facts.ledger:  # a re-encrypted end still names the lost key
         about["lost"] = facts.ledger["lost"]
     if actor:
         about["by"] = actor

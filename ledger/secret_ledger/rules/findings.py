@@ -1,4 +1,4 @@
-"""What a verification reports: findings that name the row, counts, and the verdict. Pure."""
+"""The report of a verification: findings that name the row, counts, and the verdict. Pure."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = [
 
 Level = Literal["control", "latest", "full"]
 OpenLevel = Literal["control", "incremental", "latest", "full"]
-"""A ledger can also be opened on the strength of an earlier verification."""
+"""`incremental` opens a ledger on the strength of an earlier verification."""
 MAX_FINDINGS: Final = 1000
 
 
 def check_level(level: str) -> None:
-    """Raises InvalidValue for a level that there is not: a slip must not change what is proven."""
+    """Raises InvalidValue if `level` is no Level: a slip must not change what is proven."""
     if level == "incremental":
         raise InvalidValue(
             "a ledger is opened at level incremental; verify proves what lies in it by itself",
@@ -43,7 +43,7 @@ def check_level(level: str) -> None:
 
 
 def check_open_level(level: str) -> None:
-    """The same for the levels that a ledger can be opened at."""
+    """Raises InvalidValue if `level` is no OpenLevel."""
     _check(level, get_args(OpenLevel))
 
 
@@ -54,7 +54,7 @@ def _check(level: str, levels: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, and where."""
+    """One fault, and its place."""
 
     kind: Literal["tampered", "missing_key", "projection"]
     reason: str
@@ -68,7 +68,7 @@ class Finding:
 
 
 def finding_of(event: Event, problem: LedgerError | str) -> Finding:
-    """What is wrong with one row."""
+    """The finding for one row with this problem."""
     details = {} if isinstance(problem, str) else problem.details
     reason = problem if isinstance(problem, str) else problem.message
     return Finding(
@@ -97,33 +97,39 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What a verification found."""
+    """The result of a verification."""
 
     level: OpenLevel
-    """What was run: of `open(verify="incremental")`, `latest` where nothing could be built on."""
+    """The level that was run.
+
+    `open(verify="incremental")` runs `latest` if no earlier verification could be built on."""
     events: int
-    """Rows that were checked."""
+    """Number of rows that were checked."""
     heads: int
-    """Secrets whose latest event was checked, deleted ones too; 0 at level `control`, those of
-    the sample at `incremental`."""
+    """Number of secrets whose newest event was checked, deleted secrets too.
+
+    0 at level `control`. At level `incremental`, the secrets of the sample."""
     by_key: Mapping[str, int]
-    """How many of the checked rows lie under each key id."""
+    """Number of checked rows under each key, by key id."""
     findings: Sequence[Finding]
     omitted: int
-    """Findings beyond the first 1,000 of each kind."""
+    """Number of findings left out: those beyond the first 1,000 of each kind."""
     seconds: float
     warnings: Sequence[str] = ()
-    """What is no damage, and an operator should know of all the same."""
+    """Messages for an operator about facts that are no damage."""
     omitted_by_kind: Mapping[str, int] = field(default_factory=dict)
-    """How many of the omitted findings are of which kind; no entry for a kind without any."""
+    """Number of omitted findings, by kind. A kind without omitted findings has no entry."""
 
     @property
     def ok(self) -> bool:
-        """Nothing was found."""
+        """Whether the verification has no findings."""
         return not self.findings
 
     def raise_if_not_ok(self) -> None:
-        """Raises TamperedEvent for any damage; else MissingKey, its secrets counted and named."""
+        """Raises TamperedEvent for any damage, or if a projection differs from the log.
+
+        Otherwise raises MissingKey if a key is missing. The error counts and names the secrets.
+        """
         damaged, damages = self._of("tampered")
         folded, differences = self._of("projection")
         missing, unheld = self._of("missing_key")
@@ -163,13 +169,16 @@ class VerifyReport:
             )
 
     def _of(self, kind: str) -> tuple[Sequence[Finding], int]:
-        """The findings of a kind that are kept, and how many there are in all."""
+        """Returns the kept findings of a kind, and the number of all, omitted findings too."""
         kept = [finding for finding in self.findings if finding.kind == kind]
         return kept, len(kept) + self.omitted_by_kind.get(kind, 0)
 
 
 def report_of(level: OpenLevel, error: LedgerError) -> VerifyReport:
-    """The report of a verification that ended in TamperedEvent: what all rests on is damaged."""
+    """The report of a verification that `error`, a TamperedEvent, has ended.
+
+    That happens if rows that all other checks rest on are damaged, such as the control stream.
+    """
     known = {
         name: error.details.get(name)
         for name in (
@@ -189,7 +198,7 @@ def _place(finding: Finding) -> str:
 
 @dataclass(slots=True)
 class Tally:
-    """What a verification has counted and found so far."""
+    """The counts and findings of a verification so far."""
 
     findings: list[Finding] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -200,7 +209,7 @@ class Tally:
     warnings: list[str] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
-        # By kind, so that no number of missing keys crowds out the one that was tampered with.
+        # Limited by kind, so that many missing keys never crowd out a tampered row.
         self.kinds[finding.kind] += 1
         if self.kinds[finding.kind] <= MAX_FINDINGS:
             self.findings.append(finding)
@@ -212,7 +221,7 @@ class Tally:
             self.add(finding)
 
     def report(self, level: OpenLevel, seconds: float) -> VerifyReport:
-        """The report of all that."""
+        """The report of these counts and findings. `seconds`: how long the verification took."""
         return VerifyReport(
             level=level,
             events=self.events,

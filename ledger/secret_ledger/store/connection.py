@@ -201,6 +201,10 @@ class Connection(Protocol):
         """
         ...
 
+    def run_all(self, statements: Sequence[str]) -> None:
+        """Run statements without parameters, each with its semicolon: in one trip if possible."""
+        ...
+
     def exec_driver_sql(self, sql: str) -> Rows:
         """Run SQL that has no parameters."""
         ...

@@ -6,6 +6,7 @@ A new ledger applies all files. So creation and upgrade give the same schema.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Final
@@ -136,12 +137,10 @@ def apply(
 
     If the newest file runs, the guards run too. Returns the names of the numbered files that ran.
     """
-    prefix = database.statements.prefix
     done = []
     for number, name, statements in steps(database.name):
         if after < number <= upto:
-            for statement in statements:
-                connection.exec_driver_sql(statement.replace("{s}", prefix))
+            _run(connection, database, statements)
             done.append(name)
     if done and upto >= SCHEMA_VERSION:
         put_guards(connection, database)
@@ -150,12 +149,15 @@ def apply(
 
 def put_guards(connection: Connection, database: Database) -> None:
     """Make the append-only triggers again, in whatever state they are."""
-    for statement in guards(database.name):
-        connection.exec_driver_sql(statement.replace("{s}", database.statements.prefix))
+    _run(connection, database, guards(database.name))
+
+
+def _run(connection: Connection, database: Database, statements: Sequence[str]) -> None:
+    prefix = database.statements.prefix
+    connection.run_all([statement.replace("{s}", prefix) for statement in statements])
 
 
 def remove(connection: Connection, database: Database) -> None:
     """Drop all our tables with all rows. The caller must be sure that nobody needs them."""
     script = files(f"secret_ledger.store.{database.name}") / "sql" / "remove.sql"
-    for statement in _statements(script.read_text(encoding="utf-8")):
-        connection.exec_driver_sql(statement.replace("{s}", database.statements.prefix))
+    _run(connection, database, _statements(script.read_text(encoding="utf-8")))

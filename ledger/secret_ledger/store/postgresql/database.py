@@ -170,6 +170,10 @@ class PostgresqlConnection:
             raise
         return rows, prepared.get_statusmsg()
 
+    def run_all(self, statements: Sequence[str]) -> None:
+        self.begin()
+        await_only(self.raw.execute("\n".join(map(qualified, statements))))
+
     def exec_driver_sql(self, sql: str) -> Rows:
         self.begin()
         return Rows(await_only(self.raw.fetch(qualified(sql))))

@@ -207,6 +207,10 @@ class SqliteConnection:
             changed += self.raw.executemany(statement.placed, rows[start:]).rowcount
         return changed
 
+    def run_all(self, statements: Sequence[str]) -> None:
+        for sql in statements:
+            self.exec_driver_sql(sql)
+
     def exec_driver_sql(self, sql: str) -> Rows:
         return Rows(*self._fetch(sql, {}))
 
