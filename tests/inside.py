@@ -24,9 +24,6 @@ from secret_ledger.config.environment import (
     MODE,
     PREVIOUS_KEYS,
     Environment,
-    EnvKeyProvider,
-    LocalKeyProvider,
-    keyring_from_env,
     mode,
     parse_ledger_id,
     pinned_ledger_id,
@@ -34,6 +31,7 @@ from secret_ledger.config.environment import (
 )
 from secret_ledger.config.key_files import DEV_MARK, MAX_FILE_BYTES
 from secret_ledger.config.keyring import Keyring
+from secret_ledger.config.providers import EnvKeyProvider, LocalKeyProvider, keyring_from_env
 from secret_ledger.config.settings import LEDGER_TARGET_URL
 from secret_ledger.errors import (
     InsecureKeyFile,
@@ -113,9 +111,10 @@ from secret_ledger.rules.sealed_counts import RowDigest
 from secret_ledger.session.lineage import REMEMBERED, Met
 from secret_ledger.session.opened import Identity
 from secret_ledger.store import catalogue, reads
+from secret_ledger.store.address import connect
 from secret_ledger.store.bounds import MAX_GENERATIONS, MAX_KEYS, MAX_SEALED, behind
 from secret_ledger.store.connection import Connection, Rows, Statement
-from secret_ledger.store.database import Database, Folded, Mode, connect
+from secret_ledger.store.database import Database, Folded, Mode
 from secret_ledger.store.driver_errors import is_transient
 from secret_ledger.store.grants import grants
 from secret_ledger.store.postgresql.catalogue import as_text

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from secret_ledger import Key, Keyring, LedgerError, NodeInfo, SecretLedger, open_unverified
+from secret_ledger.store.address import connect
 from secret_ledger.store.connection import Connection
-from secret_ledger.store.database import connect
 from secret_ledger.store.schema import OUR_TABLES
 
 OLD, NEW, THIRD, STRANGER = (

@@ -65,7 +65,7 @@ async def test_the_provider_reads_the_settings_when_it_is_asked_and_off_the_even
         threads.append(threading.get_ident())
         return real(environ)
 
-    monkeypatch.setattr("secret_ledger.config.environment.keyring_from_env", spy)
+    monkeypatch.setattr("secret_ledger.config.providers.keyring_from_env", spy)
     await provider.keyring()
     assert threads != [threading.get_ident()]
 

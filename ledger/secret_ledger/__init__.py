@@ -20,8 +20,8 @@ from secret_ledger.errors import *  # noqa: F403  # the whole tree; its own __al
 from secret_ledger.errors import __all__ as _errors
 
 if TYPE_CHECKING:
-    from secret_ledger.config.environment import EnvKeyProvider, LocalKeyProvider
     from secret_ledger.config.keyring import KeyProvider, Keyring
+    from secret_ledger.config.providers import EnvKeyProvider, LocalKeyProvider
     from secret_ledger.generations.migration import MigrationReport
     from secret_ledger.generations.purge import GenerationInfo, PurgeReport
     from secret_ledger.ledger import SecretLedger
@@ -84,7 +84,7 @@ __all__ = [  # noqa: PLE0604  # the error tree lists itself
 _HOMES = {
     "Census": "read.census",
     "DEFAULT": "opening",
-    "EnvKeyProvider": "config.environment",
+    "EnvKeyProvider": "config.providers",
     "Event": "model.events",
     "EventType": "model.events",
     "Finding": "rules.findings",
@@ -99,7 +99,7 @@ _HOMES = {
     "KeyStatus": "nodes.health",
     "KeyUse": "read.census",
     "Keyring": "config.keyring",
-    "LocalKeyProvider": "config.environment",
+    "LocalKeyProvider": "config.providers",
     "MigrationReport": "generations.migration",
     "NodeInfo": "nodes.registry",
     "Progress": "rules.findings",

@@ -32,8 +32,9 @@ from secret_ledger.rules.gate import check_pinned, check_state, has_moved, judge
 from secret_ledger.rules.key_record import KeyRecord
 from secret_ledger.session.following import snapshot
 from secret_ledger.session.opened import Identity
+from secret_ledger.store.address import address_of, connect, is_engine
 from secret_ledger.store.closing import close
-from secret_ledger.store.database import Database, address_of, connect, is_engine
+from secret_ledger.store.database import Database
 from secret_ledger.store.loop_guard import running_loop
 from secret_ledger.store.projection import CheckedProjection, InlineProjection
 from secret_ledger.store.reads import head_in_use

@@ -23,8 +23,9 @@ from secret_ledger.nodes.registry import NodeInfo, list_nodes
 from secret_ledger.read.listing import list_history, list_secrets
 from secret_ledger.rules.gate import Standing, check_not_moved, check_state, has_moved, moved_place
 from secret_ledger.session.following import snapshot
+from secret_ledger.store.address import address_of, connect, is_engine
 from secret_ledger.store.closing import close
-from secret_ledger.store.database import Database, address_of, connect, is_engine
+from secret_ledger.store.database import Database
 from secret_ledger.store.loop_guard import running_loop
 
 if TYPE_CHECKING:

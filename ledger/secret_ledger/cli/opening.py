@@ -53,7 +53,7 @@ def database_url(common: Common) -> str:
     Raises UsageError if neither is given, or if the ledger would be gone when the command ends.
     """
     from secret_ledger.config.environment import LEDGER_URL, setting
-    from secret_ledger.store.database import address_of
+    from secret_ledger.store.address import address_of
     from secret_ledger.store.sqlite.url import is_in_memory
 
     url = common.url if common.url is not None else setting(os.environ, LEDGER_URL)

@@ -1,19 +1,16 @@
-"""Where root keys come from: the `OS_SECRET_…` settings, and the providers built on them.
+"""Where root keys come from: the `OS_SECRET_…` settings.
 
-Production never makes up a key: without one, NoStableKey says where it was looked for. Only
-`OS_SECRET_MODE=development` may mint one, once. How a setting is read is the subject of
-`settings`; what a key file must be like, of `key_files`.
+Production never mints a key: if no key is set, NoStableKey says which places were searched. Only
+`OS_SECRET_MODE=development` mints a key, once. `settings` says how a setting is read, `key_files`
+which key files are accepted.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-
-import anyio.to_thread
 
 from secret_ledger.config.key_files import (
     KeyFile,
@@ -22,7 +19,6 @@ from secret_ledger.config.key_files import (
     local_key,
     read_file,
 )
-from secret_ledger.config.keyring import Keyring
 from secret_ledger.config.settings import (
     HOME,
     KEY,
@@ -33,7 +29,6 @@ from secret_ledger.config.settings import (
     MODE,
     PREVIOUS_KEYS,
     Environment,
-    absolute_directory,
     home_directory,
     ledger_schema,
     mode,
@@ -56,10 +51,8 @@ __all__ = [
     "LEDGER_URL",
     "MODE",
     "PREVIOUS_KEYS",
-    "EnvKeyProvider",
     "Environment",
-    "LocalKeyProvider",
-    "keyring_from_env",
+    "keys_from_env",
     "ledger_schema",
     "mode",
     "parse_ledger_id",
@@ -69,7 +62,7 @@ __all__ = [
 
 _CREDENTIAL: Final = "os-secret-key"
 _LABELLED: Final = re.compile(rb"([^=]*)=(.{43,})", re.DOTALL)
-_NO_KEY_HINT: Final = (
+NO_KEY_HINT: Final = (
     "if the ledger exists, give this process its key; only for a new ledger make one, keep a"
     " copy in a safe place, and give it to every node:\n"
     "  export OS_SECRET_KEY=$(secret-ledger keygen)\n"
@@ -79,11 +72,13 @@ _NO_KEY_HINT: Final = (
 )
 
 
-def keyring_from_env(environ: Mapping[str, str] | Environment) -> Keyring:
-    """The keyring of the settings. Blocking: it reads files, and in development may mint one.
+def keys_from_env(environ: Mapping[str, str] | Environment) -> tuple[Key, tuple[Key, ...]]:
+    """The current key and the previous keys of the settings.
 
-    Raises NoStableKey without a key (in production), or with previous keys alone; InvalidKey
-    and InsecureKeyFile for what is set but can't be used.
+    Blocking: it reads files, and in development it may mint a key.
+
+    Raises NoStableKey if only previous keys are set, or, in production, if no key or a
+    development key is set. Raises InvalidKey or InsecureKeyFile if a setting can't be used.
     """
     settings = Environment(environ)
     del environ
@@ -97,65 +92,15 @@ def keyring_from_env(environ: Mapping[str, str] | Environment) -> Keyring:
             if not development:
                 raise _development_only(source)
             text = dev_key_line(text)
-        return Keyring.of(_key(source, text, label), previous)
+        return _key(source, text, label), previous
     if previous:
-        raise NoStableKey(f"{PREVIOUS_KEYS} is set, but there is no current key", hint=_NO_KEY_HINT)
+        raise NoStableKey(f"{PREVIOUS_KEYS} is set, but there is no current key", hint=NO_KEY_HINT)
     if development:
-        return Keyring.of(local_key(home_directory(settings), label))
+        return local_key(home_directory(settings), label), ()
     raise _no_stable_key(settings)
 
 
-class EnvKeyProvider:
-    """Root keys from the `OS_SECRET_…` settings: the way for production.
-
-    `environ` defaults to the process's environment, read when the ledger opens.
-    """
-
-    __slots__ = ("_settings",)
-
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        self._settings = Environment(os.environ if environ is None else environ)
-
-    async def keyring(self) -> Keyring:
-        """The keyring of the settings; raises as `keyring_from_env`."""
-        return await anyio.to_thread.run_sync(keyring_from_env, self._settings)
-
-
-class LocalKeyProvider:
-    """One key for this machine, minted on first use into `home`: for development only.
-
-    `home` is an absolute directory, by default `OS_SECRET_HOME`, else `~/.secret-ledger`.
-    """
-
-    __slots__ = ("_home", "_settings")
-
-    def __init__(
-        self, home: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None
-    ) -> None:
-        self._home = None if home is None else os.fspath(home)
-        self._settings = Environment(os.environ if environ is None else environ)
-
-    async def keyring(self) -> Keyring:
-        """The machine's development key. Raises NoStableKey unless the mode is development."""
-        return await anyio.to_thread.run_sync(self._keyring)
-
-    def _keyring(self) -> Keyring:
-        # A container without a volume would mint anew at each start, so a provider left in the
-        # code of a deployment is refused there rather than served.
-        if mode(self._settings) != "development":
-            raise NoStableKey(
-                f"a local development key is for {MODE}=development only", hint=_NO_KEY_HINT
-            )
-        home = (
-            home_directory(self._settings)
-            if self._home is None
-            else absolute_directory(self._home, "home")
-        )
-        return Keyring.of(local_key(home))
-
-
 def _current(settings: Environment) -> tuple[str, Secret | None]:
-    """The current key's text, and the name of its source."""
     text = secret_setting(settings, KEY)
     if text is not None or settings.credentials is None:
         return (f"{KEY}_FILE" if settings.get(KEY) is None else KEY), text
@@ -167,8 +112,8 @@ def _current(settings: Environment) -> tuple[str, Secret | None]:
 def _previous(settings: Environment) -> tuple[Key, ...]:
     """The decrypt-only keys, in the order of the setting.
 
-    A blank line between entries is layout; a blank between commas is a failed substitution,
-    so a key that is missing, and refused. There are no comments. An empty file holds no keys: it
+    Blank lines between entries are layout. A blank entry between commas is refused: a failed
+    substitution has left out a key. Comments are not allowed. An empty file holds no keys: it
     waits for the first rotation, which then needs no restart.
     """
     text = secret_setting(settings, PREVIOUS_KEYS, empty_file=True)
@@ -177,7 +122,7 @@ def _previous(settings: Environment) -> tuple[Key, ...]:
     if is_dev_minted(text):
         raise _development_only(PREVIOUS_KEYS)
     keys: list[Key] = []
-    # Only Secrets are kept in this frame, which a traceback with locals may show.
+    # This frame keeps Secrets only, because a traceback with locals may show it.
     for piece in [Secret(piece) for piece in text.reveal().split(b",")]:
         trimmed(piece, f"entry {len(keys) + 1} of {PREVIOUS_KEYS}")
         for line in [Secret(line.strip()) for line in piece.reveal().split(b"\n")]:
@@ -187,7 +132,7 @@ def _previous(settings: Environment) -> tuple[Key, ...]:
 
 
 def _entry(source: str, entry: Secret) -> Key:
-    """One `[id=]key`. The padding of base64 is no separator: too little follows it."""
+    """Reads one `[id=]key`. Base64 padding is no separator: fewer than 43 characters follow it."""
     if not _LABELLED.fullmatch(entry.reveal()):
         return _key(source, entry, None)
     label, _, key = (Secret(part) for part in entry.reveal().partition(b"="))
@@ -213,7 +158,7 @@ def _key(source: str, text: Secret, key_id: str | None) -> Key:
 def _development_only(source: str) -> NoStableKey:
     return NoStableKey(
         f"{source} holds a key that was minted for development, which production refuses",
-        hint=_NO_KEY_HINT,
+        hint=NO_KEY_HINT,
         setting=source,
     )
 
@@ -228,6 +173,6 @@ def _no_stable_key(settings: Environment) -> NoStableKey:
     return NoStableKey(
         f"no key in production mode; looked at {', '.join(looked_at)};"
         " nothing was minted, nothing was written",
-        hint=_NO_KEY_HINT,
+        hint=NO_KEY_HINT,
         looked_at=looked_at,
     )

@@ -1,8 +1,8 @@
-"""Key files: read with suspicion, and minted once, for development only.
+"""Key files: checked before they are read, and minted once, for development only.
 
-A file is judged by the descriptor that is read from, so nothing can be swapped between the
-check and the read. The paths of settings lie in a `Secret`: a key pasted where a path belongs
-is a common slip, and must not show in a message or in a traceback's locals.
+The check and the read use the same file descriptor, so nobody can swap the file between them.
+The paths of settings lie in a `Secret`: a key pasted in place of a path is a common slip. The key
+must not show in a message or in a traceback's locals.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 MAX_FILE_BYTES: Final = 64 * 1024
 DEV_MARK: Final = "# secret-ledger development key"
-"""How a minted file begins: it is known again by this, wherever it is named."""
+"""The beginning of a minted file. It marks the file, whichever setting names the file."""
 
 _DEV_COMMENT: Final = f"{DEV_MARK}: minted by OS_SECRET_MODE=development, refused in production\n"
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -45,13 +45,13 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """A file to read, and how to speak of it."""
+    """A file to read, and its names in messages and hints."""
 
     path: Secret
     name: str
-    """For messages: the setting that names the file, or a path that is no secret."""
+    """The name in messages: the setting that names the file, or a path that is no secret."""
     shell: str
-    """For hints: the path as a shell takes it, say `"$OS_SECRET_KEY_FILE"`."""
+    """The name in hints: the path as a shell takes it, such as `"$OS_SECRET_KEY_FILE"`."""
 
     @classmethod
     def at(cls, path: Path) -> KeyFile:
@@ -66,17 +66,18 @@ def read_file(
     credentials: str | None = None,
     missing_ok: bool = False,
 ) -> Secret | None:
-    """The text of a regular file of at most 64 KiB of UTF-8, or None if it may be missing.
+    """The text of a regular file of at most 64 KiB of UTF-8.
 
-    A `private` one must be closed to group and others, except on a read-only mount (container
-    platforms set their own modes there) or within the directory `credentials` (systemd's).
-    Raises InsecureKeyFile for that, and for a file that can't be read; InvalidKey for its
-    content.
+    Returns None if the file is missing and `missing_ok` is true. A `private` file must be closed
+    to group and others. Two places are exempt: a read-only mount, because container platforms set
+    their own modes, and the directory `credentials`, which systemd sets. Raises InsecureKeyFile
+    if the file is open to others, is no regular file, or can't be read. Raises InvalidKey if its
+    content is too long or no UTF-8 text.
     """
     problem = 0
     fd = -1
     try:
-        # Not blocking: the open of a FIFO would wait for its writer.
+        # Non-blocking: otherwise the open of a FIFO waits for a writer.
         fd = os.open(file.path.reveal(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
         problem = error.errno or errno.EIO
@@ -108,7 +109,7 @@ def read_file(
 
 
 def is_dev_minted(text: Secret) -> bool:
-    """Whether this is the content of a file that `local_key` minted."""
+    """Whether `text` is the content of a file that `local_key` minted."""
     return DEV_MARK.encode() in text.reveal()
 
 
@@ -118,11 +119,11 @@ def dev_key_line(text: Secret) -> Secret:
 
 
 def local_key(home: Path, key_id: str | None = None) -> Key:
-    """The development key of the directory `home`, minted there if there is none yet.
+    """The development key in the directory `home`. Mints a key if the directory has none.
 
-    However many processes race, one key wins and all of them get it. What is there already is
-    never overwritten. Raises InsecureKeyFile if it can't be read or written safely, InvalidKey
-    if it is not what was minted.
+    If several processes race, one key wins and all of them get it. An existing file is never
+    overwritten. Raises InsecureKeyFile if the file can't be read or written safely. Raises
+    InvalidKey if the file is not as it was minted.
     """
     file = KeyFile.at(home / "dev-key")
     text = read_file(file, private=True, missing_ok=True)
@@ -140,17 +141,16 @@ def local_key(home: Path, key_id: str | None = None) -> Key:
 
 
 def open_to_others(mode: int) -> bool:
-    """Whether a file of that mode is open to its group or to others, so that no key may be read
-    from it."""
+    """Whether `mode` opens a file to its group or to others. Such a file must hold no key."""
     return bool(mode & _OTHERS)
 
 
 def write_key_file(path: Path, key: Key) -> Path:
-    """Write `key` into a new file that its owner alone can read, and make it outlive a power cut.
-    Returns its full path.
+    """Write `key` into a new file that only its owner can read. Returns the file's full path.
 
-    What is there already is never overwritten. Raises InsecureKeyFile if the file can't be
-    written whole, or if its file system doesn't keep the mode; then no file is left.
+    The file is synced, so that it outlives a power cut. An existing file is never overwritten.
+    Raises InsecureKeyFile if the file can't be written whole, or if its file system doesn't keep
+    the mode. Then no new file is left.
     """
     made = False
     problem = ""
@@ -175,7 +175,7 @@ def write_key_file(path: Path, key: Key) -> Path:
     if made:
         with contextlib.suppress(OSError):
             path.unlink()
-    # The path is not repeated: a key in its place is a likely slip.
+    # The message does not repeat the path: a key in its place is a likely slip.
     raise InsecureKeyFile(
         f"the key file can't be made: {problem}",
         hint="name a file that is not there yet, in a directory that this process can write to",
@@ -183,7 +183,7 @@ def write_key_file(path: Path, key: Key) -> Path:
 
 
 def _mint(home: Path, file: KeyFile) -> None:
-    """Put a new key at `dev-key`, whole or not at all, unless another process came first."""
+    """Writes `dev-key` whole or not at all. If another process came first, its key stays."""
     problem, temporary = 0, None
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def _mint(home: Path, file: KeyFile) -> None:
             out.write(_DEV_COMMENT.encode() + Key.generate().text().reveal() + b"\n")
             out.flush()
             os.fsync(out.fileno())
-        # A link, unlike a rename, never replaces: of several processes, the first one wins.
+        # A link, unlike a rename, never replaces a file: the first of several processes wins.
         with contextlib.suppress(FileExistsError):
             os.link(temporary, file.path.reveal())
         _sync_directory(home)
@@ -213,7 +213,7 @@ def _mint(home: Path, file: KeyFile) -> None:
 
 
 def _check_directory(home: Path) -> None:
-    """Others who can write to the directory could put another key there."""
+    """If others can write to the directory, they can put another key into it."""
     if home.stat().st_mode & _OTHERS_WRITE:
         raise InsecureKeyFile(
             f"group or others can write to the directory {str(home)!a} of the development key",
@@ -223,7 +223,7 @@ def _check_directory(home: Path) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """Make a new name in a directory outlive a power cut, where the file system can."""
+    """Makes a new name in a directory outlive a power cut, if the file system supports that."""
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -253,14 +253,14 @@ def _read(fd: int, file: KeyFile) -> Secret:
     try:
         raw.reveal().decode()
     except UnicodeDecodeError:
-        pass  # its error carries the bytes, so it may not become the context of ours
+        pass  # this error carries the bytes, so it must not become the context of InvalidKey
     else:
         return raw
     raise InvalidKey(f"{file.name} is not UTF-8 text", hint=hint)
 
 
 def _exempt(fd: int, file: KeyFile, status: os.stat_result, credentials: str | None) -> bool:
-    """Whether the mode of this file is the platform's business and not the operator's."""
+    """The platform, not the operator, sets the mode on a read-only mount or in `credentials`."""
     if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
         return True
     if credentials is None or not Path(credentials).is_absolute():
@@ -275,11 +275,10 @@ def _exempt(fd: int, file: KeyFile, status: os.stat_result, credentials: str | N
 
 
 def _way_to_close(file: KeyFile, status: os.stat_result) -> str:
-    """What closes it, for whoever runs this process."""
     own = os.geteuid()
     if own in (0, status.st_uid):
         return f"chmod 600 {file.shell}"
-    # Its owner alone can close it, and would lock this process out.
+    # Only the owner can close the file, and would lock this process out.
     return (
         f"it belongs to user {status.st_uid}, and this process runs as user {own}: as root, chown"
         f" {own} {file.shell} && chmod 600 {file.shell}; or give this process a file of its own"

@@ -1,4 +1,4 @@
-"""Watching the keys of a running process: a Kubernetes mount is re-linked, a secret replaced."""
+"""Finds new keys while a process runs: a re-linked Kubernetes mount, a replaced secret."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ __all__ = ["KeyWatch"]
 
 
 class KeyWatch:
-    """Asks for the keys again and again. What the gate refuses is not taken, and told."""
+    """Asks for the keys again every `every` seconds. If the gate refuses new keys, logs why.
+
+    Then the keys in hand stay in use.
+    """
 
     def __init__(self, reload: Callable[[], Awaitable[object]], every: float) -> None:
         self.failure: str | None = None
-        """Why the keys that are there now were not taken; None if all is well."""
+        """Why the last reload of the keys failed. None if it succeeded."""
         self._reload = reload
         self._every = every
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching, in a task of its own."""
         self._task = asyncio.create_task(self._watch(), name="secret-ledger key watch")
 
     async def _watch(self) -> None:
@@ -33,7 +36,7 @@ class KeyWatch:
             await self.look()
 
     async def look(self) -> None:
-        """Ask once. Never raises an Exception: the keys in hand stay in use."""
+        """Ask once. Never raises an Exception: if this fails, the keys in hand stay in use."""
         failure: str | None = None
         try:
             await self._reload()

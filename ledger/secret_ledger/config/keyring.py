@@ -1,4 +1,4 @@
-"""The keys that a process holds, and where it has them from."""
+"""The keys that a process holds, and the providers that give them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Protocol, cast
 
+from secret_ledger.config.environment import Environment, keys_from_env
 from secret_ledger.errors import InvalidKey
 from secret_ledger.model.derivation import LEDGER_ID_BYTES
 from secret_ledger.model.keys import Key
@@ -17,16 +18,16 @@ __all__ = ["KeyProvider", "Keyring", "key_source", "keyring_of"]
 
 @dataclass(frozen=True, slots=True, init=False)
 class Keyring:
-    """The keys that a process holds: the configured current one, and previous ones.
+    """The keys that a process holds: the configured current key, and previous keys.
 
-    Keys of the same bytes become one, which keeps the label if one of them has one. Raises
-    InvalidKey where a key has two labels, or a label two keys.
+    Keys of the same bytes become one key, which keeps the label if any of them has a label.
+    Raises InvalidKey if a key has two labels, if a label has two keys, or if a given key is no Key.
     """
 
     current: Key
     previous: tuple[Key, ...] = ()
     is_ephemeral: bool = False
-    """True if the key dies with the process; such a keyring opens in-memory databases only."""
+    """True if the key dies with the process. Such a keyring opens in-memory databases only."""
 
     def __init__(
         self, current: Key, previous: Iterable[Key] = (), is_ephemeral: bool = False
@@ -34,7 +35,7 @@ class Keyring:
         merged = _keyring(current, previous)
         del current, previous  # a key's text, which a traceback with locals would show
         if isinstance(merged, InvalidKey):
-            del self  # has nothing yet that its repr could show
+            del self  # its fields are not set yet, so its repr would fail
             raise merged
         object.__setattr__(self, "current", merged[0])
         object.__setattr__(self, "previous", merged[1:])
@@ -42,7 +43,7 @@ class Keyring:
 
     @classmethod
     def of(cls, current: Key, previous: Iterable[Key] = ()) -> Keyring:
-        """A keyring of keys in hand."""
+        """A keyring of these keys."""
         try:
             return cls(current, previous)
         finally:
@@ -50,41 +51,37 @@ class Keyring:
 
     @classmethod
     def ephemeral(cls) -> Keyring:
-        """A new random key that is kept nowhere: for tests, on an in-memory database only."""
+        """A keyring of a new random key, kept nowhere: for tests on in-memory databases only."""
         return cls(Key.generate(), is_ephemeral=True)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Keyring:
-        """The keyring of the `OS_SECRET_…` settings, of `os.environ` by default; see
-        `config.environment`.
+        """The keyring of the `OS_SECRET_…` settings, by default read from `os.environ`.
 
-        Raises NoStableKey, InvalidKey or InsecureKeyFile. Reads files; in development it may
-        mint a key.
+        Reads files. In development it may mint a key. Raises NoStableKey, InvalidKey or
+        InsecureKeyFile; `config.environment` says when.
         """
-        # Sources build keys, so the import can only go this way round at call time.
-        from secret_ledger.config.environment import Environment, keyring_from_env
-
-        # No default of the parameter: `help` would show every value of the environment.
+        # `os.environ` is no default of the parameter: `help` would show all its values.
         settings = Environment(os.environ if environ is None else environ)
         del environ  # its repr shows every value, in a traceback with locals too
-        return keyring_from_env(settings)
+        return cls.of(*keys_from_env(settings))
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """Every key, the current one first."""
+        """Every key, the current key first."""
         return (self.current, *self.previous)
 
 
 class KeyProvider(Protocol):
-    """Where root keys come from: the seam for a KMS, Vault, PKCS#11 or custody per tenant."""
+    """A source of root keys, such as a KMS, Vault, PKCS#11 or custody per tenant."""
 
     async def keyring(self) -> Keyring:
-        """The keys to open a ledger with. Called once, at boot."""
+        """The keys to open a ledger with. Called at boot, and when the keys are reloaded."""
         ...
 
 
 def _keyring(current: object, previous: object) -> tuple[Key, ...] | InvalidKey:
-    """The keys of a keyring, the current one first, or what is wrong with them."""
+    """Returns an InvalidKey and raises nothing: a traceback would show this frame's arguments."""
     given = (current, *(previous if isinstance(previous, Iterable) else [previous]))
     keys = tuple(key for key in given if isinstance(key, Key))
     if len(keys) == len(given):
@@ -100,8 +97,9 @@ def _keyring(current: object, previous: object) -> tuple[Key, ...] | InvalidKey:
 
 
 def key_source(given: object) -> Keyring | KeyProvider | InvalidKey:
-    """What a caller gave for keys, or what is wrong with it: a key's text, say, which no frame
-    that is part of a traceback with locals may hold."""
+    """`given` if it is a Keyring or KeyProvider, else the InvalidKey for the caller to raise.
+
+    `given` may be a key's text, and a traceback with locals would show this frame."""
     if isinstance(given, Keyring):
         return given
     if callable(getattr(given, "keyring", None)):
@@ -113,7 +111,11 @@ def key_source(given: object) -> Keyring | KeyProvider | InvalidKey:
 
 
 async def keyring_of(source: Keyring | KeyProvider | InvalidKey) -> Keyring:
-    """The keyring, or the provider's. Raises InvalidKey if it is none, and what that raises."""
+    """The keyring, or the keyring that the provider gives.
+
+    Raises InvalidKey if `source` is an InvalidKey, or if the provider gives no keyring. Errors of
+    the provider pass through.
+    """
     if isinstance(source, InvalidKey):
         raise source
     if isinstance(source, Keyring):
@@ -129,7 +131,7 @@ async def keyring_of(source: Keyring | KeyProvider | InvalidKey) -> Keyring:
     if isinstance(answer, Keyring):
         return answer
     kind = type(answer).__name__
-    del answer  # a key, likely
+    del answer  # it may be a key
     raise InvalidKey(
         f"the key provider {type(source).__name__} gave {kind}, which is no Keyring",
         hint="return Keyring.of(Key.parse(text)) from its keyring()",
@@ -137,11 +139,11 @@ async def keyring_of(source: Keyring | KeyProvider | InvalidKey) -> Keyring:
 
 
 def _merge(keys: tuple[Key, ...]) -> tuple[Key, ...]:
-    """The keys in order, each root once; labels and roots stand one to one."""
+    """Keeps the order, and each root once. A root has one label at most, a label has one root."""
     merged: dict[bytes, Key] = {}
     root_of_label: dict[str, bytes] = {}
     for key in keys:
-        # A fingerprint stands for the root: public, and the ledger id does not matter here.
+        # The fingerprint stands for the root, because it is public. Any ledger id serves here.
         mark = key.for_ledger(bytes(LEDGER_ID_BYTES)).fingerprint
         if key.key_id is not None and root_of_label.setdefault(key.key_id, mark) != mark:
             raise InvalidKey(

@@ -1,7 +1,7 @@
 """The `OS_SECRET_…` settings: one rule for all of them.
 
-`NAME` holds the value, or `NAME_FILE` names the file that holds it; both is an error, and so
-is a blank one, because a failed substitution is not "unset".
+`NAME` holds the value, or `NAME_FILE` names the file that holds the value. If both are set, that
+is an error. A blank value is an error too, because a failed substitution does not mean "unset".
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MODE: Final = "OS_SECRET_MODE"
 HOME: Final = "OS_SECRET_HOME"
 
 _CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
-# A URL can hold a password; an id, a mode or a directory is nobody's secret.
+# A URL can hold a password. An id, a mode or a directory is no secret.
 _PRIVATE: Final = frozenset((KEY, PREVIOUS_KEYS, LEDGER_URL, LEDGER_TARGET_URL))
 _LEDGER_ID: Final = re.compile(
     r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
@@ -70,14 +70,14 @@ class Environment:
             self._read = environ._read
             return
 
-        # A closure, for the repr of a bound `environ.get` would show the mapping.
+        # A closure, because the repr of a bound `environ.get` shows the mapping.
         def read(name: str) -> str | None:
             return environ.get(name)
 
         self._read = read
 
     def get(self, name: str) -> Secret | None:
-        """The variable's value, or None. Raises InvalidKey if it is no text, or blank."""
+        """The variable's value, or None if unset. Raises InvalidKey if it is blank or no UTF-8."""
         try:
             if self._read(name) is None:
                 return None
@@ -92,7 +92,7 @@ class Environment:
 
     @property
     def credentials(self) -> str | None:
-        """systemd's directory of credentials: a path that it sets, and no setting of ours."""
+        """The directory of credentials, which systemd sets. Returns None if it is not set."""
         return self._read(_CREDENTIALS) or None
 
     def __repr__(self) -> str:
@@ -102,9 +102,10 @@ class Environment:
 def setting(environ: Mapping[str, str] | Environment, name: str) -> str | None:
     """A setting's value, from the variable `name` or the file that `name_FILE` names.
 
-    None if neither is set. Outer ASCII white space is trimmed. Raises InvalidKey if both are
-    set, or if it is blank; InsecureKeyFile if its file can't be read, or is open to others
-    while what it holds may be a secret (keys, and the URL with its password).
+    Returns None if neither is set. Outer ASCII white space is trimmed. Raises InvalidKey if both
+    are set, or if the value is blank or no UTF-8. Raises InsecureKeyFile if the file can't be
+    read. If the file may hold a secret (keys, or a URL with its password), it must also be closed
+    to others, else InsecureKeyFile.
     """
     settings = Environment(environ)
     del environ  # its repr shows every value
@@ -113,7 +114,7 @@ def setting(environ: Mapping[str, str] | Environment, name: str) -> str | None:
 
 
 def mode(environ: Mapping[str, str] | Environment) -> Literal["production", "development"]:
-    """`production`, also when unset or unknown, unless `OS_SECRET_MODE` is `development`.
+    """`development` if `OS_SECRET_MODE` says exactly that, else `production`. Raises as `setting`.
 
     Nothing else counts: not a test runner's variables, not another spelling.
     """
@@ -123,10 +124,10 @@ def mode(environ: Mapping[str, str] | Environment) -> Literal["production", "dev
 
 
 def parse_ledger_id(text: str) -> bytes:
-    """The 16 bytes of a ledger id: 32 hex digits, or a UUID with dashes, else InvalidKey.
+    """The 16 bytes of a ledger id that is given as 32 hex digits, or as a UUID with dashes.
 
-    InvalidKey as for every setting that can't be read: WrongLedger is kept for a well-formed
-    id of another ledger.
+    Raises InvalidKey for other text, as for every setting that can't be read. WrongLedger is
+    kept for a well-formed id of another ledger.
     """
     if _LEDGER_ID.fullmatch(text):
         return bytes.fromhex(text.replace("-", ""))
@@ -138,7 +139,10 @@ def parse_ledger_id(text: str) -> bytes:
 
 
 def pinned_ledger_id(environ: Mapping[str, str] | Environment) -> bytes | None:
-    """The ledger that `OS_SECRET_LEDGER_ID` pins (16 bytes), or None; raises as `setting`."""
+    """The id of the ledger that `OS_SECRET_LEDGER_ID` pins: 16 bytes.
+
+    Returns None if it is not set. Raises as `setting` and `parse_ledger_id`.
+    """
     settings = Environment(environ)
     del environ
     value = secret_setting(settings, LEDGER_ID)
@@ -146,9 +150,9 @@ def pinned_ledger_id(environ: Mapping[str, str] | Environment) -> bytes | None:
 
 
 def ledger_schema(given: str | None, environ: Mapping[str, str] | Environment) -> str | None:
-    """The schema that a caller gives, else that of `OS_SECRET_LEDGER_SCHEMA`; raises as `setting`.
+    """The schema that a caller gives, else that of `OS_SECRET_LEDGER_SCHEMA`. SQLite ignores it.
 
-    SQLite has none, and passes it over.
+    Raises as `setting`.
     """
     settings = Environment(environ)
     del environ
@@ -156,12 +160,15 @@ def ledger_schema(given: str | None, environ: Mapping[str, str] | Environment) -
 
 
 def home_directory(settings: Environment) -> Path:
-    """Where the development key lives: `OS_SECRET_HOME`, else `~/.secret-ledger`."""
+    """The directory of the development key: `OS_SECRET_HOME`, else `~/.secret-ledger`.
+
+    Raises NoStableKey if this user has no home directory, InvalidKey if the setting is relative.
+    """
     value = secret_setting(settings, HOME)
     if value is not None:
         return absolute_directory(value.reveal_text(), HOME)
     home: Path | None = None
-    # An empty HOME would be the root of the file system.
+    # An empty HOME would mean the root of the file system.
     if os.environ.get("HOME") != "":
         with contextlib.suppress(RuntimeError):
             home = Path("~/.secret-ledger").expanduser()
@@ -175,21 +182,21 @@ def home_directory(settings: Environment) -> Path:
 
 
 def absolute_directory(path: str, name: str) -> Path:
-    """`path` with `~` expanded. Raises InvalidKey, which says `name`, if it is relative."""
+    """`path` with `~` expanded. If it is relative, raises InvalidKey, which names `name`."""
     with contextlib.suppress(RuntimeError):  # no home directory is known for this user
         directory = Path(path).expanduser()
         if directory.is_absolute():
             return directory
         del directory
-    del path  # may be a key in the wrong place
-    # Relative to what? Each working directory would have a key of its own.
+    del path  # it may be a key in the wrong place
+    # With a relative path, each working directory would have a key of its own.
     raise InvalidKey(f"{name} is no absolute directory", hint=f"give {name} as /...")
 
 
 def secret_setting(settings: Environment, name: str, *, empty_file: bool = False) -> Secret | None:
-    """As `setting`, but wrapped: for frames that a traceback with locals may show.
+    """As `setting`, but as a Secret: for frames that a traceback with locals may show.
 
-    empty_file: None also where the file that is named is there and blank.
+    empty_file: whether to return None also if the named file is blank.
     """
     file_name = f"{name}_FILE"
     value, path = settings.get(name), settings.get(file_name)
@@ -209,7 +216,10 @@ def secret_setting(settings: Environment, name: str, *, empty_file: bool = False
 
 
 def trimmed(value: Secret, name: str) -> Secret:
-    """Without outer ASCII white space. Raises InvalidKey, which says `name`, if blank."""
+    """`value` without outer ASCII white space.
+
+    Raises InvalidKey, which names `name`, if it is blank or begins with a byte order mark.
+    """
     inner = Secret(value.reveal().strip())
     if not inner.reveal():
         raise _blank(name)

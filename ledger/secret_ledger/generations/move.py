@@ -56,8 +56,9 @@ from secret_ledger.rules.findings import OnProgress
 from secret_ledger.rules.gate import Standing
 from secret_ledger.session.in_progress import begin_building, in_progress
 from secret_ledger.session.opened import Session
+from secret_ledger.store.address import address_of, connect, is_engine
 from secret_ledger.store.connection import Connection
-from secret_ledger.store.database import Database, address_of, connect, is_engine
+from secret_ledger.store.database import Database
 from secret_ledger.store.reads import heads_of_generations, moves
 from secret_ledger.store.retry import through_outages
 from secret_ledger.store.transitions import replace_head

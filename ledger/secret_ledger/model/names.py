@@ -39,7 +39,7 @@ def normalise_name(name: str) -> str:
     A name has segments separated by `/`, and no segment is empty. `.` and `..` are ordinary
     segments, because a name is never a path. Control characters are refused. A leading `$` is
     reserved for the ledger's own streams. Case and white space count. Raises InvalidName, which
-    says what is wrong and where.
+    names the fault and its place.
     """
     name = _normal(name, "name")
     if not name:

@@ -87,7 +87,7 @@ class State:
     meta: Meta
     heads: tuple[LogHead, ...]
     keys: tuple[tuple[str, bytes], ...]
-    """Id and fingerprint of each `ledger_key` row: a projection of the control stream, not trusted."""
+    """Ids and fingerprints of `ledger_key`: a projection of the control stream, never trusted."""
     control: tuple[Event, ...]
     """The control stream of the generation in use, or of the generation that was asked for."""
     last: Event | None

@@ -40,7 +40,7 @@ class SecretInfo:
     """One version of a secret, without its value.
 
     If the event is a re-encryption (`secret.rekeyed`), `recorded_at`, `actor`, `reason` and
-    `metadata` are those of the version that was sealed again. All other fields are of the event
+    `metadata` come from the version that was sealed again. All other fields are of the event
     itself: `version`, `position` and the key, and `sealed_at` and `sealed_by`, which say when
     and by whom it was re-encrypted.
     """

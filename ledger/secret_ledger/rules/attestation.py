@@ -1,8 +1,9 @@
 """The proof of a passed verification, sealed so that the next boot can build on it. Pure.
 
-An attestation says: up to this position the newest event of every secret opened, no row was
-missing, and the newest events lay under these keys. It is authenticated with HMAC-SHA256 under
-the sub-key `boot-attestation` of the root key that was active at the position. The message is
+An attestation says that up to its position the newest event of every secret opened, and no row
+was missing. It names the keys that the newest events lay under. It is authenticated with
+HMAC-SHA256 under the sub-key `boot-attestation` of the root key that was active at the position.
+The message is
 
     NS ‖ "boot-attestation" ‖ 00 ‖ format u8 (=1) ‖ ledger_id 16 ‖ generation u32 ‖ position u64
     ‖ heads u64 ‖ verified_at i64 ‖ event_hash 32 ‖ control_hash 32 ‖ key_fingerprint 32
@@ -115,8 +116,8 @@ def verdict_on(
 ) -> Verdict:
     """Whether a holder of the key that was active at its position attested this log.
 
-    The rule of authority holds as for events: a leaked old key attests nothing above the
-    activation of the next key. A retired or lost key attests nothing.
+    The rule of authority holds as for events: from the activation of the next key on, a leaked
+    old key attests nothing. A retired or lost key attests nothing.
     """
     if tuple(map(type, attestation)) != _TYPES:
         return "forged"

@@ -1,8 +1,8 @@
 """Which keys a process may use in a ledger, and how a read can end. Pure rules, no I/O.
 
 `choose_keys` is step 4 of the boot gate: the ledger says which key is active, not the order of a
-setting. `read_event` is the one place where a read opens an event. It returns the data, or raises
-an error that says why not. It never returns a default.
+setting. Every read opens its events through `read_event`, which returns the data, or raises an
+error that says why not. It never returns a default.
 """
 
 from __future__ import annotations

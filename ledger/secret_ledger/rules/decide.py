@@ -76,7 +76,7 @@ class Destroy:
     reason: str
     actor: str | None
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Facts that the library states, besides those that follow from the newest event."""
+    """Facts that the library states, besides the facts that follow from the newest event."""
 
 
 Intent = Put | Delete | Restore | Destroy

@@ -33,7 +33,7 @@ MAX_FINDINGS: Final = 1000
 
 
 def check_level(level: str) -> None:
-    """Raises InvalidValue if `level` is no Level: a slip must not change what is proven."""
+    """Raises InvalidValue if `level` is no Level: a slip must not weaken the proof."""
     if level == "incremental":
         raise InvalidValue(
             "a ledger is opened at level incremental; verify proves what lies in it by itself",
@@ -102,7 +102,7 @@ class VerifyReport:
     level: OpenLevel
     """The level that was run.
 
-    `open(verify="incremental")` runs `latest` if no earlier verification could be built on."""
+    `open(verify="incremental")` runs `latest` if it can't build on an earlier verification."""
     events: int
     """Number of rows that were checked."""
     heads: int
@@ -113,7 +113,7 @@ class VerifyReport:
     """Number of checked rows under each key, by key id."""
     findings: Sequence[Finding]
     omitted: int
-    """Number of findings left out: those beyond the first 1,000 of each kind."""
+    """Number of findings beyond the first 1,000 of each kind. They are left out."""
     seconds: float
     warnings: Sequence[str] = ()
     """Messages for an operator about facts that are no damage."""

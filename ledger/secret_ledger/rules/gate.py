@@ -1,7 +1,7 @@
 """The boot gate's rules, steps 2 to 5 of `boot`. Pure: a snapshot in, a verdict out.
 
-Without any key come the control stream's hashes, chain and rules, and that `ledger_key` and the
-head row agree with it: `check_state`. Then, with the keys in hand, `judge_keys`.
+`check_state` needs no key. It checks the control stream's hashes, chain and rules, and whether
+`ledger_key` and the head row agree with the stream. Then `judge_keys` takes the keys in hand.
 """
 
 from __future__ import annotations
@@ -63,43 +63,43 @@ MAX_EVENTS_PER_KEY: Final = 2**32
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a process knows of its ledger: the control stream it has verified, and its keys."""
+    """A process's view of its ledger: the control stream that it has verified, and its keys."""
 
     control: Control
     keys: Mapping[bytes, LedgerKey] = field(default_factory=dict)
-    """All keys in hand, by fingerprint: reads go on where the key is held."""
+    """All keys in hand, by fingerprint. They serve reads even if writing is refused."""
     verdict: SealingKeys | LedgerError | None = None
-    """What may be written with, or why nothing may be; None where nothing was judged."""
+    """The keys to write with, or why writing is refused. None if no keys were judged."""
 
     @property
     def sealing(self) -> SealingKeys | None:
-        """What may be written with; None where writing is refused."""
+        """The keys to write with. Returns None if this process may not write."""
         return self.verdict if isinstance(self.verdict, SealingKeys) else None
 
     @property
     def refusal(self) -> LedgerError | None:
-        """Why writing is refused, if it is."""
+        """Why writing is refused. Returns None if there is no refusal."""
         return self.verdict if isinstance(self.verdict, LedgerError) else None
 
     @property
     def moved(self) -> bool:
-        """Whether the ledger lies in another database by now."""
+        """Whether the ledger has moved to another database."""
         return isinstance(self.verdict, LedgerMoved)
 
     def check_may_write(self) -> SealingKeys:
-        """What may be written with. Raises why nothing may be."""
+        """The keys to write with. Raises the refusal, or LedgerUnavailable if none was judged."""
         if isinstance(self.verdict, SealingKeys):
             return self.verdict
         raise copy(self.verdict) if self.verdict else LedgerUnavailable("this node may not write")
 
     def check_not_moved(self) -> None:
-        """Raises LedgerMoved where the ledger lies in another database by now."""
+        """Raises LedgerMoved if the ledger has moved to another database."""
         if isinstance(self.verdict, LedgerMoved):
             raise copy(self.verdict)
 
 
 def check_pinned(ledger_id: bytes, pinned: bytes | None) -> None:
-    """Raises WrongLedger where the settings pin another ledger."""
+    """Raises WrongLedger if the settings pin another ledger."""
     if pinned is not None and ledger_id != pinned:
         raise WrongLedger(
             f"this is ledger {ledger_id.hex()}; the settings pin {pinned.hex()}",
@@ -110,8 +110,10 @@ def check_pinned(ledger_id: bytes, pinned: bytes | None) -> None:
 
 
 def check_state(state: State) -> Control:
-    """Step 3, the part without any key. Raises TamperedEvent, or MigrationInProgress where
-    this database is the unfinished target of a move."""
+    """Step 3 of the gate, the part without any key. Returns the control stream, folded.
+
+    Raises TamperedEvent. Raises MigrationInProgress if this database is the unfinished target of
+    a move."""
     head = _head_in_use(state)
     above = [h for h in state.heads if h.generation > head.generation and h.state == "closed"]
     if above:
@@ -123,7 +125,7 @@ def check_state(state: State) -> Control:
             generation=above[0].generation,
         )
     control = fold_control(state.meta.ledger_id, head.generation, state.control)
-    if control.unknown is not None:  # a later release's rules: `judge_keys` says so
+    if control.unknown is not None:  # a later release's rules hold: `judge_keys` refuses
         return control
     if (state.meta.format >= FACTS) != bool(control.upgrades):
         raise TamperedEvent(
@@ -166,7 +168,7 @@ def check_state(state: State) -> Control:
 
 
 def check_last(control: Control, head: LogHead, last: Event | None) -> None:
-    """The head row is at the place and time of the last event. Raises TamperedEvent."""
+    """Raises TamperedEvent if the head row is not at the position and time of the last event."""
     if last is None or head.position < control.last.position:
         raise TamperedEvent(
             f"the head row says that the log ends at position {head.position}; there is no such"
@@ -181,8 +183,9 @@ def check_last(control: Control, head: LogHead, last: Event | None) -> None:
 
 
 def is_damaged(ledger_id: bytes, event: Event) -> bool:
-    """Whether it is the event that is at fault, not the head row: step 6 reports that one,
-    and the ledger can be opened without it, to destroy what it belongs to."""
+    """Whether the event is at fault, and not the head row. Step 6 of the gate reports the event.
+
+    The ledger can still be opened at level `control`, to destroy the secret of the event."""
     try:
         return hash_of(ledger_id, event) != event.event_hash
     except TamperedEvent:
@@ -192,7 +195,7 @@ def is_damaged(ledger_id: bytes, event: Event) -> bool:
 def _head_in_use(state: State) -> LogHead:
     if len(state.in_use) == 1:
         return state.in_use[0]
-    # The first generation was never the target of anything.
+    # Generation 0 is never the target of a move.
     if not state.in_use and any(h.state == "building" and h.generation for h in state.heads):
         raise MigrationInProgress(
             "this database is the target of a move that has not finished",
@@ -205,13 +208,14 @@ def _head_in_use(state: State) -> LogHead:
 
 
 def has_moved(state: State) -> bool:
-    """Whether the head row says that the ledger went to another database."""
+    """Whether the head row says that the ledger has moved to another database."""
     return bool(state.in_use) and state.in_use[0].state == "moved"
 
 
 def check_not_moved(state: State) -> None:
-    """Raises LedgerMoved for a ledger that says so, where no key in hand proves it: `judge_keys`
-    gives a proven one as its refusal."""
+    """Raises LedgerMoved if the head row says `moved`, and no key in hand has proven it.
+
+    If a key proves the move, the refusal of `judge_keys` is LedgerMoved instead."""
     if has_moved(state):
         raise moved_error(
             moved_place(state.control), " (as its rows say; no key in hand proves it)"
@@ -219,7 +223,7 @@ def check_not_moved(state: State) -> None:
 
 
 def moved_error(place: str, proof: str = "") -> LedgerMoved:
-    """What a ledger that moved to `place` answers; `proof` qualifies how that is known."""
+    """The error for a ledger that moved to `place`. `proof` says how that is known."""
     return LedgerMoved(
         f"this ledger moved to {place}{proof}; what is here is as it was then, and may only be"
         " read",
@@ -231,7 +235,7 @@ def moved_error(place: str, proof: str = "") -> LedgerMoved:
 
 
 def moved_place(control: Sequence[Event]) -> str:
-    """Where to: as the sealed `generation.closed`, the last control event there is, says."""
+    """The place that the ledger moved to, as its last control event, `generation.closed`, says."""
     about = parse_metadata(control[-1].metadata).ledger.get("move") if control else None
     place = about.get("to") if isinstance(about, dict) else None
     return printable(place) if isinstance(place, str) else "another database"
@@ -240,8 +244,11 @@ def moved_place(control: Sequence[Event]) -> str:
 def judge_keys(
     control: Control, keyring: Keyring, *, strict: bool = True, moved: bool = False
 ) -> Standing:
-    """Steps 3 (the seals), 4 and 5. Raises TamperedEvent, and where `strict` (at boot)
-    KeyFingerprintMismatch or StaleKey; a running node keeps that as its refusal to write."""
+    """Steps 3 (the seals), 4 and 5 of the gate. Returns the Standing of the process.
+
+    Raises TamperedEvent, and SchemaTooNew if a later release wrote to the control stream. If
+    `strict` (at boot), raises KeyFingerprintMismatch or StaleKey. A running node keeps such an
+    error as its refusal to write. `moved`: the head row says that the ledger has moved."""
     keys = bind(keyring, control.ledger_id)
     by_fingerprint = {key.fingerprint: key for key in keys}
     check_control_seals(control, by_fingerprint)
@@ -260,8 +267,9 @@ def judge_keys(
 
 
 def out_of_reach(standing: Standing, end: int) -> list[str]:
-    """What the log, which ends at position `end`, holds under keys that are not in hand: a
-    line for each such key, with its id."""
+    """One message for each key that is not in hand: its id, and how many versions lie under it.
+
+    end: the position at which the log ends."""
     control = standing.control
     own = [event.position for event in control.events]
     found: list[str] = []
@@ -279,7 +287,7 @@ def out_of_reach(standing: Standing, end: int) -> list[str]:
 
 
 def check_not_behind(head: LogHead, seen: int) -> None:
-    """The log never gets shorter. Raises TamperedEvent if it has."""
+    """Raises TamperedEvent if the log ends below position `seen`: a log never gets shorter."""
     if head.position < seen:
         raise TamperedEvent(
             f"the log ends at position {head.position}, behind position {seen} that this node"
@@ -291,14 +299,16 @@ def check_not_behind(head: LogHead, seen: int) -> None:
 
 
 def check_not_exhausted(control: Control, position: int) -> None:
-    """Raises KeyExhausted where the log may not grow to `position` under the active key: copies
-    of the history count too."""
+    """Raises KeyExhausted if the log may not grow to `position` under the active key.
+
+    Copies of the history count too."""
     check_seals_left(control, position, 0)
 
 
 def check_seals_left(control: Control, position: int, more: int) -> None:
-    """Raises KeyExhausted where no `more` events may be sealed under the active key beside those
-    of a log that ends at `position`."""
+    """Raises KeyExhausted if `more` events may not be sealed under the active key.
+
+    They come on top of the events of a log that ends at `position`."""
     if control.seals_under_active(position) + more > MAX_EVENTS_PER_KEY:
         raise KeyExhausted(
             f"2^32 events were sealed under key {control.active.id}"

@@ -1,4 +1,4 @@
-"""What the audit says of one key: since when it was what, what it protects, who holds it."""
+"""The audit of one key: its history, the events under it, and the nodes that hold it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class KeyMoment:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """The history of one key of the ledger."""
+    """The audit of one key of the ledger."""
 
     key_id: str
     key_fingerprint: bytes
@@ -36,30 +36,32 @@ class KeyRecord:
     introduced: KeyMoment
     activated: KeyMoment
     superseded: KeyMoment | None
-    """The activation of the next key."""
+    """The activation of the next key. None if this key is active."""
     retired: KeyMoment | None
     lost: KeyMoment | None
     events: int
-    """Events under it in the generation in use; purged rows, which need no key, aside."""
+    """Number of positions at which the key has authority, in the generation in use.
+
+    Events at these positions lie under the key. Purged rows, which need no key, may name others."""
     first: int | None
     last: int | None
-    """Their positions."""
+    """The highest of these positions; `first` is the lowest. Both are None if `events` is 0."""
     elsewhere: Mapping[int, int]
-    """Events under it in other generations that exist still: generation to count."""
+    """The same number for each other generation that still exists, by generation."""
     secrets: int
-    """Secrets whose latest event lies under it."""
+    """Number of secrets whose newest event lies under the key."""
     nodes: Sequence[str]
-    """Live nodes that say that they hold it. Unauthenticated."""
+    """Live nodes that say that they hold the key. Unauthenticated."""
     refused_boots: int
-    """Boots that were refused with it as the current key. Unauthenticated."""
+    """Number of refused boots with the key as the current key. Unauthenticated."""
     check: Check = "unverified"
-    """What opening its control events gave; they are not opened unless that is asked for."""
+    """The result of opening the key's control events. They are opened only on request."""
     problem: str | None = None
-    """Why one of them did not open."""
+    """Why a control event of the key did not open. None if all opened, or none was."""
 
 
 def key_state(control: Control, key: ControlKey) -> KeyState:
-    """What a key is by now."""
+    """The state of a key at the end of the control stream."""
     if key == control.active:
         return "active"
     if key.lost is not None:

@@ -1,24 +1,25 @@
-"""What proves that a node's line in the registry is that of a holder of a key. Pure, no I/O.
+"""The proof that a holder of a key wrote a node's line in the registry. Pure, no I/O.
 
-A node proves its line with HMAC-SHA256 under the sub-key `node-proof` of the key that it seals
-with (`key_fingerprint`), over
+A node proves its line with HMAC-SHA256 under the sub-key `node-proof` of the key that the node
+seals with (`key_fingerprint`). The message is
 
     NS ‖ "node-proof" ‖ 00 ‖ format u8 (=1) ‖ ledger_id 16 ‖ epoch u64 ‖ last_seen i64
     ‖ heartbeat u64 ‖ pid u64 ‖ position u64 ‖ key_fingerprint 32
     ‖ lp(node_id) ‖ lp(node) ‖ lp(host) ‖ lp(release) ‖ lp(key_id)
     ‖ lp(pending_id) ‖ lp(pending_fingerprint) ‖ lp(readable) ‖ lp(reason)
 
-`lp(x)` is a u16 length and x; a text is its UTF-8. What is pending is empty if nothing is.
-`readable` is the text of its column: a JSON list of pairs, key id and fingerprint in hex. Times
-are microseconds, `last_seen` since 1970. `epoch` is the key epoch that the node knows. The column
-`proof` holds
+`lp(x)` is a u16 length and x; a text is its UTF-8. If no key is pending, `pending_id` and
+`pending_fingerprint` are empty. `readable` is the text of its column: a JSON list of pairs, key
+id and fingerprint in hex. `heartbeat` is in microseconds, `last_seen` in microseconds since 1970.
+`epoch` is the key epoch that the node knows. The column `proof` holds
 
     format u8 ‖ epoch u64 ‖ HMAC 32
 
-All other columns (state, refusals, started_at) are not covered: a refused boot proves nothing.
+The proof covers no other column (state, refusals, started_at): a refused boot proves nothing.
 Nobody without a key can plant or edit a line, bring it from another ledger, or make an old line
-young. A line that was deleted, or put back as it was within three heartbeats, can't be told. Nor
-can a line be told whose author holds a key that leaked, until that key is retired or lost.
+look recent. The proof does not show that a line was deleted, or put back unchanged within three
+heartbeats. Nor does it show that the author of a line holds a leaked key, until that key is
+retired or lost.
 """
 
 from __future__ import annotations
@@ -43,12 +44,17 @@ _TEXT: Final = (str, type(None))
 _BYTES: Final = (bytes, type(None))
 
 ProofVerdict = Literal["proven", "stale", "unproven", "unknown"]
-"""`stale`: proven, and of an epoch that its author should have left long ago. `unproven`: no
-holder of a key wrote the line as it is. `unknown`: the key that would tell is not in hand."""
+"""`proven`: a holder of the line's key wrote it. `stale`: the same, with an epoch that is too old.
+
+`unknown`: the line's key is not in hand. `unproven`: anything else, such as a forged line or a
+retired or lost key."""
 
 
 class Announcement(NamedTuple):
-    """What a line's proof covers; the columns of `ledger_node` of these names."""
+    """The columns of `ledger_node` that a line's proof covers.
+
+    `heartbeat` is in microseconds, `last_seen` in microseconds since 1970.
+    """
 
     node_id: str
     node: str
@@ -67,18 +73,18 @@ class Announcement(NamedTuple):
 
 
 def prove(ledger_id: bytes, epoch: int, line: Announcement, key: LedgerKey) -> bytes:
-    """The proof of a line, under the key that it says its node seals with."""
+    """The proof of a line: 41 bytes. `key` is the key that the line says its node seals with."""
     return _PROOF.pack(FORMAT, epoch, _mac(ledger_id, epoch, line, key))
 
 
 class Judge(NamedTuple):
-    """Tells what a line's proof is worth, with the keys in hand."""
+    """Judges the proofs of lines with the keys in hand."""
 
     control: Control
     held: Mapping[bytes, LedgerKey]
 
     def verdict(self, line: Announcement, proof: object) -> ProofVerdict:
-        """What the proof of a line says, whatever the line holds."""
+        """The verdict on the proof of a line, whatever the line and the proof hold."""
         if type(proof) is not bytes or len(proof) != _PROOF.size or not _is_whole(line):
             return "unproven"
         form, epoch, mac = _PROOF.unpack(proof)
@@ -91,13 +97,13 @@ class Judge(NamedTuple):
         try:
             authentic = hmac.compare_digest(_mac(self.control.ledger_id, epoch, line, key), mac)
         except (struct.error, ValueError):
-            authentic = False  # a field holds what no node can have written
+            authentic = False  # a field holds a value that no node can have written
         if not authentic:
             return "unproven"
         return "stale" if self._is_stale(line, epoch) else "proven"
 
     def _is_stale(self, line: Announcement, epoch: int) -> bool:
-        """Whether its author still states an epoch after it had time to follow a rotation."""
+        """Three heartbeats after a rotation, each live node has had time to follow it."""
         if epoch >= self.control.epoch:
             return False
         begun = self.control.active.activated

@@ -1,8 +1,8 @@
-"""Which generations there were, as the sealed events of the control stream say. Pure.
+"""The generations of a ledger, as the sealed events of the control stream say. Pure.
 
-A head row is a claim: anybody with SQL access can write one, or change its state. That a
-generation was in use, where it ended and that it was purged is sealed into the control stream,
-and every later generation carries that.
+A head row is a claim: anybody with SQL access can write or change it. Sealed events of the
+control stream say whether a generation was in use, where it ended, and whether it was purged.
+Every later generation carries these events.
 """
 
 from __future__ import annotations
@@ -22,40 +22,41 @@ __all__ = ["Opening", "Openings", "openings_of", "unaccounted"]
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What one `generation.opened` says."""
+    """The content of one `generation.opened`."""
 
     generation: int
-    """The generation that it opens."""
+    """The generation that the event opens."""
     source: int
-    """The generation that this one was made of."""
+    """The generation that the opened generation is a copy of."""
     position: int
-    """Where it lies; the source's `generation.closed`, its last event, has the same position."""
+    """Position of the event, and of the source's last event, its `generation.closed`."""
     is_move: bool
     """Whether the source lies in another database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Openings:
-    """What the control stream of the generation in use says of all generations."""
+    """All generations, as the control stream of the generation in use says."""
 
     in_use: int
     opened: tuple[Opening, ...]
-    """In order of position; none where the ledger was never migrated."""
+    """All openings in order of position. Empty if the ledger was never migrated."""
     purged: frozenset[int]
-    """The generations whose purge was begun."""
+    """Generations whose purge has begun."""
     abandoned: frozenset[int]
-    """The generations that were given up before they were in use."""
+    """Generations that were given up before they were in use."""
 
     @property
     def used(self) -> frozenset[int]:
-        """Every generation that is in use, or was, here or before a move."""
+        """Every generation that is or was in use, in this database or before a move."""
         named = {number for each in self.opened for number in (each.generation, each.source)}
         return frozenset(named | {self.in_use})
 
     @property
     def kept(self) -> dict[int, int]:
-        """The closed generations whose rows must lie in this database, each with the position
-        of its last event."""
+        """The closed generations whose rows must lie in this database.
+
+        Each comes with the position of its last event."""
         first = max((each.generation for each in self.opened if each.is_move), default=0)
         return {
             each.source: each.position
@@ -64,10 +65,12 @@ class Openings:
         }
 
     def next(self, heads: Collection[int]) -> int:
-        """The number of the next generation, beside head rows of these numbers.
+        """The number of the next generation.
 
-        Numbers come one after the other. A number that was given up is not taken again; a head
-        row beyond a gap is nobody's, and ends nothing.
+        Numbers follow each other. A number with a head row is passed over, so the number of an
+        abandoned generation is not used again. A head row beyond a gap has no effect.
+
+        heads: the numbers of all head rows.
         """
         number = max(self.used) + 1
         while number in heads:
@@ -75,7 +78,7 @@ class Openings:
         return number
 
     def end(self, generation: int) -> int | None:
-        """The position of the last event of a closed generation; None for any other."""
+        """The position of a closed generation's last event. Returns None for other generations."""
         ends = (each.position for each in self.opened if each.source == generation)
         return next(ends, None)
 
@@ -83,8 +86,11 @@ class Openings:
 def unaccounted(
     openings: Openings, heads: Sequence[LogHead], rows: Mapping[int, int]
 ) -> list[Finding]:
-    """Where head rows, and the generations that `rows` lie in (how many in each), are not what
-    the sealed events say there must be. The generation in use is not looked at."""
+    """Findings for head rows, and for rows of generations, that contradict the sealed events.
+
+    The generation in use is not checked.
+
+    rows: the number of rows of each generation, by generation."""
     by_number = {head.generation: head for head in heads}
     kept = openings.kept
     found = [
@@ -115,7 +121,7 @@ def unaccounted(
 
 
 def _not_kept(end: int, head: LogHead | None, count: int) -> str | None:
-    """What is wrong with a closed generation that nothing sealed says was purged."""
+    """`end` is the last position of a closed generation, which no sealed event says was purged."""
     if not count:
         return "it was in use and has no rows, and no sealed event says that it was purged"
     if head is None:
@@ -128,7 +134,7 @@ def _not_kept(end: int, head: LogHead | None, count: int) -> str | None:
 
 
 def _not_said(openings: Openings, head: LogHead, heads: Collection[int]) -> str | None:
-    """What is wrong with the head row of a generation that has nothing to keep here."""
+    """The generation of `head` has no rows to keep in this database."""
     unfinished = head.state in ("building", "purging", "purged")
     if head.generation in openings.used:
         if head.state in ("purging", "purged"):
@@ -146,7 +152,7 @@ def _finding(generation: int, reason: str) -> Finding:
 
 
 def openings_of(control: Control) -> Openings:
-    """Read what `control`, which was folded and so checked, says of generations."""
+    """The generations that `control` states. Its events were checked when it was folded."""
     opened: list[Opening] = []
     purged: set[int] = set()
     for event in control.events:

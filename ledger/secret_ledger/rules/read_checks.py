@@ -1,8 +1,8 @@
-"""Whether a row is the answer to the question that was asked. Pure, no I/O.
+"""Checks that a row is the row that was asked for, and words the refusals. Pure, no I/O.
 
-A seal proves what a row is, not that it is the row that was asked for: a column whose type or
-collation was changed, a view in a table's place, or an edited time can make the database
-answer with another row that is every bit as authentic.
+A seal proves the content of a row, not that the caller asked for this row. A changed type or
+collation of a column, a view in place of a table, or an edited time can mislead the database.
+Then the database answers with another row, which is just as authentic.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ __all__ = [
 
 
 def check_answer(control: Control, event: Event, stream: str, version: int | None = None) -> None:
-    """Raises TamperedEvent unless `event` is of the secret, the generation in use and, if one is
-    stated, the version that were asked for."""
+    """Raises TamperedEvent if `event` is not of this stream and of the generation in use.
+
+    If `version` is given, the event must also be of that version."""
     if event.stream != stream:
         raise tampered(event, "the database takes its name for another secret's")
     if event.generation != control.generation:
@@ -38,7 +39,7 @@ def check_answer(control: Control, event: Event, stream: str, version: int | Non
 
 
 def lost_with(newest: Event) -> str | None:
-    """The id of the lost key whose loss ended a secret; None if something else is its state."""
+    """The id of the lost key that ended a secret. Returns None if no lost key has ended it."""
     if '"lost":' not in newest.metadata or state_of(newest) != "destroyed":
         return None
     key_id = parse_metadata(newest.metadata).ledger.get("lost")
@@ -65,7 +66,7 @@ def ended(newest: Event, version: int, floor: int) -> SecretDestroyed:
 
 
 def check_has_value(event: Event) -> None:
-    """Raises SecretDeleted or SecretDestroyed if an event that has opened holds no value."""
+    """Raises SecretDeleted or SecretDestroyed if an opened event holds no value."""
     match state_of(event):
         case "deleted":
             raise deleted(event)

@@ -1,8 +1,8 @@
-"""What is checked of a row: its hash, its seal, its key, its place, its kind. Pure.
+"""Checks a row: its hash, its seal, its key, its place, its kind. Pure.
 
-A page of events is checked without state of the pages before it but their last position
-and time: each row comes with the version before it in its stream. What was opened on the
-way is kept with the page, so that nobody has to open it again.
+Each row comes with the version before it in its stream. So the check of a page needs only the
+last position and time of the page before. The page keeps the opened data, so that nobody opens
+a row again.
 """
 
 from __future__ import annotations
@@ -35,34 +35,36 @@ __all__ = ["CheckedPage", "Rules", "missing_positions"]
 
 @dataclass(frozen=True, slots=True)
 class CheckedPage:
-    """Rows in order of position, what was sealed into them, and what is wrong with them."""
+    """Rows in order of position, the data sealed into them, and the findings."""
 
     rows: Sequence[CheckedRow]
     values: Values
-    """The data of each row. None where there is none to be had: it went with its key, or was
-    ended by a later `secret.destroyed`, or the row is a suspect."""
+    """The data of each row. None if a row gives no data.
+
+    Then its key is lost or not in hand, or a later `secret.destroyed` ended it, or the row is a
+    suspect."""
     suspects: Sequence[tuple[CheckedRow | None, Finding]]
-    """None for the row where it is not one of them that is at fault."""
+    """Each finding with the row at fault. The row is None if no single row is at fault."""
     time: int = 0
-    """Of the newest of them that is proven: microseconds since 1970."""
+    """Time of the newest proven row, in microseconds since 1970. Only `Rules.check` sets it."""
 
     def __post_init__(self) -> None:
-        # A value that slipped to another row would be sealed into it, and proven to be there.
+        # If a value slipped to another row, a migration would seal and prove it in that row.
         if len(self.values) != len(self.rows):
             raise ValueError(f"{len(self.values)} values for {len(self.rows)} rows")
 
     @property
     def last(self) -> Event:
-        """The newest of them."""
+        """The event with the highest position."""
         return self.rows[-1].event
 
     @property
     def ends(self) -> dict[str, int]:
-        """The streams that were ended, and the version of the `secret.destroyed`."""
+        """The streams with a `secret.destroyed`, and the version of the newest of each stream."""
         return {row.event.stream: row.destroyed for row in self.rows if row.destroyed}
 
     def part(self, after: int, last: int) -> CheckedPage:
-        """What lies above position `after` up to `last`, of a page without suspects."""
+        """The rows above position `after`, up to `last`. The page must have no suspects."""
         first = self.rows[0].event.position
         part = slice(after + 1 - first, last + 1 - first)
         return CheckedPage(self.rows[part], self.values.part(part), ())
@@ -70,16 +72,19 @@ class CheckedPage:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the events of one generation are held to."""
+    """The rules that the events of one generation must obey."""
 
     control: Control
     keys: Mapping[bytes, LedgerKey]
     missing_keys_matter: bool = True
     known_ends: Mapping[str, int] = field(default_factory=dict)
-    """Streams that were ended at a version, which may lie above what the rows are read of."""
+    """Streams that have ended, with the version. That may lie above the rows that are read."""
 
     def check(self, rows: Sequence[CheckedRow], after: int, time_before: int) -> CheckedPage:
-        """Check rows that follow position `after`, whose event was recorded at `time_before`."""
+        """Check the rows that follow position `after`.
+
+        time_before: when the event at `after` was recorded, in microseconds since 1970.
+        """
         suspects: list[tuple[CheckedRow | None, Finding]] = []
         values = Values()
         for row in rows:
@@ -96,7 +101,7 @@ class Rules:
                 suspects.append((row, finding_of(event, problem)))
             elif event.recorded_at < time_before:
                 suspects.append((None, finding_of(event, "it is older than the event before it")))
-            else:  # the time of a damaged row says nothing of the next one
+            else:  # the time of a damaged row says nothing about the next row
                 time_before = event.recorded_at
         return CheckedPage(rows, values, suspects, time_before)
 
@@ -106,7 +111,7 @@ class Rules:
         return missing_positions(self.control.generation, after + 1, event.position - 1)
 
     def open(self, rows: Sequence[CheckedRow]) -> CheckedPage:
-        """Open rows, each for itself: what it follows is not looked at."""
+        """Open each row by itself. The row before it is not checked."""
         suspects: list[tuple[CheckedRow | None, Finding]] = []
         values = Values()
         for row in rows:
@@ -116,11 +121,14 @@ class Rules:
         return CheckedPage(rows, values, suspects)
 
     def open_newest(self, event: Event) -> str | LedgerError | None:
-        """What is wrong with the newest event of a secret: its hash, its seal or its key."""
+        """Check the hash, the seal and the key of a secret's newest event.
+
+        Returns the problem, or None. A missing key is no problem unless `missing_keys_matter`.
+        """
         try:
             context = check_hash(self.control.ledger_id, event)
             read_newest(self.control, self.keys, event, context=context)
-        except SecretDestroyed:  # before facts were sealed, a lost key could have the newest event
+        except SecretDestroyed:  # without `ledger.upgraded`, a newest event may be under a lost key
             return None
         except MissingKey as error:
             return error if self.missing_keys_matter else None
@@ -129,7 +137,7 @@ class Rules:
         return None
 
     def _floor_problem(self, row: CheckedRow) -> str | None:
-        """What is wrong with what an event states of how far its secret has ended."""
+        """The row before determines the floor: docs/format.md, "Full verification", rule 4."""
         event, control = row.event, self.control
         if (
             event.stream == CONTROL_STREAM
@@ -144,13 +152,13 @@ class Rules:
             before = floor_in(row.previous_facts) if row.previous_facts else None
             floor = (row.destroyed_before or 0) if before is None else before
         if stated is None and not control.began_with_facts:
-            return None  # a node of an older release wrote it, and reads walk the chain
+            return None  # a node of an older release wrote the event: reads walk the chain
         if floor == (stated or 0):
             return None
         return f"it says that the secret ended at version {stated or 0}, the log at {floor}"
 
     def each_in_stream(self, rows: Sequence[CheckedRow]) -> list[Finding | None]:
-        """What is wrong with each of these rows, by itself or by what it follows."""
+        """The finding for each row, alone or against the version before. None if it is sound."""
         problems = [self._in_stream(row) for row in rows]
         return [
             None if problem is None else finding_of(row.event, problem)
@@ -161,7 +169,7 @@ class Rules:
         return _misplaced(row) or self._floor_problem(row) or self._open(row, Values())
 
     def _open(self, row: CheckedRow, values: Values) -> str | LedgerError | None:
-        """What is wrong with a row's hash, seal or key. Its data, or None, is added to `values`."""
+        """Returns the problem, or None. Always adds the row's data, or None, to `values`."""
         event, destroyed = row.event, row.destroyed
         if self.known_ends:
             destroyed = max(destroyed or 0, self.known_ends.get(event.stream, 0))
@@ -172,9 +180,9 @@ class Rules:
             values.add(read_event(self.control, self.keys, event, context=context, ended=ended))
             return None
         except SecretDestroyed:
-            pass  # gone for good, and its hash is still what the chain says
+            pass  # the data is gone for good, and `check_hash` has passed
         except MissingKey as error:
-            # A control event has no value to miss; the active key's own seals cover the chain.
+            # A control event has no data to miss. The seals of the active key cover the chain.
             if event.stream == CONTROL_STREAM:
                 values.add(b"")
                 return None
@@ -185,15 +193,18 @@ class Rules:
         return problem
 
     def ends(self, end: Event, damaged: Event) -> bool:
-        """Whether `end` is a `secret.destroyed` over a row that did not open, as it was found."""
+        """Whether `end` is a `secret.destroyed` that was written over `damaged` as it is now.
+
+        `end` says that it was built on an event that did not open, and has sealed that hash.
+        """
         try:
             found = hash_of(self.control.ledger_id, damaged)
-        except TamperedEvent:  # then the destruction took the hash that the row states
+        except TamperedEvent:  # then the `secret.destroyed` took the hash that the row states
             found = damaged.event_hash
         return is_unopened(end) and end.prev_hash == found and self.is_end(end)
 
     def is_followed(self, below: Event, above: Event) -> bool:
-        """Whether `above` is the next version after `below`, and has sealed its hash."""
+        """Whether `above` is the version after `below`, and has sealed the hash of `below`."""
         try:
             found = hash_of(self.control.ledger_id, below)
         except TamperedEvent:
@@ -201,7 +212,7 @@ class Rules:
         return below.version == above.version - 1 and found == above.prev_hash
 
     def is_end(self, end: Event) -> bool:
-        """Whether an event is a `secret.destroyed` that opens."""
+        """Whether an event is a `secret.destroyed` that opens, or whose key is lost."""
         try:
             return (
                 end.event_type == EventType.DESTROYED
@@ -211,14 +222,13 @@ class Rules:
         except SecretDestroyed:  # its key is lost: its hash is in the chain above it
             return True
         except MissingKey:
-            # Of what lies under a key that nobody holds, the rows are all there is to go by.
+            # If missing keys don't matter, the columns of the row decide.
             return not self.missing_keys_matter
         except LedgerError:
             return False
 
 
 def _misplaced(row: CheckedRow) -> str | LedgerError | None:
-    """What is wrong with an event's kind, or with what it follows."""
     event = row.event
     kinds = CONTROL_TYPES if event.stream == CONTROL_STREAM else SECRET_TYPES
     if event.event_type not in kinds:
@@ -237,7 +247,7 @@ def _misplaced(row: CheckedRow) -> str | LedgerError | None:
 
 
 def missing_positions(generation: int, first: int, last: int) -> Finding:
-    """The finding that there is a gap in the log."""
+    """The finding for a gap in the log: positions `first` to `last` are missing."""
     missing = f"position {first} is" if first == last else f"positions {first} to {last} are"
     return Finding(
         "tampered", f"{missing} missing from the log", position=first, generation=generation

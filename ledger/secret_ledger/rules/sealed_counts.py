@@ -1,9 +1,9 @@
-"""Counts and digests of rows that the control stream has sealed, held against the rows. Pure.
+"""Compares rows with the counts and digests that the control stream has sealed. Pure.
 
-`key.lost` states the rows that lie under its key, and `generation.opened` those that it begins
-with under keys lost before: so none of them can come or go. A digest is SHA-256 over position
-(u64) and event hash (32 bytes) of each row, in order of position (FORMAT.md, "Facts sealed for
-readers").
+`key.lost` states the rows under the lost key. `generation.opened` states the rows below itself
+whose keys were lost before. So no such row can come or go unseen. A digest is SHA-256 over
+position (u64) and event hash (32 bytes) of each row, in order of position (docs/format.md, "The
+control stream").
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROW: Final = struct.Struct(">Q32s")
 
 
 class RowDigest:
-    """Takes rows in order of position; tells how many they were, and their digest."""
+    """Counts rows, and makes a digest of them in the order in which they are added."""
 
     __slots__ = ("_hash", "count")
 
@@ -34,27 +34,27 @@ class RowDigest:
         self._hash = sha256()
 
     def add(self, event: Event) -> None:
-        """Take one row, whose hash the caller has checked."""
+        """Add a row whose hash the caller has checked."""
         self.count += 1
         self._hash.update(_ROW.pack(event.position, event.event_hash))
 
     def add_found(self, position: int, event_hash: bytes) -> None:
-        """Take a row whose columns may hold anything."""
+        """Add a row whose columns may hold anything. The position counts modulo 2^64."""
         self.count += 1
         self._hash.update(_ROW.pack(position % 2**64, event_hash))
 
     def add_stated(self, stated: bytes) -> None:
-        """What the row that was taken last states in place of its hash."""
+        """Add the stated hash of the row that was added last, if that is not the computed hash."""
         self._hash.update(sha256(stated).digest())
 
     def copy(self) -> RowDigest:
-        """The same so far; what one takes from here on, the other does not."""
+        """An independent copy of the count and the digest so far."""
         twin = RowDigest()
         twin.count, twin._hash = self.count, self._hash.copy()
         return twin
 
     def facts(self) -> Mapping[str, Any]:
-        """What a sealed event states of these rows."""
+        """The facts that a sealed event states of these rows: the count, and the digest in hex."""
         return {"count": self.count, "digest": self._hash.hexdigest()}
 
 
@@ -66,9 +66,9 @@ class SealedCounts:
         opened = control.opened[0] if control.opened else 0
         self._opened = opened
         self._under = {k.fingerprint: RowDigest() for k in control.keys if (k.lost or 0) > opened}
-        """Keys that were given up in this generation."""
+        """By fingerprint: the digest of the rows under each key lost in this generation."""
         self._before = {k.fingerprint for k in control.keys if 0 < (k.lost or 0) < opened}
-        """Keys that were given up before this generation was opened."""
+        """Fingerprints of the keys that were lost before this generation was opened."""
         self._left_out = RowDigest()
 
     @property
@@ -77,20 +77,20 @@ class SealedCounts:
         return bool(self._under or self._before)
 
     def add(self, rows: Iterable[CheckedRow]) -> None:
-        """Take rows in order of position, each checked."""
+        """Add checked rows, in order of position."""
         if not self.watches:
             return
         for row in rows:
             event = row.event
             if len(event.event_hash) != 32 or not 0 < event.position < 2**63:
-                continue  # a finding already
+                continue  # already a finding
             if event.key_fingerprint in self._under:
                 self._under[event.key_fingerprint].add(event)
             elif event.position < self._opened and event.key_fingerprint in self._before:
                 self._left_out.add(event)
 
     def differences(self) -> Iterator[Finding]:
-        """Where the rows are not those that were sealed."""
+        """Yields a finding for each sealed count or digest that the rows don't give."""
         control = self._control
         for event in control.events:
             facts = parse_metadata(event.metadata).ledger

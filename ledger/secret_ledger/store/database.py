@@ -8,24 +8,17 @@ transaction awaits nothing but the database. Differences lie only in the two dia
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
-from sqlalchemy.engine import URL, Dialect, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import Dialect
 
-from secret_ledger.errors import LedgerUnavailable
 from secret_ledger.model.events import Event
 from secret_ledger.model.rows import LogHead
 from secret_ledger.store.connection import Connection, Mode
 from secret_ledger.store.loop_guard import Home
-from secret_ledger.store.sqlite.url import read_text
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
     from secret_ledger.store.connection import Statement
     from secret_ledger.store.statements import Statements
 
@@ -37,9 +30,6 @@ __all__ = [
     "Mode",
     "Replica",
     "Surroundings",
-    "address_of",
-    "connect",
-    "is_engine",
 ]
 
 T = TypeVar("T")
@@ -296,70 +286,3 @@ class Database(Protocol):
     def replica(self, connection: Connection) -> Replica | None:
         """How far the server is behind if it is a standby; else None, as on SQLite."""
         ...
-
-
-def is_engine(url: object) -> TypeGuard[AsyncEngine]:
-    """Whether `url` is a host's engine.
-
-    A host with an engine has imported `sqlalchemy.ext.asyncio`, so the slow import is not needed.
-    """
-    module = sys.modules.get("sqlalchemy.ext.asyncio")
-    return module is not None and isinstance(url, module.AsyncEngine)
-
-
-def address_of(url: object) -> URL | None:
-    """The parsed URL, whose repr hides its password. None if `url` is no URL; never raises."""
-    try:
-        address = url.url if is_engine(url) else make_url(url)  # type: ignore[arg-type]
-    except (ArgumentError, ValueError):  # ValueError: its port is no number
-        return None
-    # Drivers take the password from the query too, but a URL's repr shows the query.
-    password = address.query.get("password")
-    if isinstance(password, str):
-        address = address.difference_update_query(["password"]).set(password=password)
-    if "sslpassword" in address.query:  # a URL has no place for it: refused by name
-        address = address.update_query_dict({"sslpassword": "***"})
-    if isinstance(url, str):
-        # SQLAlchemy ignores `sslmode=`. But it may be a failed substitution, which is not "unset".
-        given = parse_qsl(url.rpartition("?")[2], keep_blank_values=True)
-        blank = {name: "" for name, value in given if not value and name.isidentifier()}
-        address = address.update_query_dict(blank)
-        if address.get_backend_name() == "sqlite":
-            address = read_text(url, address)
-    return address
-
-
-def connect(
-    url: str | URL | AsyncEngine | None,
-    *,
-    schema: str | None = None,
-    read_only: bool = False,
-    patience: float = 10.0,
-) -> Database:
-    """The database behind a URL (`sqlite+aiosqlite:…`, `postgresql+asyncpg:…`) or an engine.
-
-    `patience`: seconds to wait for another process's lock.
-
-    Nothing is connected yet. Raises LedgerUnavailable if the URL is of another kind.
-    """
-    address = address_of(url)
-    engine = url if is_engine(url) else None
-    del url  # a text may hold a password, and a traceback with locals shows this frame
-    kind = address.get_backend_name() if address is not None else None
-    if address is not None and kind == "sqlite":
-        from secret_ledger.store.sqlite.database import SqliteDatabase
-
-        return SqliteDatabase(
-            address, read_only=read_only, patience=patience, of_engine=engine is not None
-        )
-    if address is not None and kind == "postgresql":
-        from secret_ledger.store.postgresql.database import PostgresqlDatabase
-
-        return PostgresqlDatabase(
-            address, engine, schema=schema, read_only=read_only, patience=patience
-        )
-    raise LedgerUnavailable(
-        "the database URL is of no kind that the ledger knows",
-        hint="use sqlite+aiosqlite:///path/to/file.db or postgresql+asyncpg://user@host/database"
-        " (several hosts: postgresql+asyncpg://user@/database?host=one:5432&host=two:5432)",
-    )
