@@ -1,7 +1,7 @@
 """Root keys: `Key`, and `LedgerKey`, a root key in one ledger. Pure.
 
 A root key never shows, because it lies in a `Secret`. So no repr, pickle or traceback with
-locals of anything that holds a key has key bytes. `config.environment` reads keys from the settings.
+locals of anything that holds a key has key bytes. `config.environment` reads keys from settings.
 """
 
 from __future__ import annotations
