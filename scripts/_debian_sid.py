@@ -3,7 +3,7 @@
     python scripts/_debian_sid.py 3.15 scripts/test [argument ...]
 
 If PATH has a `python3.15`, the script runs under it. Else, as root, a Debian sid is made under
-`.venv/` (with debootstrap, about a minute, once), and the script runs there, in a chroot. Its
+`.venv/` (with debootstrap, about a minute, once), and the script runs with that as its root. Its
 mounts and processes have namespaces of their own: they are gone when the script has ended.
 
 Runs on a bare Python 3.11 or newer: standard library only.
@@ -22,22 +22,26 @@ from pathlib import Path
 
 from _environment import ROOT, failure, say
 
-PACKAGES = ["ca-certificates", "git", "pgbouncer", "procps"]
+PACKAGES = ["binutils", "ca-certificates", "git", "pgbouncer", "procps", "sqlite3"]
 PIP_SETTINGS = ("etc/pip.conf", "etc/xdg/pip", "root/.config/pip", "root/.pip")
 KEPT = re.compile(r"PIP_|SSL_|CI$|TERM$|PYTEST_ADDOPTS$|HYPOTHESIS_|LANG$|SECRET_LEDGER_TEST_")
-"""Names of the variables that the script in the chroot keeps."""
+"""Names of the variables that the script keeps."""
 
 # `exec` comes last: the script takes the shell's place, and unshare returns its exit code.
 INSIDE = """
 set -e
 mount --make-rprivate /
+mount --bind "$1" "$1"
 mount -t proc proc "$1/proc"
 mount --rbind /dev "$1/dev"
-mkdir -p "$1$2"
+mkdir -p "$1$2" "$1/outside"
 mount --bind "$2" "$1$2"
-directory=$1
+cd "$1"
 shift 2
-exec chroot "$directory" "$@"
+pivot_root . outside
+cd /
+umount --lazy /outside
+exec "$@"
 """
 
 
@@ -53,9 +57,11 @@ def main() -> None:
     root = ROOT / ".venv" / f"sid-{version}"
     root.parent.mkdir(exist_ok=True)
     lock = os.open(root.with_name(root.name + ".lock"), os.O_RDWR | os.O_CREAT)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # until the end: two runs would share the chroot's /tmp
-    if not root.exists():
-        _make(root, python)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # until the end: two runs would share its /tmp
+    wanted = ",".join([python, f"{python}-venv", f"lib{python}", *PACKAGES])
+    stamp = root / "packages"
+    if not stamp.exists() or stamp.read_text("utf-8") != wanted:
+        _make(root, python, wanted)
     _settings_of_pip(root)
     os.execvpe("unshare", _command(root, python, script, arguments), _environ())
 
@@ -63,10 +69,10 @@ def main() -> None:
 def _check_possible(python: str) -> None:
     hint = (
         f"install {python} and its venv module, or run as root on a Debian: {python} is then taken"
-        " from Debian sid, in a chroot under .venv/"
+        " from Debian sid, under .venv/"
     )
     if os.geteuid() != 0:
-        raise failure(f"no {python} on PATH, and only root can make a chroot that has it", hint)
+        raise failure(f"no {python} on PATH, and only root can make a Debian that has it", hint)
     if shutil.which("debootstrap") is None and shutil.which("apt-get") is not None:
         say("installing debootstrap")
         _run(["apt-get", "--quiet", "update"])
@@ -76,11 +82,10 @@ def _check_possible(python: str) -> None:
         raise failure(f"no {python} on PATH, and no {missing[0]} to get it with", hint)
 
 
-def _make(root: Path, python: str) -> None:
+def _make(root: Path, python: str, wanted: str) -> None:
     say(f"making .venv/{root.name}, a Debian sid with {python} (about a minute, once)")
     partial = root.with_name(root.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    wanted = ",".join([python, f"{python}-venv", f"lib{python}", *PACKAGES])
     command = ["debootstrap", "--variant=minbase", f"--include={wanted}", "sid", str(partial)]
     if not _run([*command, *_mirror()]):
         log = partial / "debootstrap" / "debootstrap.log"
@@ -89,6 +94,8 @@ def _make(root: Path, python: str) -> None:
             "debootstrap could not make a Debian sid: " + "; ".join(last),
             f"is there a {python} in Debian sid, and is its archive reached?",
         )
+    (partial / "packages").write_text(wanted, "utf-8")
+    shutil.rmtree(root, ignore_errors=True)
     partial.rename(root)
 
 

@@ -1,8 +1,8 @@
 """Install the system packages that the tests use: as root with apt-get, if no systemd runs.
 
-The packages are PgBouncer, and the shared library of Debian's Python, without which PyInstaller
-freezes nothing. Each step is tried once, quietly, for a bounded time. If it fails, the suite says
-which tests it skips.
+The packages are PgBouncer, SQLite's shell, which the documentation's examples call, and what
+PyInstaller needs: objcopy, and the shared library of Debian's Python. Each step is tried once,
+quietly, for a bounded time. If it fails, the suite says which tests it skips.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sysconfig
 from ctypes.util import find_library
 from pathlib import Path
 
+PROGRAMS = {"pgbouncer": "pgbouncer", "sqlite3": "sqlite3", "binutils": "objcopy"}
+"""By package: the program that it brings."""
 SECONDS = 60.0
 """Seconds for each step. Only the installation itself changes the system: it needs no network."""
 _APT = ["apt-get", "--quiet", "--option=Acquire::Retries=0"]
@@ -37,10 +39,8 @@ def ensure() -> None:
 
 
 def _missing() -> list[str]:
-    packages = []
     path = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
-    if not shutil.which("pgbouncer", path=path):
-        packages.append("pgbouncer")
+    packages = [name for name, program in PROGRAMS.items() if not shutil.which(program, path=path)]
     version = sysconfig.get_python_version()
     # A Python that somebody built in another place brings its library, or was built without it.
     if sys.base_prefix == "/usr" and not find_library(f"python{version}"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import signal
 import socket
@@ -150,6 +151,8 @@ class PgBouncer:
         assert command is not None
         assert self._root is not None
         settings = {**self._settings, "listen_port": str(self._port)}
+        if _version(command) >= (1, 21):  # else it has no such setting, and prepares nothing
+            settings.setdefault("max_prepared_statements", "0")
         file = self._root / "pgbouncer.ini"
         lines = ["[databases]", f"* = host={self._server.hostname} port={self._server.port}"]
         lines += ["[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items())]
@@ -186,3 +189,10 @@ class PgBouncer:
     def _watch(self, pid: int | None) -> None:
         if self._watchdog is not None:
             self._watchdog.watch(pid)
+
+
+def _version(command: str) -> tuple[int, ...]:
+    said = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"PgBouncer (\d+)\.(\d+)", said)
+    assert found is not None, said
+    return tuple(map(int, found.groups()))

@@ -38,7 +38,7 @@ def test_a_python_on_path_is_taken_as_it_is(tmp_path: Path) -> None:
     [
         ("", 0, "error: '' is no version of Python\nhint: for example: --python 3.15\n"),
         ("3.15; ls", 0, "is no version of Python"),
-        ("3.99", 1000, "error: no python3.99 on PATH, and only root can make a chroot"),
+        ("3.99", 1000, "error: no python3.99 on PATH, and only root can make a Debian"),
         ("3.99", 0, "error: no python3.99 on PATH, and no debootstrap to get it with\nhint: inst"),
     ],
 )

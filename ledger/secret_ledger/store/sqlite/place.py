@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Final
 
 from secret_ledger.errors import LedgerError, LedgerUnavailable
@@ -30,7 +31,10 @@ def file_exists(path: Path) -> bool:
     Raises LedgerUnavailable if the path is a folder or can't be looked at.
     """
     try:
-        found = path.is_dir(), path.exists()
+        # Not `Path.exists`: since Python 3.14 a path that can't be looked at does not exist for it.
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         problem = LedgerUnavailable(
@@ -38,8 +42,8 @@ def file_exists(path: Path) -> bool:
             hint=_about_user("must be allowed to search every folder of the path"),
         )
     else:
-        if not found[0]:
-            return found[1]
+        if not S_ISDIR(found.st_mode):
+            return True
         problem = _is_folder(path)
     raise problem
 
