@@ -100,7 +100,7 @@ from secret_ledger.nodes.registry import MAX_SHOWN
 from secret_ledger.opening import init_ledger, upgrade_schema
 from secret_ledger.readiness import Probe, liveness, probes, readiness
 from secret_ledger.rules import gate
-from secret_ledger.rules.attestation import Attestation, Proof, attest, verdict_on
+from secret_ledger.rules.attestation import Attestation, attest, verdict_on
 from secret_ledger.rules.authority import check_control_authority, check_control_seals, read_event
 from secret_ledger.rules.decide import Destroy, Put
 from secret_ledger.rules.findings import MAX_FINDINGS, Finding, Level, OpenLevel, Progress, Tally
@@ -218,7 +218,6 @@ __all__ = [
     "Probe",
     "Progress",
     "ProjectionTable",
-    "Proof",
     "ProofVerdict",
     "Put",
     "Rollout",

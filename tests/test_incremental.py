@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from attacker import Attacker, attacking, events
-from inside import CONTROL_STREAM, SAMPLE, EventType, Proof, Scan, keep_proof
+from inside import CONTROL_STREAM, SAMPLE, Attestation, EventType, Scan, keep_proof
 from ledgers import NEW, OLD, THIRD, opened, refused, rows
 from log_builder import building
 from log_rows import Entry
@@ -150,7 +150,7 @@ async def test_only_an_authentic_attestation_is_kept_before_an_earlier_one(attes
     async with opened(attested, OLD, verify="control") as ledger:
 
         async def keep(position: int) -> None:
-            proof = Proof(0, position, "full", 0, bytes(32), bytes(32), (), 0)
+            proof = Attestation(0, 1, position, "full", 0, bytes(32), bytes(32), b"", 0)
             await keep_proof(ledger.database, ledger._follower.standing, proof, release="1")
 
         await keep(5)

@@ -20,15 +20,13 @@ from __future__ import annotations
 import hmac
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from secret_ledger.model.control import Control
 from secret_ledger.model.derivation import NAMESPACE
 from secret_ledger.model.keys import LedgerKey
-from secret_ledger.rules.findings import Level
 
-__all__ = ["FORMAT", "Attestation", "Proof", "Verdict", "attest", "verdict_on"]
+__all__ = ["FORMAT", "Attestation", "Verdict", "attest", "verdict_on"]
 
 FORMAT: Final = 1
 _PREFIX: Final = NAMESPACE + b"boot-attestation\x00"
@@ -41,43 +39,32 @@ Verdict = Literal["authentic", "forged", "unknown"]
 """`unknown`: the format is another release's, or the key is not in hand, retired or lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """The result of a verification that passed."""
+class Attestation(NamedTuple):
+    """The result of a passed verification; once sealed, a row of `ledger_attestation`.
+
+    It proves nothing unless `verdict_on` says `authentic`.
+    """
 
     generation: int
+    format: int
     position: int
     """The log was checked up to this position."""
-    level: Level
+    level: str
     heads: int
     """Number of secrets that were checked, deleted secrets too."""
     event_hash: bytes
     """Hash of the event at `position`: 32 bytes."""
     control_hash: bytes
     """Hash of the control stream's last event up to `position`: 32 bytes."""
-    head_keys: tuple[bytes, ...]
-    """Fingerprints of the keys that the newest events of secrets lay under."""
+    head_keys: bytes
+    """Fingerprints of the keys of the newest events: 32 bytes each, sorted and joined."""
     verified_at: int
     """When the verification began, by its machine's clock: microseconds since 1970."""
-
-
-class Attestation(NamedTuple):
-    """A row of `ledger_attestation`. It proves nothing unless `verdict_on` says `authentic`."""
-
-    generation: int
-    format: int
-    position: int
-    level: str
-    heads: int
-    event_hash: bytes
-    control_hash: bytes
-    head_keys: bytes
-    """Fingerprints of 32 bytes each, sorted and joined."""
-    verified_at: int
-    release: str
-    key_id: str
-    key_fingerprint: bytes
-    mac: bytes
+    release: str = ""
+    key_id: str = ""
+    key_fingerprint: bytes = b""
+    mac: bytes = b""
+    """Empty until `attest` seals the attestation."""
 
     @property
     def fingerprints(self) -> frozenset[bytes]:
@@ -87,27 +74,13 @@ class Attestation(NamedTuple):
 
 
 def attest(
-    proof: Proof, ledger_id: bytes, key: LedgerKey, *, key_id: str, release: str
+    proof: Attestation, ledger_id: bytes, key: LedgerKey, *, key_id: str, release: str
 ) -> Attestation:
     """Seal `proof` under `key`, the key that was active at the proof's position.
 
     key_id: the ledger's label of `key`.
     """
-    bare = Attestation(
-        generation=proof.generation,
-        format=FORMAT,
-        position=proof.position,
-        level=proof.level,
-        heads=proof.heads,
-        event_hash=proof.event_hash,
-        control_hash=proof.control_hash,
-        head_keys=b"".join(sorted(proof.head_keys)),
-        verified_at=proof.verified_at,
-        release=release,
-        key_id=key_id,
-        key_fingerprint=key.fingerprint,
-        mac=b"",
-    )
+    bare = proof._replace(release=release, key_id=key_id, key_fingerprint=key.fingerprint)
     return bare._replace(mac=_mac(ledger_id, bare, key))
 
 

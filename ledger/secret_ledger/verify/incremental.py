@@ -20,7 +20,7 @@ from secret_ledger.model.control import Control
 from secret_ledger.model.events import Event, from_microseconds
 from secret_ledger.model.refusals import printable
 from secret_ledger.model.rows import LogHead, Meta, State
-from secret_ledger.rules.attestation import Attestation, Proof, attest, verdict_on
+from secret_ledger.rules.attestation import Attestation, attest, verdict_on
 from secret_ledger.rules.findings import OpenLevel, Tally
 from secret_ledger.rules.gate import Standing
 from secret_ledger.rules.row_checks import Rules
@@ -169,7 +169,9 @@ def _last_attested(control: Control, head: LogHead, attestation: Attestation, lo
     return event
 
 
-async def keep_proof(database: Database, standing: Standing, proof: Proof, *, release: str) -> None:
+async def keep_proof(
+    database: Database, standing: Standing, proof: Attestation, *, release: str
+) -> None:
     """Attest a proof for the next boot, unless an authentic attestation reaches further.
 
     This takes two seconds at most. If it fails, the next boot takes longer, and nothing else

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from secret_ledger.errors import LedgerError, NotALedger
 from secret_ledger.model.control import Control
-from secret_ledger.rules.attestation import Proof
+from secret_ledger.rules.attestation import Attestation
 from secret_ledger.rules.findings import OnProgress, VerifyReport
 from secret_ledger.session.following import Follower
 from secret_ledger.store.retry import through_outages
@@ -30,7 +30,7 @@ class Proven:
     control: Control
     """The control stream that the verification built on."""
     report: VerifyReport
-    proof: Proof | None
+    proof: Attestation | None
     """The end of the log, and the hash of its last event. None if anything was found."""
 
 

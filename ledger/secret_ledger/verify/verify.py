@@ -16,7 +16,7 @@ from typing import Literal
 from secret_ledger.errors import TamperedEvent
 from secret_ledger.model.control import Control
 from secret_ledger.model.rows import LogHead, Meta, State
-from secret_ledger.rules.attestation import Proof
+from secret_ledger.rules.attestation import FORMAT, Attestation
 from secret_ledger.rules.findings import (
     Finding,
     Level,
@@ -58,7 +58,7 @@ class Checked:
     """The result of a verification."""
 
     report: VerifyReport
-    proof: Proof | None = None
+    proof: Attestation | None = None
     """The base of a later boot. None if anything was found, or if too little was checked."""
     warnings: Sequence[str] = ()
 
@@ -112,14 +112,17 @@ async def verify_ledger(
         return None
     if not report.ok or state.last is None:
         return Checked(report)
-    proof = Proof(
+    proof = Attestation(
         generation=head.generation,
+        format=FORMAT,
         position=head.position,
         level=level,
         heads=report.heads,
         event_hash=state.last.event_hash,
         control_hash=control.last.event_hash,
-        head_keys=tuple(key.fingerprint for key in control.keys if key.id in report.by_key),
+        head_keys=b"".join(
+            sorted(key.fingerprint for key in control.keys if key.id in report.by_key)
+        ),
         verified_at=verified_at,
     )
     return Checked(report, proof)
