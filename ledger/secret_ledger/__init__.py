@@ -9,8 +9,8 @@
         got = await ledger.get("datasource/warehouse/password")
         got.value.reveal()
 
-No secret ever becomes undecryptable silently: opening replays the log and proves that the
-keys in hand decrypt the latest event of every secret. asyncio only.
+No secret ever becomes undecryptable silently: opening a ledger proves that the keys in hand
+decrypt the newest event of every secret. asyncio only.
 """
 
 from importlib import import_module
@@ -79,8 +79,8 @@ __all__ = [  # noqa: PLE0604  # the error tree lists itself
     "upgrade_schema",
 ]
 
-# Imported when first asked for (PEP 562): SQLAlchemy takes most of a second, which neither
-# `secret-ledger --help` nor a module that only catches our errors should wait for.
+# Imported when first asked for (PEP 562), because SQLAlchemy takes most of a second. Neither
+# `secret-ledger --help` nor a module that only catches our errors should wait for that.
 _HOMES = {
     "Census": "read.census",
     "DEFAULT": "opening",

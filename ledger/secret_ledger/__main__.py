@@ -1,4 +1,4 @@
-"""`python -m ledger`: the command line, where no script is on PATH."""
+"""`python -m secret_ledger`: the command line, if no script is on PATH."""
 
 import sys
 

@@ -24,8 +24,8 @@ def include_object(
     reflected: bool,
     compare_to: object | None,
 ) -> bool:
-    """Alembic's hook: False for a table of the ledger that no model of the host declares.
+    """Alembic's hook: returns False for a table of the ledger that no model of the host declares.
 
-    Where the host has a hook of its own, join the two with `and`.
+    If the host has a hook of its own, join the two with `and`.
     """
     return not (type_ == "table" and reflected and compare_to is None and name in OUR_TABLES)

@@ -32,10 +32,9 @@
     ├── NodeNotReady                   41   node_not_ready
     └── LedgerMoved                    42   ledger_moved
 
-Every error carries a stable `code` for programs, a `hint` that says the way out (where
-there is one; tracebacks show it), and the `exit_code` of the command line. None ever holds
-a secret's value, and a driver's exception is never its cause: drivers put row values into
-their messages.
+Each error carries a stable `code` for programs, a `hint` that says the way out, if any, and the
+`exit_code` of the command line. Tracebacks show the hint. No error ever holds a secret's value,
+and a driver's exception is never its cause: drivers put row values into their messages.
 """
 
 from __future__ import annotations
@@ -76,10 +75,10 @@ __all__ = [
 
 
 class LedgerError(Exception):
-    """The root of the tree: `except LedgerError` catches all that the ledger raises.
+    """The root of the tree: `except LedgerError` catches all errors that the ledger raises.
 
-    `message` says what is wrong, `hint` what to do about it; `details` are the facts
-    behind the message (names, positions, fingerprints as hex) for logs and JSON.
+    `message` names the fault, and `hint` the way out. `details` are the facts behind the message
+    (names, positions, fingerprints as hex), for logs and JSON.
     """
 
     code: ClassVar[str] = "ledger_error"
@@ -92,7 +91,7 @@ class LedgerError(Exception):
         self.hint = self.default_hint if hint is None else hint
         self.details = details
         if self.hint:
-            # A traceback shows it too: whoever reads a refused boot in a log needs the way out.
+            # A traceback shows it too: the reader of a refused boot's log needs the way out.
             self.add_note(f"hint: {self.hint}")
 
     def __str__(self) -> str:
@@ -124,7 +123,7 @@ def _rebuild(
 
 
 class NoStableKey(LedgerError):
-    """No key is configured, and none may be made up: nothing was minted or written."""
+    """No key is configured, and the ledger makes none up. Nothing was written."""
 
     code, exit_code = "no_stable_key", 10
 
@@ -140,7 +139,7 @@ class InvalidKey(LedgerError):
 
 
 class InsecureKeyFile(LedgerError):
-    """A key file can be read or written by others, or can't be read at all."""
+    """Others can read or write a key file, or it can't be read at all."""
 
     code, exit_code = "insecure_key_file", 16
 
@@ -158,19 +157,19 @@ class StaleKey(LedgerError):
 
 
 class MissingKey(LedgerError):
-    """An event is under a key that was introduced here and is not in the keyring."""
+    """An event lies under a key that was introduced here and is not in the keyring."""
 
     code, exit_code = "missing_key", 13
 
 
 class KeyExhausted(LedgerError):
-    """2^32 events lie under one key, the bound of AES-GCM with random nonces."""
+    """2^32 events were sealed under one key, the bound of AES-GCM with random nonces."""
 
     code, exit_code = "key_exhausted", 18
 
 
 class KeyInUse(LedgerError):
-    """Events still need the key, so it can't be retired."""
+    """The key can't end: it is active or held, or events still need it."""
 
     code, exit_code = "key_in_use", 18
 
@@ -182,7 +181,7 @@ class UnknownKey(LedgerError):
 
 
 class KeyReused(LedgerError):
-    """A rotation to a key that was active before, or to an id bound to other material."""
+    """A rotation to a key that was active before, or a migration under a superseded key."""
 
     code, exit_code = "key_reused", 18
 
@@ -215,7 +214,7 @@ class NotALedger(LedgerError):
 
 
 class WrongLedger(LedgerError):
-    """The database is not the ledger that the settings pin."""
+    """The database does not hold the ledger that the settings, or an operation, expect in it."""
 
     code, exit_code = "wrong_ledger", 17
 
@@ -227,7 +226,7 @@ class LedgerMoved(LedgerError):
 
 
 class MigrationInProgress(LedgerError):
-    """A migration is under way, or was abandoned half-way."""
+    """A migration is under way, or was interrupted."""
 
     code, exit_code = "migration_in_progress", 30
 
@@ -242,7 +241,7 @@ class Incomplete(LedgerError):
 
 
 class SecretNotFound(LedgerError):
-    """No event of that name, or none of that version or before that time."""
+    """The secret has no event, or none of that version or before that time."""
 
     code, exit_code = "secret_not_found", 20
 
@@ -266,13 +265,13 @@ class VersionConflict(LedgerError):
 
 
 class InvalidName(LedgerError):
-    """A name that no secret can have."""
+    """No secret can have this name."""
 
     code, exit_code = "invalid_name", 23
 
 
 class InvalidValue(LedgerError):
-    """A value, an actor or metadata of a kind that can't be stored."""
+    """A value, an actor, metadata or another argument is of a kind that is not allowed."""
 
     code, exit_code = "invalid_value", 23
 
@@ -284,8 +283,10 @@ class ValueTooLarge(LedgerError):
 
 
 class ProjectionFailed(LedgerError):
-    """A projection's own code failed, and with it what it was kept with. Its exception is the
-    cause."""
+    """A projection's own code failed, and with it the operation that ran it.
+
+    The exception of that code is the cause.
+    """
 
     code, exit_code = "projection_failed", 31
     default_hint = (
@@ -299,13 +300,13 @@ class ProjectionFailed(LedgerError):
 class LedgerUnavailable(LedgerError):
     """The database can't be reached or refuses to work.
 
-    `outcome_unknown` is true where a write may or may not have been committed.
+    `outcome_unknown` is true if a write may or may not have been committed.
     """
 
     code, exit_code = "ledger_unavailable", 40
 
 
 class NodeNotReady(LedgerError):
-    """A live node can't do what the operation needs of it."""
+    """A live node can't read the key of a rotation, or this node can't do its work."""
 
     code, exit_code = "node_not_ready", 41

@@ -1,7 +1,7 @@
-"""A caller's values and numbers, taken in so that nothing of them can show.
+"""Takes in a caller's values and numbers, so that nothing of them can show.
 
-A value becomes a `Secret` before anything can raise: no frame that is part of a traceback
-with locals holds it bare.
+A value becomes a `Secret` before anything can raise. So no frame that is part of a traceback with
+locals holds the bare value.
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ __all__ = [
 ]
 
 MAX_CALL: Final = 16 * 1024 * 1024
-"""Bytes of all values of one call."""
+"""Bytes that all values of one call have at most."""
 
 Value = str | bytes | Secret
 Item = tuple[str, Value] | tuple[str, Value, int | None]
 Wrapped = Secret | LedgerError
 
 LONGEST: Final = 1_000_000.0
-"""Seconds of any wait that a caller may ask for: eleven days."""
+"""Seconds of the longest wait that a caller may ask for: eleven days."""
 
 
 def wrap(value: object) -> Wrapped:
-    """The value as a Secret, or what is wrong with it: never raises, so that no frame that
-    holds the bare value is part of a traceback with locals."""
+    """Returns the value as a Secret, or the error that says what is wrong with it.
+
+    Never raises, so no frame that holds the bare value is part of a traceback with locals.
+    """
     try:
         return value if isinstance(value, Secret) else Secret(value)  # type: ignore[arg-type]
     except LedgerError as error:
@@ -92,11 +94,11 @@ def number(value: object, name: str) -> int | None:
 
 
 def seconds(value: object, name: str, *, least: float = 0.0) -> float:
-    """A number of seconds, from `least` to a million. Raises InvalidValue, which says `name`."""
+    """Check a number of seconds, from `least` to a million. Raises InvalidValue, with `name`."""
     if (
         isinstance(value, int | float)
         and not isinstance(value, bool)
-        and least <= value <= LONGEST  # so it is no NaN either
+        and least <= value <= LONGEST  # False for a NaN too
     ):
         return value
     shown = f"{value:g}" if isinstance(value, float) else type(value).__name__

@@ -87,7 +87,7 @@ __all__ = ["MAX_CALL", "MAX_VALUE", "SecretLedger"]
 
 
 class SecretLedger:
-    """An open ledger. Made by `SecretLedger.open`, which runs the boot gate."""
+    """An open ledger. `SecretLedger.open` makes it, and runs the boot gate."""
 
     @classmethod
     @asynccontextmanager
@@ -112,39 +112,43 @@ class SecretLedger:
         when_stale: WhenStale = "database",
         view_bytes: int = VIEW_BYTES,
     ) -> AsyncIterator[Self]:
-        """Open a ledger; the boot gate runs here, before anything is written.
+        """Open a ledger. The boot gate runs here, before anything is written.
 
         url: `sqlite+aiosqlite:///…`, `postgresql+asyncpg://…`, or a host's own AsyncEngine, which
             is not disposed of (a SQLite engine lends its URL, not its pool).
-        keyring: the keys, or a provider of them.
-        create: make a ledger where the database holds nothing at all.
-        verify: "control", "latest" (every secret's head opens) or "full" (every event, and the
-            projections). "incremental": what is new since a verification that was attested, and a
-            sample of the rest, which is gone over once the ledger is open, with the outcome in
-            `health`; "latest" where nothing is attested yet.
+        keyring: the keys, or a provider of keys.
+        create: make a ledger if the database holds none. A SQLite file with other tables is
+            refused.
+        verify: "control", "latest" (the newest event of every secret opens) or "full" (every event,
+            and the projections). "incremental": the events since an attested verification, and a
+            sample of the rest. The rest is checked once the ledger is open, with the outcome in
+            `health`. If nothing is attested yet, this is "latest".
         read_only: announce and write nothing.
         read_moved: with `read_only`, also open a ledger that has moved to another database. It
-            reads what was left here, as it was at the hand-over. Otherwise that is LedgerMoved.
-        ledger_id: the ledger that this must be; no other is opened, and none is made. The
-            setting OS_SECRET_LEDGER_ID does the same.
+            reads the rows that were left here at the hand-over. Otherwise LedgerMoved is raised.
+        ledger_id: the id of the ledger (32 hex digits, or 16 bytes). No other ledger is opened, and
+            none is made. The setting OS_SECRET_LEDGER_ID does the same.
         schema: PostgreSQL's schema, default OS_SECRET_LEDGER_SCHEMA, else `secret_ledger`.
-        node: the name to announce, default the host's.
-        projections: kept in the append's own transaction, default `sys_secret`.
-        watch_keys: ask the provider for the keys again every so many seconds, and go on with
-            what it gives if the gate lets it pass; see `SecretLedger.reload_keys`.
-        heartbeat: seconds between two renewals of this node's line; it is live for three of them.
-        patience: seconds that a write rides out a database that can't be reached, or is locked.
-        scrub_rate: rows a second that are gone over after an incremental boot.
-        max_staleness: keep the secrets that are read in memory, still sealed, and answer `get` of
-            their latest version from there, where that is proven to have been the latest one at
-            most so many seconds before the call. This process's own writes are always seen. 0 is
-            always fresh: SQLite tells without a statement whether anybody has written, PostgreSQL
-            is asked by a statement, which the reads that are waiting share. None: every read goes
-            to the database.
-        when_stale: what a read of such a secret does while that can't be proven, because the
-            database is out of reach or slow: it reads from the "database" all the same, or is to
-            "refuse", with LedgerUnavailable. It is never answered with something older.
-        view_bytes: how much memory that may take; what was not read for longest goes first.
+        node: the name to announce, default the host's name.
+        projections: the projections that are kept in the append's own transaction, default
+            `sys_secret`.
+        watch_keys: seconds after which the provider is asked for the keys again. If the gate lets
+            the keys pass, the ledger uses them from then on; see `SecretLedger.reload_keys`.
+        heartbeat: seconds between two renewals of this node's line. The node is live until it has
+            missed three of them.
+        patience: seconds that a write waits if the database can't be reached, or is locked.
+        scrub_rate: rows a second that are checked after an incremental boot.
+        max_staleness: seconds that an answer of `get` may be old. The secrets that are read are
+            kept in memory, still sealed. `get` returns a kept version if it is proven that it was
+            the latest version so many seconds before the call, or later. This process's own writes
+            are always seen. 0: an answer is always fresh. SQLite tells without a statement whether
+            anybody has written. PostgreSQL is asked by a statement, which all waiting reads share.
+            None: every read goes to the database.
+        when_stale: how a read goes on if that proof fails, because the database is out of reach or
+            slow. "database": it reads from the database. "refuse": it raises LedgerUnavailable. An
+            older version is never returned.
+        view_bytes: bytes of memory that the kept secrets may take. The secret that was not read for
+            longest goes first.
 
         Raises any refusal of the boot gate; see `errors`.
         """
@@ -210,7 +214,7 @@ class SecretLedger:
         if booted.report.level == "incremental":
             self._scrub = Scrub(self._prover.go_over, parts.scrub_rate)
         self.warnings: Sequence[str] = booted.warnings
-        """What the boot gate let pass and an operator should hear of."""
+        """The warnings for an operator about facts that the boot gate let pass."""
         self.created: bool = booted.created
         """Whether this call made the ledger."""
 
@@ -223,8 +227,11 @@ class SecretLedger:
 
     @property
     def moved_to(self) -> str | None:
-        """The database that the ledger has moved to, as this process has met it; None if it has
-        not. This process goes on reading here, and is not ready."""
+        """Address of the database that the ledger has moved to, as this process has met it.
+
+        None if the ledger has not moved. If it has moved, this process goes on reading here, and is
+        not ready.
+        """
         standing = self._follower.standing
         return moved_place(standing.control.events) if standing.moved else None
 
@@ -240,12 +247,12 @@ class SecretLedger:
 
     @property
     def view(self) -> ViewStatus | None:
-        """What is kept in memory, and how it serves; None without `max_staleness`."""
+        """How much is kept in memory, and how it serves. None without `max_staleness`."""
         return None if self._view is None else self._view.status
 
     @property
     def read_only(self) -> bool:
-        """Whether it was opened to be read only."""
+        """Whether the ledger was opened to be read only."""
         return self._session.read_only
 
     def __repr__(self) -> str:
@@ -253,8 +260,8 @@ class SecretLedger:
 
     # --- writing ---------------------------------------------------------------------
 
-    # Not `async def`, these two: a coroutine that is cancelled before it began still shows
-    # its arguments in a traceback with locals.
+    # `put` and `put_many` are not `async def`: if a coroutine is cancelled before it begins, a
+    # traceback with locals still shows its arguments.
 
     def put(
         self,
@@ -267,10 +274,11 @@ class SecretLedger:
     ) -> Coroutine[Any, Any, SecretVersion]:
         """Write `value` as the next version of the secret `name`.
 
-        `expect`: None any, 0 no version yet, n the version that the caller saw.
+        `expect`: the version that the caller saw; 0 if the secret has no version yet; None for any.
+
         Raises VersionConflict, InvalidName, InvalidValue, ValueTooLarge, StaleKey,
-        MissingKey or TamperedEvent (what it would build on does not open),
-        LedgerUnavailable.
+        LedgerUnavailable. Raises MissingKey or TamperedEvent if the newest event of the secret does
+        not open.
         """
         return self._put(name, wrap(value), expect, actor, metadata)
 
@@ -291,15 +299,15 @@ class SecretLedger:
     ) -> Coroutine[Any, Any, Sequence[SecretVersion]]:
         """Write many secrets in one transaction: all of them, or none.
 
-        `items`: a mapping of names to values, or tuples (name, value[, expect]); no name
-        twice. Raises what `put` raises.
+        `items`: a mapping of names to values, or tuples (name, value[, expect]). No name may occur
+        twice. Raises the errors of `put`.
         """
         return self._put_many(wrap_items(items), actor)
 
     async def _put_many(
         self, wrapped: Sequence[tuple[Any, Wrapped, Any]], actor: str | None
     ) -> Sequence[SecretVersion]:
-        values = [unwrap(value) for _, value, _ in wrapped]  # what is no item has no name either
+        values = [unwrap(value) for _, value, _ in wrapped]  # an invalid item has no name
         puts = [
             Put(normalise_name(name), value, expected(expect), actor, None)
             for (name, _, expect), value in zip(wrapped, values, strict=True)
@@ -321,9 +329,9 @@ class SecretLedger:
         actor: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> SecretInfo:
-        """End a live secret; its history is kept.
+        """Delete a live secret. Its history is kept.
 
-        Raises SecretNotFound, SecretDeleted where it is deleted already, SecretDestroyed.
+        Raises SecretNotFound, SecretDestroyed, and SecretDeleted if the secret is deleted already.
         """
         intent = Delete(normalise_name(name), expected(expect), actor, metadata)
         return (await self._write([intent]))[0]
@@ -339,18 +347,18 @@ class SecretLedger:
     ) -> SecretInfo:
         """Write an earlier value of a deleted secret as its next version.
 
-        `version`: default, the last one before the deletion. Raises VersionConflict where
-        the secret is live, SecretNotFound, SecretDestroyed, MissingKey.
+        `version`: the version to write again, default the last version before the deletion. Raises
+        SecretNotFound, SecretDestroyed, MissingKey, and VersionConflict if the secret is live.
         """
         wanted = number(version, "version")
         intent = Restore(normalise_name(name), wanted, expected(expect), actor, metadata)
         return (await self._write([intent]))[0]
 
     async def destroy(self, name: str, *, reason: str, actor: str | None = None) -> SecretInfo:
-        """End a secret for good: no version of it so far is ever returned again, or needed.
+        """End a secret for good: no version so far is ever returned again, or needed.
 
-        Also the way out for a secret whose latest event is damaged. A later `put` starts
-        anew. Raises SecretNotFound, SecretDestroyed.
+        This is also the way out for a secret whose newest event is damaged. A later `put` starts
+        anew. Raises SecretNotFound, SecretDestroyed, and InvalidValue without a reason.
         """
         given: object = reason
         if not isinstance(given, str) or not given.strip():
@@ -359,7 +367,7 @@ class SecretLedger:
 
     async def _write(self, intents: Sequence[Intent]) -> Sequence[SecretInfo]:
         self._session.check_writable()
-        # All intents of a call have one actor, and only a single one has metadata.
+        # All intents of a call have one actor. Only the intent of a single write has metadata.
         return await self._writer.submit([_noted(intents[0]), *intents[1:]])
 
     # --- keys over time --------------------------------------------------------------
@@ -371,14 +379,15 @@ class SecretLedger:
         actor: str | None = None,
         force_reason: str | None = None,
     ) -> Rotation:
-        """Make the pending key, or `new_key`, the one that new events are sealed under.
+        """Make the pending key, or `new_key`, the active key: new events are sealed under it.
 
-        With `new_key` this process goes on with that one as its current key, the others as
-        previous ones, also where the rotation is refused. Nothing is re-encrypted: `rekey`
-        does that. Where the key is active already, the report says so. Raises NodeNotReady,
-        naming the nodes, while a live node can't read the key, unless `force_reason` is given,
-        which is recorded; KeyReused for a key that was active before, MigrationInProgress,
-        StaleKey, LedgerUnavailable.
+        If `new_key` is given, this process uses it as its current key from now on, and the others
+        as previous keys. That holds even if the rotation is refused. Nothing is re-encrypted:
+        `rekey` does that. If the key is active already, the report says so.
+
+        Raises NodeNotReady, which names the nodes, while a live node can't read the key. A
+        `force_reason` overrides that, and is recorded. Raises KeyReused if the key was active
+        before, MigrationInProgress, StaleKey, and LedgerUnavailable.
         """
         if new_key is not None and not isinstance(new_key, Key):
             kind = type(new_key).__name__  # type: ignore[unreachable]  # callers without types
@@ -391,11 +400,10 @@ class SecretLedger:
     async def rekey(
         self, *, actor: str | None = None, on_progress: OnProgress | None = None
     ) -> RekeyReport:
-        """Seal the latest event of every secret again under the active key.
+        """Seal the newest event of every secret again under the active key.
 
-        Online, resumable, and idempotent; older versions stay under their keys. Heads that
-        don't open are skipped and reported (`.ok`, `.findings`). Raises StaleKey,
-        LedgerUnavailable.
+        Online, resumable, and idempotent. Older versions stay under their keys. Events that don't
+        open are skipped and reported (`.ok`, `.findings`). Raises StaleKey, LedgerUnavailable.
         """
         self._session.check_writable()
         encode_metadata(actor=actor)
@@ -404,11 +412,11 @@ class SecretLedger:
     async def retire(
         self, key_id: str, *, actor: str | None = None, on_progress: OnProgress | None = None
     ) -> KeyEnd:
-        """Certify that nothing needs a key any more, so that it can be dropped.
+        """Certify that nothing needs a key any more, so that it can be dropped from the settings.
 
-        Where that was done before, the report says so. Raises KeyInUse while any event of
-        any generation needs it (the message says where they are, and the way on), and for
-        the active key; UnknownKey.
+        If that was done before, the report says so. Raises UnknownKey. Raises KeyInUse for the
+        active key, and while any event of any generation needs the key: the message names their
+        generations, and the way on.
         """
         self._session.check_writable()
         encode_metadata(actor=actor)
@@ -422,10 +430,10 @@ class SecretLedger:
         actor: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> KeyEnd:
-        """Give up a superseded key that is gone for good: nothing undoes it.
+        """Give up a superseded key that nobody has any more: nothing undoes it.
 
-        Its versions are `SecretDestroyed` from then on, and nothing waits for it any more.
-        Raises KeyInUse for the active key, and for one that is in the keyring; UnknownKey.
+        Reads of its versions raise SecretDestroyed from then on, and nothing waits for the key any
+        more. Raises UnknownKey, and KeyInUse if the key is active or in the keyring.
         """
         self._session.check_writable()
         encode_metadata(actor=actor, reason=reason)
@@ -433,7 +441,7 @@ class SecretLedger:
             self._session, key_id, reason=reason, actor=actor, on_progress=on_progress
         )
 
-    # Not `async def` either, these two: the text of a URL may hold a password.
+    # `migrate` and `abandon_migration` are not `async def` either: a URL may hold a password.
 
     def migrate(
         self,
@@ -445,25 +453,29 @@ class SecretLedger:
         force_reason: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Coroutine[Any, Any, MigrationReport]:
-        """Replay the whole history under the active key into the next generation, here or in
-        another database.
+        """Copy the whole history under the active key into the next generation, here or elsewhere.
 
-        Positions, versions, times, metadata and values stay as they are; writers and readers
-        go on meanwhile, and follow within the same call when it is put in use. `dry_run` reads
-        all, writes nothing, and says what would happen. A pending key is rotated to before
-        (`force_reason` as there), once nothing else refuses; if a migration was interrupted
-        before that key came, it is finished first, under the active key. Interrupted, it is run
-        again. The old generation stays, closed, and needs its keys until it is purged. Raises
-        what `rotate` raises; MigrationInProgress beside another migrator; TamperedEvent or
-        MissingKey, with the list, where events can't be opened: destroy them, or give up their
-        key.
+        Positions, versions, times, metadata and values stay as they are. Writers and readers go on
+        meanwhile. Once the generation is put in use, they follow within the same call. `dry_run`
+        reads all events, writes nothing, and reports the expected result.
 
-        With `target_url` the ledger moves there, under the same key too: from the hand-over
-        on it is written there alone, and here only read. That URL must be given to its nodes.
-        The target is empty (PostgreSQL: `target_schema`, default this ledger's), or holds this
-        same unfinished move; else NotALedger or WrongLedger. Interrupted after the hand-over,
-        it is finished by the same call on a ledger that is open, or that is opened with
-        `read_only` and `read_moved`.
+        If a key is pending, the ledger first rotates to it, once nothing else refuses
+        (`force_reason`: as for `rotate`). If a migration was interrupted before that key came, it
+        is finished first, under the active key. If this call is interrupted, run it again. The old
+        generation stays, closed, and needs its keys until it is purged.
+
+        Raises the errors of `rotate`, and MigrationInProgress if another migrator is at work.
+        Raises TamperedEvent or MissingKey, with the list, if events can't be opened: destroy their
+        secrets, or give up their key.
+
+        If `target_url` is given, the ledger moves into that database, also under the same key.
+        After the hand-over, only the target is written, and this database is only read: give the
+        nodes that URL. The target must be empty, or hold this same unfinished move; else NotALedger
+        or WrongLedger is raised. On PostgreSQL, the target is the schema `target_schema`, default
+        this ledger's.
+
+        If the move is interrupted after the hand-over, the same call finishes it. For that, the
+        source is open already, or is opened with `read_only` and `read_moved`.
         """
         moving = None if target_url is None else Destination.of(target_url, target_schema)
         return self._migrate(moving, dry_run, actor, force_reason, on_progress)
@@ -493,10 +505,11 @@ class SecretLedger:
         target_schema: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Coroutine[Any, Any, PurgeReport]:
-        """Throw a generation that is being built away; the one in use is untouched.
+        """Delete the generation that is being built. The generation in use is untouched.
 
-        Of a move: here, and with `target_url` there too. Raises LedgerMoved once it has been
-        handed over; WrongLedger where the target is not what such a move has left.
+        Of a move: here, and with `target_url` in the target too. Raises LedgerMoved once the ledger
+        has been handed over, and WrongLedger if the target holds anything else than the half of
+        such a move.
         """
         moving = None if target_url is None else Destination.of(target_url, target_schema)
         return self._abandon_migration(moving, on_progress)
@@ -510,17 +523,18 @@ class SecretLedger:
         return await abandon_move(self._session, target=moving, on_progress=on_progress)
 
     async def key_history(self, *, check: bool = False) -> Sequence[KeyRecord]:
-        """The audit: for each key, in order of activation, when it was what and by whom, what
-        it protects, and which nodes say that they hold it.
+        """The audit of the keys: a record for each key, in order of activation.
 
-        The hashes of the control stream are checked. With `check` its events are opened too, and
-        each key is marked. Raises TamperedEvent, LedgerUnavailable.
+        A record says in which states the key was, when and by whom, which events it protects, and
+        which nodes say that they hold it. The hashes of the control stream are checked. With
+        `check`, its events are opened too, and each key is marked. Raises TamperedEvent,
+        LedgerUnavailable.
         """
         records = await self._audit(self._database, self._meta.ledger_id, await self.nodes())
         return await Checker(self._follower).keys(records) if check else records
 
     async def generations(self) -> Sequence[GenerationInfo]:
-        """Every generation there ever was: its state, its times, its keys, its size."""
+        """The generations that this database knows: their states, times, keys and sizes."""
         control = (await self._follower.follow(read=through_outages)).control
         return await list_generations(self._database, control)
 
@@ -529,7 +543,9 @@ class SecretLedger:
     ) -> PurgeReport:
         """Delete a closed generation, so that nothing needs its keys any more.
 
-        Interrupted, it is run again. Raises InvalidValue for one that is in use or never was.
+        If it is interrupted, run it again. Raises InvalidValue if the generation is in use or never
+        existed, and MigrationInProgress if it is being built. Raises TamperedEvent or MissingKey if
+        an event of the generation in use does not open.
         """
         if number(generation, "generation") is None:
             raise InvalidValue("generation is the number of a generation, not None")
@@ -538,23 +554,26 @@ class SecretLedger:
         return await purge(self._session, generation, actor=actor, on_progress=on_progress)
 
     async def loss(self, key_id: str) -> KeyEnd:
-        """What `lost` would give up. Raises what it raises; nothing is written."""
+        """Report the events and secrets that `lost` would give up.
+
+        Writes nothing. Raises KeyInUse, UnknownKey.
+        """
         return await loss(self._session, key_id)
 
     async def census(self) -> Census:
-        """What lies under which key: the events of every generation, the heads of this one.
+        """Count the events of every generation, and the secrets, under each key.
 
-        Counted from the rows, without opening any. Raises LedgerUnavailable.
+        The rows are counted without opening any. Raises LedgerUnavailable.
         """
         control = (await self._follower.follow(read=through_outages)).control
         return await census(self._database, control.generation)
 
     async def reload_keys(self, keyring: Keyring | KeyProvider | None = None) -> bool:
-        """Go on with the keys of `keyring`, default those of the provider given to `open`;
-        whether they are others than those in hand.
+        """Use the keys of `keyring` from now on, default the provider's that `open` was given.
 
-        The gate applies, heads included: a keyring that it refuses changes nothing. Raises
-        what `open` raises for the keys, and InvalidKey where there is no provider to ask.
+        Returns whether these keys differ from the keys in hand. The gate applies, newest events
+        included: if it refuses a keyring, nothing changes. Raises the errors of `open` about keys,
+        and InvalidKey if the ledger has no provider to ask.
         """
         source = self._provider if keyring is None else key_source(keyring)
         del keyring
@@ -577,13 +596,15 @@ class SecretLedger:
         at: datetime | None = None,
         unproven: bool = False,
     ) -> SecretVersion:
-        """The latest version of a secret, version `version`, or the last one recorded at or
-        before `at` (an aware datetime). The latest may come from memory, within the bound of
-        `max_staleness`, if `open` was given one.
+        """Read the latest version of a secret, the version `version`, or the version at time `at`.
 
-        An earlier version is proven by the chain down to it from the newest event, which opens.
-        If the newest event can't be opened, `unproven=True` gives a stated version by its own
-        seal alone (`.proven` is False then): whether it has ended since, nobody can tell.
+        `at`: an aware datetime; the last version that was recorded at or before it is read. If
+        `open` was given `max_staleness`, the latest version may come from memory, within that
+        bound.
+
+        An earlier version is proven by the chain from the newest event, which must open, down to
+        it. If the newest event can't be opened, `unproven=True` returns a stated version by its own
+        seal alone (`.proven` is False then). Nobody can tell whether that version has ended since.
 
         Raises SecretNotFound, SecretDeleted, SecretDestroyed, MissingKey, TamperedEvent,
         LedgerUnavailable.
@@ -598,8 +619,8 @@ class SecretLedger:
     def history(self, name: str, *, check: bool = False) -> AsyncIterator[SecretInfo]:
         """Every version of a secret, oldest first, without its value.
 
-        No row is opened, so that one bad row hides no other; each says `check="unverified"`.
-        With `check` each row is opened, and one that fails is marked (`check`, `problem`).
+        No row is opened, so one bad row hides no other row; each says `check="unverified"`. With
+        `check`, each row is opened, and a row that fails is marked (`check`, `problem`).
         """
         return list_history(
             self._database, normalise_name(name), self._lost(), self._checker(check)
@@ -608,8 +629,10 @@ class SecretLedger:
     def list(
         self, prefix: str = "", deleted: bool = False, *, check: bool = False
     ) -> AsyncIterator[SecretInfo]:
-        """The secrets whose names begin with `prefix`, in order of the names' bytes, without
-        their values. `deleted` adds deleted and destroyed ones. `check`: as for `history`."""
+        """The secrets whose names begin with `prefix`, in order of the names' bytes, without value.
+
+        `deleted` adds deleted and destroyed secrets. `check`: as for `history`.
+        """
         return list_secrets(
             self._database,
             prefix,
@@ -630,19 +653,19 @@ class SecretLedger:
     async def verify(
         self, level: Level = "latest", on_progress: OnProgress | None = None
     ) -> VerifyReport:
-        """Check what is stored and report: findings are returned, not raised.
+        """Check the stored rows, and report: findings are returned, not raised.
 
-        `level`: "control", "latest" (every head opens) or "full" (every event, every chain,
-        the projections). Raises LedgerUnavailable, or TamperedEvent where the control
-        stream itself is damaged.
+        `level`: "control", "latest" (the newest event of every secret opens) or "full" (every
+        event, every chain, the projections). Raises LedgerUnavailable, InvalidValue for another
+        level, and TamperedEvent if the control stream itself is damaged.
         """
         return await self._prover.verify(level, on_progress)
 
     async def nodes(self) -> Sequence[NodeInfo]:
         """The nodes that have the ledger open, and the boots that were refused.
 
-        The nodes write these lines. `proof` says of each whether a holder of a key wrote it.
-        That a line is missing proves nothing.
+        The nodes write these lines. `proof` says of each line whether a holder of a key wrote it. A
+        missing line proves nothing.
         """
         standing = self._follower.standing
         active, judge = standing.control.active.fingerprint, Judge(standing.control, standing.keys)
@@ -651,17 +674,18 @@ class SecretLedger:
         )
 
     async def key_status(self) -> Sequence[KeyStatus]:
-        """Each key of the ledger, in order of activation, and a pending one."""
+        """The state of each key of the ledger, in order of activation, and of a pending key."""
         standing = await self._follower.follow()
         head = await patiently(self._database, lambda c: head_in_use(c, self._database))
         return key_status(standing, head)
 
     async def health(self, *, within: float | None = None) -> Health:
-        """Whether this node can do its work, and why not. Never raises but for a wrong `within`.
+        """Whether this node can do its work, and why not. Raises only InvalidValue, for `within`.
 
-        A ledger that was opened with `verify="control"` has not opened its secrets: the first
-        call does that, as `verify()` would, and is ready only if nothing was found.
-        `within`: seconds; a database that has not answered by then makes it unready.
+        `within`: seconds; if the database has not answered within them, the node is unready.
+
+        If the ledger was opened with `verify="control"`, its secrets have not been opened. The
+        first call does that, as `verify()` would, and the node is ready only if nothing was found.
         """
         began = time.monotonic()
         if within is not None:
@@ -698,7 +722,7 @@ class SecretLedger:
         await to_its_end(self._close_all())
 
     async def _close_all(self) -> None:
-        # The last one first; each of them, whatever becomes of the others.
+        # The stack closes the last part first, and each part even if another part fails.
         last_first = (
             self._presence, self._view, self._writer, self._first_proof, self._observer,
             self._scrub, self._key_watch,
@@ -710,13 +734,13 @@ class SecretLedger:
 
 
 async def _nothing() -> None:
-    """Read-only: there is no line to renew."""
+    """A read-only ledger has no line to renew."""
 
 
 def _noted(intent: Intent) -> Intent:
     """`intent` with a copy of its metadata, which the caller may change while it waits.
 
-    A bad actor, reason or metadata is raised here: it is its caller's own error.
+    A bad actor, reason or metadata is refused here: that is its caller's own error.
     """
     if isinstance(intent, Destroy):
         encode_metadata(actor=intent.actor, reason=intent.reason)

@@ -1,7 +1,7 @@
 """Where the library's log events go: to the host's structlog, else to standard `logging`.
 
-The library configures nothing. structlog that nobody configured would print to stdout and
-corrupt piped output, so until the host configures it, events go to the logger `secret_ledger`.
+The library configures nothing. If nobody configures structlog, it prints to stdout and corrupts
+piped output. So until the host configures it, events go to the logger `secret_ledger`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Log:
         self._emit(logging.ERROR, event, facts)
 
     def _emit(self, level: int, event: str, facts: dict[str, Any]) -> None:
-        # A host that has configured structlog has imported it; for the others it stays unloaded.
+        # A host that has configured structlog has imported it. Other hosts never load it.
         structlog = sys.modules.get("structlog")
         if structlog is not None and structlog.is_configured():
             structlog.get_logger("secret_ledger").log(level, event, **facts)

@@ -68,14 +68,14 @@ class Default:
 
 DEFAULT: Final = Default()
 SHORTEST: Final = 0.001
-"""Seconds between two things that are done again and again."""
+"""Seconds that an interval has at least: between heartbeats, or between looks for keys."""
 Projections = Sequence[InlineProjection] | Default
 Audit = Callable[[Database, bytes, Sequence[NodeInfo]], Awaitable[Sequence[KeyRecord]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What an open ledger is made of."""
+    """The parts that an open ledger is made of."""
 
     database: Database
     booted: Booted
@@ -116,9 +116,9 @@ class Options:
 async def opened(
     where: URL | AsyncEngine | None, source: Keyring | KeyProvider | InvalidKey, options: Options
 ) -> AsyncIterator[Parts]:
-    """Pass the boot gate. The database is closed at the end.
+    """Pass the boot gate, and yield the parts of the open ledger.
 
-    Raises any refusal of the boot gate.
+    The database is closed at the end. Raises any refusal of the boot gate.
     """
     running_loop()
     check_open_level(options.verify)
@@ -192,7 +192,7 @@ async def catch_up(parts: Parts) -> None:
 
 
 def _check_distinct(kept: Sequence[InlineProjection]) -> None:
-    """Raises InvalidValue where two projections would share a checkpoint."""
+    """Raises InvalidValue if two projections would share a checkpoint."""
     names = [projection.name for projection in kept]
     for name in names:
         if names.count(name) > 1:
@@ -203,7 +203,7 @@ def _check_distinct(kept: Sequence[InlineProjection]) -> None:
 
 
 async def _fold(database: Database) -> None:
-    """Begin the tables that a ledger keeps unless it is told otherwise."""
+    """Makes and folds the tables that a ledger keeps unless it is told otherwise."""
     import secret_ledger_projections as read_side
 
     for projection in read_side.default():
@@ -211,14 +211,14 @@ async def _fold(database: Database) -> None:
 
 
 async def _check_kept(database: Database, kept: Sequence[InlineProjection]) -> None:
-    """Hold the projections against the log, as far as each is folded. Raises TamperedEvent."""
+    """Compares the projections with the log, as far as each is folded. Raises TamperedEvent."""
     while True:
         head = await _in_use(database)
         tally = Tally()
         for each in kept:
             if isinstance(each, CheckedProjection):
                 await check_projections(database, head, [each], tally)
-        # If another generation was put in use meanwhile, the rows of this one may be purged.
+        # If another generation was put in use meanwhile, the rows read here may be purged.
         if not tally.findings or (await _in_use(database)).generation == head.generation:
             break
     tally.report("full", 0.0).raise_if_not_ok()
@@ -232,7 +232,7 @@ async def _in_use(database: Database) -> LogHead:
 
 
 def without_text(url: str | URL | AsyncEngine) -> URL | AsyncEngine | None:
-    """The URL parsed, so that no frame of ours holds its password in a traceback with locals."""
+    """Parse the URL, so that no frame of ours holds its password in a traceback with locals."""
     return url if is_engine(url) else address_of(url)
 
 
@@ -272,10 +272,10 @@ async def init_ledger(
     *,
     schema: str | None = None,
 ) -> tuple[str, bool]:
-    """Make a ledger, also in a SQLite file that holds an application's own tables.
+    """Make a ledger, even in a SQLite file that holds an application's own tables.
 
-    Returns its id (32 hex digits) and whether it was made now; where there is one already,
-    its gate is passed and nothing is changed. Raises what `open` raises.
+    Returns its id (32 hex digits), and whether it was made now. If the database holds a ledger
+    already, its gate is passed and nothing is changed. Raises the errors of `open`.
     """
     source = key_source(keyring)
     where = without_text(url)
@@ -301,8 +301,10 @@ async def init_ledger(
 
 
 def machine_warnings(url: str | URL | AsyncEngine) -> Sequence[str]:
-    """What an operator must know of this machine's database library before several processes
-    write the ledger. Nothing is connected."""
+    """Warnings about this machine's database library, before several processes write the ledger.
+
+    They are for an operator. Nothing is connected.
+    """
     where = address_of(url)
     race = None
     if where is not None and where.get_backend_name() == "sqlite":
@@ -317,10 +319,10 @@ async def upgrade_schema(
     ledger_id: str | bytes | None = None,
     schema: str | None = None,
 ) -> list[str]:
-    """Bring an older schema up to this release's; returns the names of the applied files.
+    """Bring an older schema up to this release's. Returns the names of the applied files.
 
-    The gate's control level passes first. A ledger that begins to seal facts for readers is
-    verified whole before. Raises what the gate refuses with, NotALedger, TamperedEvent.
+    The gate must pass at level `control` first. If the ledger begins to seal facts for readers, the
+    whole log is verified before. Raises the refusals of the gate, NotALedger, TamperedEvent.
     """
     source = key_source(keyring)
     where = without_text(url)

@@ -1,9 +1,10 @@
-"""Liveness and readiness for servers, neutral of any framework, and as a raw ASGI application.
+"""Liveness and readiness for servers of any framework, and as a raw ASGI application.
 
-*Live* means that this process answers at all: it asks no database, for no restart mends one
-that is out of reach. *Ready* means that this node can do its work: `SecretLedger.health`, bounded
-in time and kept for a moment, so that the probes of many kubelets cost one look between them.
-A body holds no secret; it names keys by fingerprint, the database by its address, and other nodes.
+*Live* means that this process answers. It asks no database: if a database is out of reach, a
+restart does not mend it. *Ready* means that this node can do its work: `SecretLedger.health`,
+bounded in time. The answer is kept for a moment, so that the probes of many kubelets cost one look.
+A body holds no secret. It names keys by id and fingerprint, the database by its address, and other
+nodes.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["Probe", "liveness", "probes", "readiness"]
 
 WITHIN: Final = 2.0
-"""Seconds that a database has to answer in; a prober's own timeout should be longer."""
+"""Seconds within which the database must answer. A prober's own timeout should be longer."""
 MAX_AGE: Final = 1.0
 """Seconds for which an answer is given again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The answer to a probe, as an HTTP response has it."""
+    """The answer to a probe, in the parts of an HTTP response."""
 
     status: int
-    """200, or 503 for a node that is to get no requests."""
+    """200, or 503 if the node must get no requests. 404 and 405 for requests of other kinds."""
     body: bytes
     """One JSON object, without any secret."""
     content_type: str = "application/json"
@@ -50,18 +51,22 @@ _kept: Final[WeakKeyDictionary[SecretLedger, _Kept]] = WeakKeyDictionary()
 
 
 async def liveness(ledger: SecretLedger) -> Probe:
-    """Whether this process answers: 200, always, and without asking the database."""
+    """Whether this process answers: always 200, without asking the database."""
     return _probe(200, {"live": True, "ledger_id": ledger.ledger_id})
 
 
 async def readiness(
     ledger: SecretLedger, *, within: float = WITHIN, max_age: float = MAX_AGE
 ) -> Probe:
-    """Whether this node can do its work, and why not: 200 (ready, degraded) or 503. Never raises.
+    """Whether this node can do its work, and why not: 200 (ready, degraded) or 503.
 
     The body is `SecretLedger.health` as JSON, and `checked_seconds_ago`.
-    within: seconds; a database that has not answered by then is a 503, not a hanging probe.
+
+    within: seconds; if the database has not answered within them, that is a 503, not a hanging
+        probe.
     max_age: seconds for which an answer is given again, without asking the database.
+
+    Raises InvalidValue if one of them is no number of seconds, and nothing else.
     """
     seconds(max_age, "max_age")
     seconds(within, "within")
@@ -87,8 +92,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def probes(ledger: SecretLedger, *, within: float = WITHIN, max_age: float = MAX_AGE) -> App:
-    """An ASGI application that answers GET and HEAD of /livez and /readyz, to be mounted
-    anywhere or served on a port of its own. `within`, `max_age`: as `readiness` has them."""
+    """An ASGI application that answers GET and HEAD of /livez and /readyz.
+
+    Mount it anywhere, or serve it on a port of its own. `within`, `max_age`: seconds, as for
+    `readiness`.
+    """
 
     async def answer(path: str) -> Probe:
         match path:
@@ -106,7 +114,7 @@ def probes(ledger: SecretLedger, *, within: float = WITHIN, max_age: float = MAX
         if scope["type"] != "http":
             return
         if scope["method"] in ("GET", "HEAD"):
-            # Where it is mounted, the path begins with the mount's; some end it with a slash.
+            # If it is mounted, the path begins with the mount's path. It may end with a slash.
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             probe = await answer(path.removesuffix("/"))
         else:
@@ -117,7 +125,7 @@ def probes(ledger: SecretLedger, *, within: float = WITHIN, max_age: float = MAX
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """The ledger is opened and closed by its host: there is nothing to start or stop."""
+    """The host opens and closes the ledger, so that nothing starts or stops here."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

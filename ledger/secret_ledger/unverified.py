@@ -1,6 +1,6 @@
-"""Looking into a ledger without a key, for an operator in front of a crash-looping fleet.
+"""Looks into a ledger without a key, for an operator in front of a crash-looping fleet.
 
-What these show is marked unverified: the rows are read as they stand, and no seal is opened.
+All that is shown is unverified: the rows are read as they stand, and no seal is opened.
 """
 
 from __future__ import annotations
@@ -43,17 +43,20 @@ class UnverifiedLedger:
 
     @property
     def ledger_id(self) -> str:
-        """What the database says: 32 hex digits."""
+        """The ledger's id as the database states it: 32 hex digits."""
         return self._state.meta.ledger_id.hex()
 
     @property
     def moved_to(self) -> str | None:
-        """The database that the ledger has moved to, as the rows said last; None if it has not."""
+        """Address of the database that the ledger has moved to, as the rows said last.
+
+        None if the ledger has not moved.
+        """
         return moved_place(self._state.control) if has_moved(self._state) else None
 
     @property
     def database(self) -> Database:
-        """The database below."""
+        """The database that holds the ledger."""
         return self._database
 
     def list(self, prefix: str = "", deleted: bool = False) -> AsyncIterator[SecretInfo]:
@@ -65,8 +68,10 @@ class UnverifiedLedger:
         return list_history(self._database, normalise_name(name))
 
     async def nodes(self) -> Sequence[NodeInfo]:
-        """As `SecretLedger.nodes`; which of them differ goes by an active key that no seal
-        proves, and is not told where the control stream is damaged."""
+        """As `SecretLedger.nodes`. `differs` goes by an active key that no seal proves.
+
+        If the control stream is damaged, no node `differs`.
+        """
         try:
             active = check_state(await self._fresh()).active.fingerprint
         except (TamperedEvent, MigrationInProgress):
@@ -78,14 +83,14 @@ class UnverifiedLedger:
     async def generations(self) -> Sequence[GenerationInfo]:
         """As `SecretLedger.generations`. The control stream's hashes are checked.
 
-        Raises TamperedEvent.
+        Raises TamperedEvent if they are damaged.
         """
         return await list_generations(self._database, check_state(self._state))
 
     async def key_status(self) -> Sequence[KeyStatus]:
-        """As `SecretLedger.key_status`. The control stream's hashes are checked, its seals not.
+        """As `SecretLedger.key_status`. The control stream's hashes are checked, but not its seals.
 
-        Raises TamperedEvent.
+        Raises TamperedEvent if the hashes are damaged.
         """
         state = await self._fresh()
         return key_status(Standing(check_state(state)), state.in_use[0])
@@ -104,7 +109,7 @@ async def open_unverified(
 ) -> AsyncIterator[UnverifiedLedger]:
     """Open a ledger read-only and without a key.
 
-    read_moved: also one that says it has moved to another database.
+    read_moved: also open a ledger whose rows say that it has moved to another database.
 
     Raises NotALedger, SchemaOutdated, SchemaTooNew, LedgerUnavailable, LedgerMoved.
     """

@@ -1,8 +1,8 @@
 """The read side: tables that are folds of the log, always rebuildable, never the truth.
 
-`sys_secret` is kept by default. A projection of your own implements `Projection` (a name,
-a table, a pure fold); keep it in the append's transaction with `Inline`, or behind it with
-`catch_up`. `check` holds a table against the log, `rebuild` mends what differs.
+`sys_secret` is kept by default. A projection of your own implements `Projection` (a name, a table,
+a pure fold). Keep it in the append's transaction with `Inline`, or fold it later with `catch_up`.
+`check` compares a table with the log, and `rebuild` mends the rows that differ.
 """
 
 from secret_ledger_projections.comparison import Difference, check

@@ -1,7 +1,7 @@
-"""How far a projection has got: one number for each projection and generation.
+"""How far a projection has folded the log: one position for each projection and generation.
 
-Whoever writes a projection's rows first moves its checkpoint by compare-and-set, or locks
-it: the row is the lock that makes one writer at a time of many processes.
+Before a process writes a projection's rows, it moves the checkpoint by compare-and-set, or locks
+it. So the checkpoint's row is a lock, and one process writes at a time.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ __all__ = ["CheckpointState", "advance", "begin", "forget", "lock", "read", "sta
 
 
 class CheckpointState(NamedTuple):
-    """A projection's place in the log of one generation."""
+    """How far a projection has folded the log of one generation."""
 
     generation: int
     checkpoint: int | None
-    """None: it was never begun."""
+    """Position up to which the projection is folded. None if it was never begun."""
     end: int
     """The position at which the log ends."""
 
     @property
     def lag(self) -> int:
-        """Positions behind. A checkpoint ahead of the log says nothing: all of them."""
+        """Positions that the projection is behind the log.
+
+        A checkpoint ahead of the log says nothing: then it is behind by all positions.
+        """
         at = self.checkpoint or 0
         return self.end if at > self.end else self.end - at
 
@@ -36,11 +39,14 @@ class CheckpointState(NamedTuple):
 def standing(
     connection: Connection, database: Database, projection: str, generation: int | None = None
 ) -> CheckpointState:
-    """Where `projection` stands in `generation`, default the one in use. Raises NotALedger."""
+    """The state of `projection` in `generation`, default the generation in use.
+
+    Raises NotALedger if that generation does not exist.
+    """
     if generation is None:
         generation = _head(connection, database, None).generation
     at = read(connection, database, projection, generation)
-    # Read in this order: the log may grow in between, and is then not found to be too short.
+    # The end is read last: if the log grows in between, the checkpoint is not ahead of it.
     return CheckpointState(generation, at, _head(connection, database, generation).position)
 
 
@@ -62,13 +68,13 @@ def _head(connection: Connection, database: Database, generation: int | None) ->
 def read(
     connection: Connection, database: Database, projection: str, generation: int
 ) -> int | None:
-    """The position up to which the rows are folded; None where there is no checkpoint."""
+    """The position up to which the rows are folded. None if the checkpoint does not exist."""
     how = database.statements.checkpoints(projection)
     return _position(connection, how.read, how.place, projection, generation)
 
 
 def begin(connection: Connection, database: Database, projection: str, generation: int) -> None:
-    """Make the checkpoint, before the first position, unless there is one."""
+    """Make the checkpoint, at position 0, unless it exists."""
     begin = database.statements.checkpoints(projection).begin
     connection.execute(begin, {**_key(projection, generation), "position": 0})
 
@@ -81,7 +87,7 @@ def advance(
     before: int,
     after: int,
 ) -> bool:
-    """Move the checkpoint from `before` to `after` and lock it; False where it is elsewhere."""
+    """Move the checkpoint from `before` to `after` and lock it. False if it is elsewhere."""
     moved = connection.execute(
         database.statements.checkpoints(projection).advance,
         {**_key(projection, generation), "before": before, "position": after},
@@ -92,13 +98,13 @@ def advance(
 def lock(
     connection: Connection, database: Database, projection: str, generation: int
 ) -> int | None:
-    """Lock the checkpoint where it is, until commit."""
+    """Lock the checkpoint until the commit, and return its position. None if it does not exist."""
     how = database.statements.checkpoints(projection)
     return _position(connection, how.lock, how.place, projection, generation)
 
 
 def forget(connection: Connection, database: Database, projection: str, generation: int) -> None:
-    """Drop the checkpoint of a generation that is no more."""
+    """Delete the checkpoint of a generation whose rows are gone."""
     forget = database.statements.checkpoints(projection).forget
     connection.execute(forget, _key(projection, generation))
 

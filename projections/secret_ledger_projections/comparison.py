@@ -1,10 +1,10 @@
-"""Holding a projection's table against the fold of the log, page by page.
+"""Compares a projection's table with the fold of the log, page by page.
 
-A page is one short snapshot: the checkpoint, some events and the rows they fold to are of
-one moment, so that nothing written meanwhile is taken for a difference. First the log is
-read stream by stream, the fold of a stream that goes on carried over the edge of the page;
-then, where there were more rows than names of the log between the first of a page and the
-last, the table is, for rows of names that the log does not have. Memory is that of a page.
+A page is one short snapshot: the checkpoint, some events and the rows that they fold to are of one
+moment. So a write meanwhile is not taken for a difference. First the log is read stream by stream.
+If a stream goes on after a page, its fold is carried over to the next page. If a page of the log
+had fewer names than the table had rows between them, the table is read too. That finds rows of
+names that the log does not have. A comparison needs the memory of one page.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ __all__ = ["Compared", "Difference", "Moved", "check", "compare", "differences_a
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One value that is not what the log folds to. Metadata only: no secret is in it."""
+    """One value that is not as the log folds to. It is metadata only: no secret is in it."""
 
     secret: str | None
-    """The secret's name; None where the checkpoint is meant."""
+    """Name of the secret. None if the difference is in the checkpoint."""
     column: str | None
-    """None: the row is missing, or should not be there."""
+    """Name of the column. None if the row is missing, or should not exist."""
     expected: Any
-    """What the log folds to; None for no row."""
+    """The value that the log folds to; None for no row. For the checkpoint: the log's end."""
     actual: Any
-    """What the table holds; None for no row."""
+    """The value that the table holds; None for no row. For the checkpoint: its position."""
 
     @property
     def is_lag(self) -> bool:
@@ -61,20 +61,20 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One page of a comparison: the rows that are not what they should be."""
+    """One page of a comparison, with the rows that differ."""
 
     standing: checkpoint.CheckpointState
     bound: int
-    """The position that `expected` is folded up to."""
+    """The position up to which `expected` is folded."""
     rows: int
-    """How many rows the log gives on this page."""
+    """Number of rows that the log folds to on this page."""
     expected: Mapping[str, RowValues | None]
     actual: Mapping[str, RowValues]
     scanned: int
-    """How many events this page folded."""
+    """Number of events that this page folded."""
 
     def differences(self) -> list[Difference]:
-        """What differs, value by value."""
+        """The differences, value by value."""
         found: list[Difference] = []
         for name, row in self.expected.items():
             actual = self.actual.get(name)
@@ -102,21 +102,21 @@ class Moved(Exception):
 
 @dataclass(slots=True)
 class _Cursor:
-    """Where the comparison is in the log, and the fold of the stream that it is in."""
+    """The place of the comparison in the log, and the fold of the stream at that place."""
 
     bound: int = 0
     stream: str = ""
     version: int = 0
     row: RowValues | None = None
     compared: str | None = None
-    """The last stream whose row was."""
+    """The last stream whose row was compared."""
     surplus: bool = False
-    """Whether there are rows that the log has no name for."""
+    """Whether the table has rows for which the log has no name."""
     ended: bool = False
 
 
 async def compare(database: Database, table: ProjectionTable) -> AsyncIterator[Compared]:
-    """Each page of the comparison of the whole table. Raises Moved, LedgerUnavailable."""
+    """Compare the whole table, page by page. Raises Moved, LedgerUnavailable, ProjectionFailed."""
     name = table.projection.name
     first = await through_outages(
         database, lambda c: checkpoint.standing(c, database, name), "snapshot"
@@ -216,17 +216,21 @@ def _table_page(
 
 
 async def check(database: Database, projection: Projection) -> AsyncIterator[Difference]:
-    """Each way in which the table is not what the log folds to; nothing is written.
+    """Each difference between the table and the fold of the log. Nothing is written.
 
-    The checkpoint comes first, where secrets were written behind it or it is ahead of the log;
-    the rows are compared with the log up to the checkpoint. Raises LedgerUnavailable, NotALedger.
+    The checkpoint comes first, if it is ahead of the log, or if secrets were written after it. The
+    rows are compared with the log up to the checkpoint. Raises LedgerUnavailable, NotALedger,
+    ProjectionFailed.
     """
     async for difference in differences_at(database, projection, None):
         yield difference
 
 
 async def has_secrets(database: Database, generation: int, after: int, bound: int) -> bool:
-    """Whether an event between two positions is of a secret. The others change no row."""
+    """Whether a secret was written after position `after`, up to `bound`.
+
+    Events of the control stream change no row.
+    """
     while events := await through_outages(
         database,
         partial(
@@ -247,7 +251,7 @@ async def has_secrets(database: Database, generation: int, after: int, bound: in
 async def differences_at(
     database: Database, projection: Projection, head: LogHead | None
 ) -> AsyncIterator[Difference]:
-    """Like `check`; with `head`, a table that is as far as that is not behind."""
+    """Like `check`. If `head` is given, a table that is folded up to `head` is not behind."""
     table = ProjectionTable(projection, database)
     while True:
         told = False

@@ -1,8 +1,8 @@
-"""The audit of the keys: a fold of the control stream, and of what lies where.
+"""The audit of the keys: a fold of the control stream, with counts of events and secrets.
 
-Counts of events follow from the positions of the activations: an event is sealed under the
-key that was active at its position, which `verify --level full` holds against every row. So
-the answer takes no scan and no counter, however long the log is.
+Counts of events follow from the positions of the activations: each event is sealed under the key
+that was active at its position. `verify --level full` checks that rule for every row. So the audit
+takes no scan and no counter, however long the log is.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ __all__ = ["active_at", "key_history"]
 
 _PRESENT: Final = ("active", "moved", "closed")
 FEW: Final = 3
-"""Earlier keys up to which each is counted by itself."""
+"""Earlier keys up to which the secrets under each key are counted by themselves."""
 
 
 async def key_history(
     database: Database, ledger_id: bytes, nodes: Sequence[NodeInfo]
 ) -> Sequence[KeyRecord]:
-    """The keys of a ledger in order of activation; needs no key.
+    """The records of a ledger's keys, in order of activation. This needs no key.
 
-    Raises TamperedEvent where a control stream's hashes or rules are broken, NotALedger,
-    LedgerUnavailable.
+    Raises TamperedEvent if the hashes or rules of a control stream are broken, NotALedger if no
+    generation is in use, and LedgerUnavailable.
     """
 
     def unit(connection: Connection) -> tuple[Control, LogHead, list[tuple[Control, LogHead]], Any]:
@@ -66,7 +66,7 @@ async def key_history(
         return control, head, others, _current_secrets(connection, database, control, head)
 
     control, head, others, secrets = await database.run(unit, "snapshot")
-    if secrets is None:  # the projection is behind: the log says it too, in a longer time
+    if secrets is None:  # the projection is behind: count from the log, which takes longer
         counts = await heads_by_key(database, control.generation)
         secrets = Counter({count.key_fingerprint: count.secrets for count in counts})
     moments = {event.position: _moment(event) for event in control.events}
@@ -107,7 +107,7 @@ async def key_history(
 
 
 def active_at(records: Sequence[KeyRecord], at: datetime) -> KeyRecord | None:
-    """The key that was active at a time; None before the first."""
+    """The key that was active at a time; None before the first activation."""
     before = [r for r in records if r.activated.at <= at]
     return before[-1] if before else None
 
@@ -115,8 +115,10 @@ def active_at(records: Sequence[KeyRecord], at: datetime) -> KeyRecord | None:
 def _current_secrets(
     connection: Connection, database: Database, control: Control, head: LogHead
 ) -> Counter[bytes] | None:
-    """How many secrets have their latest event under each key, from `sys_secret`; None where
-    that is not as far as the log."""
+    """How many secrets have their newest event under each key, from `sys_secret`.
+
+    Returns None if `sys_secret` is not folded up to the end of the log.
+    """
     if checkpoint.read(connection, database, SysSecret.name, head.generation) != head.position:
         return None
     place = {"generation": head.generation}
@@ -125,8 +127,8 @@ def _current_secrets(
         rows = connection.execute(database.statements.current_by_key, place)
         checked_number(len(rows), MAX_KEYS, "keys")
         return Counter({row[0]: row[1] for row in rows})
-    # One pass: to group them SQLite would sort all rows. What is under no other key is under the
-    # active one.
+    # One pass: to group the rows, SQLite would sort them all. Rows under no earlier key lie under
+    # the active key.
     counts = ["count(*)"] + [
         f"count(*) FILTER (WHERE key_fingerprint = :k{number})" for number in range(len(earlier))
     ]

@@ -1,4 +1,4 @@
-"""The log as a fold reads it: pages of events, without their sealed bytes."""
+"""Reads the log for a fold: pages of events, without their sealed bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from secret_ledger.store.database import Database
 __all__ = ["PAGE", "begun", "by_position", "by_stream"]
 
 PAGE: int = 500
-"""Events, or rows, that one transaction goes through: at most 2 MB, a few milliseconds."""
+"""Events, or rows, that one transaction handles at most: 2 MB at most, a few milliseconds."""
 
 _KINDS: Final = (int, int, str, int, str, str, bytes, int, str, bytes, bytes, bytes)
 
@@ -38,7 +38,7 @@ def by_stream(
     version: int,
     bound: int,
 ) -> list[Event]:
-    """The next events behind (stream, version) up to position `bound`, stream by stream."""
+    """The next events after (stream, version) up to position `bound`, stream by stream."""
     rows = connection.execute(
         database.statements.by_stream_page,
         {
@@ -59,14 +59,14 @@ def begun(
     names: Collection[str],
     bound: int,
 ) -> frozenset[str]:
-    """Those of `names` that have an event up to position `bound`."""
+    """The names in `names` that have an event up to position `bound`."""
     sql = database.statements
     place = {"generation": generation, "bound": bound}
     if not names:
         return frozenset()
     given = {**place, "names": database.names(list(names))}
     found = {row[0] for row in connection.execute(sql.begun_streams, given)}
-    # A stream that lost its first version to an intruder still has others.
+    # If an intruder deleted the first version of a stream, the stream still has others.
     for name in set(names) - found:
         row = connection.execute(sql.any_of_stream, {**place, "stream": database.text(name)})
         if row.first():
@@ -79,12 +79,12 @@ def _events(rows: Iterable[Sequence[Any]]) -> list[Event]:
     for number, event in enumerate(events):
         if tuple(map(type, event)) == _KINDS:
             continue
-        # What is longer than anything that was written is not fetched; it folds to nothing.
+        # A value that is longer than any that was written is not fetched: it folds as empty.
         bounded = Event._make(
             kind() if value is None else value for value, kind in zip(event, _KINDS, strict=True)
         )
         events[number] = bounded
-        # A column that lost its type can hold anything, which no fold should have to expect.
+        # A column that lost its type can hold anything. No fold should have to expect that.
         if tuple(map(type, bounded)) != _KINDS:
             raise TamperedEvent(
                 f"a row of the log, at position {event.position!r:.100}, holds values of types"

@@ -1,5 +1,7 @@
-"""Rebuilding a projection by applying differences: the log is read, and only what is wrong
-is written, in short transactions that readers and appends hardly notice."""
+"""Rebuilds a projection by its differences: reads the log, and writes only the rows that are wrong.
+
+The transactions are short: readers and appends hardly notice them.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,15 @@ __all__ = ["RebuildReport", "rebuild"]
 
 @dataclass(frozen=True, slots=True)
 class RebuildReport:
-    """What a rebuild found and did."""
+    """The result of a rebuild."""
 
     rows: int
-    """Rows that the log folds to, all of which were compared."""
+    """Rows that the log folds to. All of them were compared."""
     changed: int
     added: int
     removed: int
     caught_up: int
-    """Positions that were folded before the comparison, the checkpoint being behind."""
+    """Positions that were folded before the comparison, because the checkpoint was behind."""
     seconds: float
 
 
@@ -41,11 +43,12 @@ async def rebuild(
     *,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RebuildReport:
-    """Make the table of the generation in use what the log folds to.
+    """Make the table of the generation in use equal to the fold of the log.
 
-    The checkpoint is caught up first; then each row is compared with its fold, and mended
-    where it differs. Rows of other generations are left alone. Safe beside any number of
-    writers, and to be run again if it is interrupted. Raises LedgerUnavailable, NotALedger.
+    First the checkpoint is caught up. Then each row is compared with its fold, and mended if it
+    differs. Rows of other generations are left alone. Any number of writers may go on meanwhile. If
+    the rebuild is interrupted, run it again. Raises LedgerUnavailable, NotALedger,
+    ProjectionFailed.
     """
     began = time.monotonic()
     table = ProjectionTable(projection, database)
@@ -75,17 +78,17 @@ async def rebuild(
 def _mend(
     connection: Connection, database: Database, table: ProjectionTable, page: Compared
 ) -> Written:
-    """Write the rows that differ, as they are at the checkpoint, which is locked first.
+    """Writes the rows that differ, as they are at the checkpoint, which is locked first.
 
-    Before it the head row: an append reads its rows behind that lock, and then takes the
-    checkpoint where it was for a proof that they are as they were.
+    The head row is locked before the checkpoint. An append reads its rows under the head row's
+    lock. If it then finds the checkpoint unmoved, it takes its rows for unchanged.
     """
     generation = page.standing.generation
     database.lock_generation(connection, generation)
     at = checkpoint.lock(connection, database, table.projection.name, generation)
     if at is None or at < page.bound:
         raise Moved
-    # Events never change: the fold goes on from where the page's snapshot had it.
+    # Events never change: the fold goes on from the page's snapshot.
     expected = dict(page.expected)
     after = page.bound
     while events := pages.by_position(connection, database, generation, after, at):

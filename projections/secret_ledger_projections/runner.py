@@ -1,8 +1,8 @@
-"""Keeping a projection's table: in the append's own transaction, or behind it in pages.
+"""Keeps a projection's table: in the append's own transaction, or later, in pages.
 
-Whatever way, a page is one transaction: the checkpoint is moved first, by compare-and-set,
-then the rows are loaded, folded and written. So of several runners each event is folded by
-exactly one, and a crash leaves rows and checkpoint agreeing.
+In both ways, a page is one transaction. First the checkpoint moves, by compare-and-set; then the
+rows are loaded, folded and written. So if several runners work at once, exactly one of them folds
+each event. After a crash, rows and checkpoint agree.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ __all__ = ["Inline", "catch_up", "install", "lag"]
 
 
 FRUITLESS: Final = 20
-"""Attempts in a row to move a checkpoint that stays where it is."""
+"""Attempts in a row that don't move the checkpoint, before `catch_up` gives up."""
 
 
 class Inline:
-    """Keeps a projection in the append's own transaction: read what you wrote.
+    """Keeps a projection in the append's own transaction: its rows show each write at once.
 
-    For `SecretLedger.open(…, projections=[*default(), Inline(MyProjection())])`. On PostgreSQL
-    the first of them takes no trip of its own, if it has `first_values`. Where the table is
-    behind (a process wrote without it) by a page at most, the next append folds that too; where
-    it is behind further, or was never begun, it stays behind until `catch_up`, which opening runs.
+    For `SecretLedger.open(…, projections=[*default(), Inline(MyProjection())])`. On PostgreSQL the
+    first projection takes no trip of its own, if it has `first_values`. A process that writes
+    without the projection leaves its table behind. If the table is behind by a page at most, the
+    next append folds the missed events too. If it is further behind, it stays behind until
+    `catch_up`, which opening runs.
     """
 
     def __init__(self, projection: Projection) -> None:
@@ -53,7 +54,7 @@ class Inline:
     def apply(
         self, connection: Connection, database: Database, head: LogHead, events: Sequence[Event]
     ) -> None:
-        """Fold `events`, which follow `head`'s position, and move the checkpoint with them."""
+        """Fold `events`, which follow `head`'s position, and move the checkpoint along."""
         generation, last = head.generation, events[-1].position
         if not checkpoint.advance(connection, database, self.name, generation, head.position, last):
             missed = self._missed(connection, database, head, last)
@@ -64,15 +65,18 @@ class Inline:
 
     def folded(self, database: Database, events: Sequence[Event]) -> Folded | None:
         """The rows after `events`. Returns None if `apply` must read the rows first."""
-        if type(self).apply is not Inline.apply:  # a subclass does more, or something else
+        if type(self).apply is not Inline.apply:  # a subclass has an `apply` of its own
             return None
         return self._table(database).folded(events)
 
     def _missed(
         self, connection: Connection, database: Database, head: LogHead, last: int
     ) -> list[Event] | None:
-        """What lies between the checkpoint and `head`, the checkpoint moved to `last`; None
-        where that is more than a page, or the checkpoint is not behind at all."""
+        """Moves the checkpoint to `last`. Returns the events between it and `head`.
+
+        Returns None, and moves nothing, if they are more than a page, or if the checkpoint is ahead
+        of `head`.
+        """
         at = checkpoint.read(connection, database, self.name, head.generation)
         if not 0 <= head.position - (at or 0) <= pages.PAGE:
             return None
@@ -83,19 +87,24 @@ class Inline:
         return pages.by_position(connection, database, head.generation, at or 0, head.position)
 
     async def catch_up(self, database: Database) -> int:
-        """Make the table if it is missing, and fold what was written while nobody kept it."""
+        """Make the table if it is missing, and fold the events that it lacks.
+
+        Returns the number of positions that were folded.
+        """
         await install(database, self.projection)
         return await catch_up(database, self.projection)
 
     def is_installed(self, connection: Connection, database: Database) -> bool:
-        """Whether the projection's table is there."""
+        """Whether the projection's table exists."""
         return not _is_missing(connection, database, self._table(database).table)
 
     def forget(
         self, connection: Connection, database: Database, generation: int, limit: int
     ) -> int:
-        """Delete up to `limit` rows of a generation, with the last ones its checkpoint; how
-        many rows that was."""
+        """Delete up to `limit` rows of a generation. Returns their number.
+
+        If no row is left, the checkpoint is deleted.
+        """
         deleted = self._table(database).forget(connection, generation, limit)
         if not deleted:
             checkpoint.forget(connection, database, self.name, generation)
@@ -106,20 +115,20 @@ class Inline:
         at = checkpoint.read(connection, database, self.name, head.generation) or 0
         if at <= head.position:
             return head.position - at
-        # Either the log has grown since `head` was read, or the checkpoint is none of ours.
+        # The log has grown since `head` was read, or somebody else wrote the checkpoint.
         return checkpoint.standing(connection, database, self.name, head.generation).lag
 
     async def differences(self, database: Database, head: LogHead) -> AsyncIterator[str]:
-        """Each way in which the table, as far as it is folded, is not what the log folds to."""
+        """Each difference between the table, as far as it is folded, and the fold of the log."""
 
         def look(connection: Connection) -> int | None:
-            """The checkpoint of a table that is not there."""
+            """The checkpoint, if the table does not exist."""
             if self.is_installed(connection, database):
                 return None
             return checkpoint.read(connection, database, self.name, head.generation) or 0
 
         without_table = await through_outages(database, look, "snapshot")
-        if without_table is not None:  # never made, or taken away
+        if without_table is not None:  # it was never made, or was dropped
             if without_table:
                 yield f"its table is gone, and was folded up to position {without_table}"
             return
@@ -128,7 +137,7 @@ class Inline:
                 yield str(difference)
 
     async def behind(self, database: Database, head: LogHead) -> int:
-        """Positions that the table is behind `head`; 0 where no secret was written there."""
+        """Positions that the table is behind `head`; 0 if no secret was written at them."""
         here = await through_outages(
             database,
             lambda c: checkpoint.standing(c, database, self.name, head.generation),
@@ -153,11 +162,12 @@ async def catch_up(
     generation: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> int:
-    """Fold what the log holds beyond the checkpoint; how many positions that was.
+    """Fold the events beyond the checkpoint. Returns the number of positions that were folded.
 
-    Follows the generation in use, through a flip, unless one is named. A checkpoint ahead
-    of the log says nothing about the table: it is set back and all is folded anew. Any
-    number of processes may run it at once. Raises LedgerUnavailable, NotALedger.
+    `generation`: the generation to fold; default the generation in use, also if that changes
+    meanwhile. A checkpoint ahead of the log says nothing about the table: it is set back, and all
+    events are folded anew. Several processes may run this at once. Raises LedgerUnavailable,
+    NotALedger, ProjectionFailed.
     """
     table = ProjectionTable(projection, database)
 
@@ -194,7 +204,7 @@ async def catch_up(
         before = here.checkpoint
         done, here = await through_outages(database, page, "write")
         folded += done
-        # Where another runner is faster, the checkpoint moves all the same.
+        # If another runner is faster, the checkpoint moves all the same.
         fruitless = 0 if done or here.checkpoint != before else fruitless + 1
         if fruitless > FRUITLESS:
             raise LedgerUnavailable(
@@ -205,7 +215,7 @@ async def catch_up(
             )
         if on_progress is not None:
             on_progress(Progress(here.end - here.lag, here.end))
-        if not here.lag:  # as far as the log was then
+        if not here.lag:  # the end as it was then: look again
             here = await through_outages(database, look, "snapshot")
     return folded
 
@@ -223,10 +233,10 @@ def _is_missing(connection: Connection, database: Database, table: Table) -> boo
 
 
 async def install(database: Database, projection: Projection) -> bool:
-    """Make the projection's table where there is none; whether it was made now.
+    """Make the projection's table if it does not exist. Returns whether it was made now.
 
-    On PostgreSQL it lies in the ledger's schema, unless the table names one of its own.
-    Raises LedgerUnavailable.
+    On PostgreSQL it lies in the ledger's schema, unless the table names another schema. Raises
+    LedgerUnavailable, ProjectionFailed.
     """
     table = ProjectionTable(projection, database).table
 

@@ -1,4 +1,4 @@
-"""`sys_secret`: the current view. One row a secret, without a copy of any ciphertext."""
+"""`sys_secret`: the current view. One row for each secret, without a copy of any ciphertext."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from secret_ledger.model.versions import state_of
 
 __all__ = ["SysSecret"]
 
-# As `store/*/sql/0003_projections.sql` makes it; the view `sys_secret` shows of it
-# what is of the generation in use.
+# As `store/*/sql/0003_projections.sql` makes the table. The view `sys_secret` shows its rows of
+# the generation in use.
 _CURRENT: Final = Table(
     "secret_current",
     MetaData(),
@@ -33,10 +33,10 @@ _CURRENT: Final = Table(
 
 
 class SysSecret:
-    """The current state of every secret: where it is in the log, under which key, since when.
+    """The current state of every secret: its position in the log, its key, its times.
 
-    `created_*` are of the first event of its stream, `updated_*` of the newest that is not
-    a re-encryption; times are microseconds since 1970 in UTC.
+    `created_*` are of the first event of the secret's stream, `updated_*` of the newest event that
+    is no re-encryption. Times are microseconds since 1970 in UTC.
     """
 
     name: Final = "sys_secret"
@@ -44,11 +44,11 @@ class SysSecret:
     first_values: Final = ("created_at", "created_by")
 
     def fold(self, row: Mapping[str, Any] | None, event: Event) -> Mapping[str, Any]:
-        """The row with `event` as the secret's newest."""
+        """The row with `event` as the newest event of the secret."""
         metadata = parse_metadata(event.metadata)
         updated_at = event.recorded_at
         if event.event_type == EventType.REKEYED:
-            # It repeats the actor of the version that it sealed again, and says its time.
+            # A re-encryption repeats the actor of its version, and states that version's time.
             at = metadata.ledger.get("at")
             if isinstance(at, int) and not isinstance(at, bool):
                 updated_at = at

@@ -1,4 +1,4 @@
-"""A projection's table in one database: its rows loaded, folded, compared and written."""
+"""A projection's table in one database: loads, folds, compares and writes its rows."""
 
 from __future__ import annotations
 
@@ -42,17 +42,20 @@ __all__ = ["UNREADABLE", "ProjectionTable", "Written"]
 KEY: Final = ("generation", "name")
 LARGEST: Final = 2**63 - 1
 LARGEST_VALUE: Final = 16 * 1024
-"""Bytes of one value of a row that are read back; a fold makes it of names and metadata."""
+"""Bytes of one value that are read back at most.
+
+A fold makes a value of names and metadata.
+"""
 TOO_LARGE: Final = "'(more than a fold has written)'"
-"""Stands for a larger value, as SQL. It is no NULL, which a fold may have written."""
+"""SQL that stands for a larger value. It is no NULL, which a fold may have written."""
 
 RowValues = Mapping[str, Any]
 UNREADABLE: Final[RowValues] = {}
-"""Stands for a row whose values are not of their columns' types."""
+"""Stands for a row that exists twice, or whose values are not of their columns' types."""
 
 
 class Written(NamedTuple):
-    """What became of rows."""
+    """How many rows were changed, added and removed."""
 
     changed: int
     added: int
@@ -71,7 +74,7 @@ class ProjectionTable:
         _check_names(projection, database)
         self.projection: Final = projection
         self._database = database
-        # The ledger's own schema, where the projection names none.
+        # The ledger's own schema, if the projection names none.
         self.table: Final[Table] = (
             given if given.schema else given.to_metadata(MetaData(schema=database.schema))
         )
@@ -103,7 +106,7 @@ class ProjectionTable:
         return bounded(str(self.table.c[name].compile(dialect=self._database.dialect)))
 
     def _in_bounds(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """A column; `TOO_LARGE` if it holds more than a fold can have put there."""
+        """A column; `TOO_LARGE` if it holds more than a fold can have written."""
         bounds, kind, name = self._database.statements.bounds, column.type, str(column.key)
         if isinstance(kind, String) and not isinstance(kind, Enum):
             sql = self._sql(name, lambda sql: bounds.text(sql, LARGEST_VALUE, TOO_LARGE))
@@ -115,10 +118,10 @@ class ProjectionTable:
         return literal_column(sql, kind).label(name)
 
     def _make_upsert(self, written: Sequence[str]) -> ClauseElement:
-        """New rows whole; of those that are there, the columns `written`."""
-        # The two dialects spell it alike, each in a class of its own.
+        """Inserts whole rows. If a row exists, only its columns `written` change."""
+        # Both dialects spell an upsert alike, each in a class of its own.
         if self._database.name == "postgresql":
-            from sqlalchemy.dialects import postgresql  # of the two, only the one in use
+            from sqlalchemy.dialects import postgresql  # only the dialect in use is imported
 
             into = postgresql.insert(self.table)
             new = {name: into.excluded[name] for name in written}
@@ -136,17 +139,19 @@ class ProjectionTable:
     # --- the fold --------------------------------------------------------------------
 
     def has_row(self, stream: object) -> bool:
-        """Whether a stream of that name is folded: not the control stream, and no damaged
-        name that no secret can have."""
+        """Whether the events of a stream of that name are folded into a row.
+
+        The control stream has no row, nor has a damaged name that no secret can have.
+        """
         return (
             isinstance(stream, str)
             and stream != CONTROL_STREAM
             and is_plain(stream)
-            and behind(stream) == stream  # else it was cut, and stands for many
+            and behind(stream) == stream  # else the name was cut, and stands for many names
         )
 
     def fold(self, row: RowValues | None, event: Event) -> RowValues | None:
-        """The row after `event`, as it is stored. Nothing comes before version 1.
+        """The row after `event`, as it is stored. An event of version 1 needs no row before it.
 
         Raises ProjectionFailed, which names the event.
         """
@@ -161,7 +166,7 @@ class ProjectionTable:
         if folded is None:
             return None
         if type(folded) is dict and tuple(folded) == self.columns and _are_storable(folded):
-            return folded  # as by far the most are
+            return folded  # nearly always
         if not folded.keys() <= self._known:
             unknown = folded.keys() - self._known
             columns = ", ".join(sorted(map(str, unknown)))
@@ -171,7 +176,10 @@ class ProjectionTable:
     def fold_all(
         self, rows: Mapping[str, RowValues], events: Iterable[Event]
     ) -> dict[str, RowValues | None]:
-        """The rows that `rows` become through events of streams that have one: those names only."""
+        """Fold events of streams that have a row. Returns the new rows of these streams only.
+
+        `rows`: the rows before the events, as far as they exist.
+        """
         after: dict[str, RowValues | None] = {}
         for event in events:
             stream = event.stream
@@ -182,7 +190,7 @@ class ProjectionTable:
         return after
 
     def apply(self, connection: Connection, generation: int, events: Sequence[Event]) -> None:
-        """Fold events of one generation into the table, the checkpoint being locked."""
+        """Fold events of one generation into the table. The caller has locked the checkpoint."""
         if (folded := self.folded(events)) is not None:
             for upsert, rows in folded.upserts:
                 connection.execute(upsert, list(rows))
@@ -194,7 +202,7 @@ class ProjectionTable:
     def folded(self, events: Sequence[Event]) -> Folded | None:
         """The rows after events of one generation, without reading the rows before.
 
-        Returns None if the fold needs those rows, or if it removes some.
+        Returns None if the fold needs those rows, or if it removes a row.
         """
         if self._first is None:
             return None
@@ -211,7 +219,7 @@ class ProjectionTable:
         return Folded(self.projection.name, [(sql, rows) for sql, rows in upserts if rows])
 
     def _begins(self, events: Sequence[Event]) -> dict[str, int]:
-        """The version at which each stream that has a row begins here."""
+        """The first version of each stream in `events`, for streams that have a row."""
         first: dict[str, int] = {}
         for event in events:
             if event.stream not in first and self.has_row(event.stream):
@@ -227,7 +235,7 @@ class ProjectionTable:
         before: dict[str, RowValues],
     ) -> None:
         after = self.fold_all(before, [event for event in events if event.stream in first])
-        # What stands there of one that begins here is written over, or is to go.
+        # If a stream begins here, an old row of its name is overwritten, or deleted.
         gone = [name for name, row in after.items() if row is None and first[name] == 1]
         before |= self.load(connection, generation, gone)
         self.write(connection, generation, before, after)
@@ -237,7 +245,7 @@ class ProjectionTable:
     def load(
         self, connection: Connection, generation: int, names: Iterable[str]
     ) -> dict[str, RowValues]:
-        """The rows of these names, those that there are."""
+        """The rows of these names, as far as they exist."""
         given = list(names)
         plain = [name for name in given if self.has_row(name)]
         found: dict[str, RowValues] = {}
@@ -246,7 +254,7 @@ class ProjectionTable:
             place = {"in_generation": generation, "names": self._database.names(chunk)}
             try:
                 rows = connection.execute(self._load, place)
-            except Unreadable:  # one of them: a column's type met what it can't hold
+            except Unreadable:  # one row has a value that its column's type can't hold
                 for name in dict.fromkeys(chunk):
                     found.update(self._load_one(connection, generation, name))
             else:
@@ -261,7 +269,7 @@ class ProjectionTable:
         found: dict[str, RowValues] = {}
         for row in rows:
             name = row[0]
-            twice = name in found  # a table that lost its primary key
+            twice = name in found  # the table has lost its primary key
             values = dict(zip(self.columns, row[1:], strict=True))
             found[name] = UNREADABLE if twice else values
         return found
@@ -283,7 +291,7 @@ class ProjectionTable:
         before: Mapping[str, RowValues],
         after: Mapping[str, RowValues | None],
     ) -> Written:
-        """Make the rows `before` what they are in `after`, where they differ."""
+        """Write the rows of `after` that differ from `before`. Returns their numbers."""
         removed = 0
         for name, row in after.items():
             if row is None and name in before:
@@ -302,7 +310,7 @@ class ProjectionTable:
         before: Mapping[str, RowValues],
         after: Mapping[str, RowValues | None],
     ) -> list[tuple[Any, ...]]:
-        """The rows that differ, as the upsert takes them."""
+        """The rows that differ, in the order of the upsert's parameters."""
         return [
             self._in_order((generation, name, *row.values()))
             for name, row in after.items()
@@ -310,7 +318,7 @@ class ProjectionTable:
         ]
 
     def forget(self, connection: Connection, generation: int, limit: int) -> int:
-        """Delete up to `limit` rows of a generation; how many that was."""
+        """Delete up to `limit` rows of a generation. Returns their number."""
         name = self.table.c.name
         some = self._names.with_only_columns(name)
         done = connection.execute(
@@ -319,7 +327,10 @@ class ProjectionTable:
         return done.rowcount
 
     def names(self, connection: Connection, generation: int, after: str | None) -> list[str]:
-        """The next names of the table above `after`, in its own order; None: from the start."""
+        """The next names of the table above `after`, in the table's own order.
+
+        If `after` is None, they are the first names.
+        """
         statement = self._names
         if after is not None:
             statement = statement.where(self.table.c.name > self._text(behind(after)))
@@ -329,7 +340,7 @@ class ProjectionTable:
     def count(
         self, connection: Connection, generation: int, after: str | None, last: str | None
     ) -> int:
-        """How many rows have a name above `after`, up to `last`; None stands for no bound."""
+        """How many rows have a name above `after`, up to `last`. None stands for no bound."""
         statement = self._count
         if after is not None:
             statement = statement.where(self.table.c.name > self._text(after))
@@ -340,12 +351,12 @@ class ProjectionTable:
 
     def _is(self, name: object) -> ColumnElement[bool]:
         column = self.table.c.name
-        if isinstance(name, str) and behind(name) != name:  # it was cut, and stands for many
+        if isinstance(name, str) and behind(name) != name:  # it was cut: it stands for many
             return and_(column > self._text(name), column < self._text(behind(name)))
         return column == self._text(name)
 
     def _text(self, name: object) -> ColumnElement[Any]:
-        # The name of a damaged row may be no valid text, and in a table without types no
+        # The name of a damaged row may be invalid text. In a table without types it may be no
         # text at all.
         if not isinstance(name, str):
             return literal(name)
@@ -356,7 +367,7 @@ class ProjectionTable:
 
 
 def _check_names(projection: Projection, database: Database) -> None:
-    """Raises InvalidValue for a table or a checkpoint that is the ledger's own."""
+    """Raises InvalidValue if the table or the checkpoint is the ledger's own."""
     table = projection.table
     if table is SysSecret.table:
         return
@@ -375,7 +386,7 @@ def _check_names(projection: Projection, database: Database) -> None:
 
 
 def _going_on(first: Mapping[str, int]) -> list[str]:
-    """The names that go on from rows that are there."""
+    """The names of streams that began before these events."""
     return [name for name, version in first.items() if version > 1]
 
 
@@ -393,12 +404,12 @@ def _first_values(projection: Projection, columns: Sequence[str]) -> frozenset[s
 
 
 def same(expected: RowValues, actual: RowValues) -> bool:
-    """Whether a row holds what it should."""
+    """Whether a row holds the expected values."""
     return all(name in actual and actual[name] == value for name, value in expected.items())
 
 
 def is_plain(text: str) -> bool:
-    """Whether both databases can hold a text."""
+    """Whether both databases can store a text."""
     if "\x00" in text:
         return False
     if text.isascii():
@@ -411,7 +422,7 @@ def is_plain(text: str) -> bool:
 
 
 def _are_storable(row: RowValues) -> bool:
-    """Whether all values are of the common kinds, and can be stored as they are."""
+    """Whether all values are of the common kinds, and can be stored unchanged."""
     for value in row.values():
         kind = type(value)
         if not (

@@ -1,1 +1,1 @@
-"""Opening: the gate, making a new ledger, upgrading an older one."""
+"""Opening a ledger: the boot gate, a new ledger, the upgrade of an older ledger, other keys."""

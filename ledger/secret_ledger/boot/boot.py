@@ -3,13 +3,13 @@
 No secret, key or schema is written before the gate has passed. Its steps, in order:
 
 1. the keys are resolved (`opening`), and fit the database: `check_not_ephemeral`
-2. the schema is one this release reads: `snapshot`; the ledger is the pinned one: `check_pinned`
+2. this release reads the schema: `snapshot`; the ledger is the pinned ledger: `check_pinned`
 3. without any key, the control stream is whole: `check_state`; then its seals open: `judge_keys`
 4. the ledger says which key is active: `choose_keys`, in `judge_keys`
 5. each control event lies under the key of its position: `check_control_authority`, in `judge_keys`
-6. the heads open, or every event: `_verified`
+6. the newest events open, or every event: `_verified`
 7. this node is announced: `_announced`
-8. live nodes that announce another active key, and whatever else passed, are told: `_told`
+8. live nodes that announce another active key are logged, and all other warnings: `_told`
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ from secret_ledger.verify.verify import Checked
 __all__ = ["BootOptions", "Booted", "boot", "check_not_ephemeral"]
 
 MAX_ROUNDS = 50
-"""Races with other nodes (a first boot, a rotation) that one boot starts over for."""
+"""Times that one boot starts over because of other nodes (a first boot, a rotation)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BootOptions:
-    """How to open."""
+    """How to open a ledger."""
 
     create: bool
     verify: OpenLevel
@@ -84,11 +84,11 @@ class BootOptions:
     beside_other_tables: bool = False
     announce: bool = True
     read_moved: bool = False
-    """Whether a ledger that moved to another database may be opened, to be read only."""
+    """Whether a ledger that has moved to another database may be opened, for reads only."""
 
 
 class _Boot(NamedTuple):
-    """One boot: what its steps share."""
+    """The values that the steps of one boot share."""
 
     database: Database
     keyring: Keyring
@@ -98,7 +98,7 @@ class _Boot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Booted:
-    """What a passed gate leaves behind."""
+    """The result of a passed gate."""
 
     meta: Meta
     follower: Follower
@@ -106,15 +106,15 @@ class Booted:
     warnings: Sequence[str]
     created: bool
     settings: Sequence[str]
-    """Those of the warnings that are about the database: they hold as long as it is open."""
+    """The warnings about the database: they hold for as long as it is open."""
     differing: Sequence[NodeInfo]
-    """Live nodes that announced another active key when this one came."""
+    """Live nodes that announced another active key when this node was announced."""
 
 
 async def boot(
     database: Database, keyring: Keyring, identity: Identity, options: BootOptions
 ) -> Booted:
-    """Pass the gate, or raise what it refuses with; a refusal leaves its line among the nodes."""
+    """Pass the gate, or raise its refusal. A refused boot leaves a line among the nodes."""
     check_not_ephemeral(keyring, database)
     one = _Boot(database, keyring, identity, options)
     created = False
@@ -129,7 +129,7 @@ async def boot(
                 if not is_transient(error):
                     raise
                 hindered = error
-            if not created:  # somebody else is at it
+            if not created:  # another process is making it
                 await anyio.sleep(0.02)
             continue
         try:
@@ -143,7 +143,7 @@ async def boot(
 
 
 def check_not_ephemeral(keyring: Keyring, database: Database) -> None:
-    """Raises InvalidKey for a keyring that dies with the process, on a database that stays."""
+    """Raises InvalidKey if the keyring ends with the process, but the database stays."""
     if keyring.is_ephemeral and not database.in_memory:
         raise InvalidKey(
             "an ephemeral keyring is for an in-memory database only: what it seals can't be"
@@ -196,7 +196,7 @@ async def _somebody_made_one(database: Database) -> bool:
 
 
 async def _pass(boot: _Boot, state: State, *, created: bool) -> Booted | None:
-    """Steps 2 to 8. None where the ledger changed on the way: start over."""
+    """Steps 2 to 8. Returns None if the ledger has changed meanwhile: then the boot starts over."""
     check_pinned(state.meta.ledger_id, boot.options.pinned)
     control = check_state(state)
     standing = await _judged(boot, state, control)
@@ -223,14 +223,14 @@ async def _pass(boot: _Boot, state: State, *, created: bool) -> Booted | None:
 
 
 async def _judged(boot: _Boot, state: State, control: Control) -> Standing:
-    """Steps 3 (the seals), 4 and 5: what the control stream says of the keys in hand."""
+    """Steps 3 (the seals), 4 and 5: judges the keys in hand by the control stream."""
     left = boot.options.read_only and boot.options.read_moved
     try:
         standing = judge_keys(control, boot.keyring, moved=has_moved(state))
     except (KeyFingerprintMismatch, StaleKey) as error:
         if isinstance(error, KeyFingerprintMismatch):
             await _check_control_not_replaced(boot, control)
-        if not left:  # it may have rotated since, where it is now
+        if not left:  # in its new place, the ledger may have rotated since
             check_not_moved(state)
         raise
     if not left:
@@ -239,10 +239,10 @@ async def _judged(boot: _Boot, state: State, control: Control) -> Standing:
 
 
 async def _check_control_not_replaced(boot: _Boot, control: Control) -> None:
-    """Nothing lies under a key in hand that the control stream does not know.
+    """Raises TamperedEvent if a key in hand has events and is unknown to the control stream.
 
-    Somebody without our keys can put a whole control stream of his own in place: that is
-    damage, not a wrong key. Raises TamperedEvent.
+    Somebody without our keys can put a whole control stream of his own in place: that is damage,
+    not a wrong key.
     """
     for key in bind(boot.keyring, control.ledger_id):
         if control.key(key.fingerprint) is not None:
@@ -261,7 +261,7 @@ async def _check_control_not_replaced(boot: _Boot, control: Control) -> None:
 
 
 class _Place(NamedTuple):
-    """What there is to say of the database itself."""
+    """Warnings about the database itself."""
 
     settings: Sequence[str]
     ahead: Sequence[str]
@@ -281,11 +281,11 @@ async def _look_at_database(boot: _Boot, head: LogHead) -> _Place:
 
 
 async def _verified(boot: _Boot, state: State, standing: Standing, place: _Place) -> Checked | None:
-    """Step 6: the heads, or every event. None where the control stream has grown."""
+    """Step 6: the newest events, or every event. Returns None if the control stream has grown."""
     level = boot.options.verify
     checked = await verify_to_open(boot.database, state.meta, standing, level)
     if checked is not None:
-        # Whoever opens it on the strength of the control stream alone checks what he touches.
+        # At level `control`, each later read checks the rows that it meets.
         report = checked.report if level == "control" else place.schema.added_to(checked.report)
         report.raise_if_not_ok()
     return checked
@@ -294,8 +294,10 @@ async def _verified(boot: _Boot, state: State, standing: Standing, place: _Place
 async def _announced(
     boot: _Boot, standing: Standing, checked: Checked
 ) -> Sequence[NodeInfo] | None:
-    """Step 7: this node's line, under the head row's lock. The live nodes that announce another
-    active key; None where the ledger has gone on since."""
+    """Step 7: writes this node's line, under the head row's lock.
+
+    Returns the live nodes that announce another active key, or None if the ledger has changed.
+    """
     if not boot.options.announce or boot.options.read_only:
         return ()
     database, control, sealing = boot.database, standing.control, standing.check_may_write()
@@ -321,7 +323,7 @@ async def _told(
     place: _Place,
     nodes: Sequence[NodeInfo],
 ) -> Sequence[str]:
-    """Step 8: what the gate lets pass and an operator should hear of, logged."""
+    """Step 8: logs the warnings that the gate lets pass."""
     control = standing.control
     warnings = [
         *_of_move(standing),
@@ -350,7 +352,7 @@ def _of_move(standing: Standing) -> list[str]:
 
 
 async def _of_race(boot: _Boot) -> list[str]:
-    """The fault of this machine's SQLite, where several processes write."""
+    """The fault of this machine's SQLite, if several processes write the ledger."""
     database, options = boot.database, boot.options
     if database.race is None or options.read_only or not options.announce:
         return []
@@ -359,7 +361,7 @@ async def _of_race(boot: _Boot) -> list[str]:
 
 
 async def _leave_line(boot: _Boot, state: State, refusal: LedgerError) -> None:
-    """Best effort, at most two seconds; its failure never hides the refusal."""
+    """Takes at most two seconds. If it fails, the caller still raises the refusal."""
     if boot.options.read_only or isinstance(
         refusal, WrongLedger | SchemaOutdated | LedgerUnavailable
     ):

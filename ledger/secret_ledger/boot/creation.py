@@ -1,7 +1,8 @@
-"""How a ledger comes to be, and how its schema moves on: each in one transaction.
+"""Makes a new ledger, and upgrades an older schema: each in one transaction.
 
-Killed at any moment, the next start finds nothing or a whole ledger. Of several processes
-that race for an empty database one wins; the others find its ledger and are judged by it.
+If a process is killed at any moment, the next start finds no ledger or a whole ledger. If several
+processes race for an empty database, one of them wins. The others find its ledger, and the gate
+judges them by it.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ GENESIS_EPOCH: Final = 2
 
 
 def genesis(key: LedgerKey, ledger_id: bytes, recorded_at: int) -> tuple[Event, ...]:
-    """The first three events of a ledger.
+    """The first three events of a ledger, at positions 1 to 3.
 
-    Its first key is introduced and activated; then the ledger says which facts its events seal.
+    The first key is introduced and activated; then the ledger says which facts its events seal.
+    `recorded_at`: microseconds since 1970.
     """
     about = key_metadata(key.id, key.fingerprint, epoch=1)
     entries = (
@@ -57,7 +59,7 @@ def genesis(key: LedgerKey, ledger_id: bytes, recorded_at: int) -> tuple[Event, 
 
 
 def lay_out(connection: Connection, database: Database, ledger_id: bytes) -> None:
-    """Make the tables of a ledger, and the row that says which one it is."""
+    """Make the tables of a ledger, and the row that holds the ledger's id."""
     database.begin_creation(connection)
     apply(connection, database, after=0)
     connection.execute(
@@ -69,10 +71,10 @@ def lay_out(connection: Connection, database: Database, ledger_id: bytes) -> Non
 async def create_ledger(
     database: Database, key: Key, *, beside_other_tables: bool = False
 ) -> bytes | None:
-    """Make a ledger whose first key is `key`, and return its id.
+    """Make a ledger whose first key is `key`, and return its id: 16 bytes.
 
-    None where somebody else has made one meanwhile. Raises NotALedger where the database
-    holds other tables (SQLite), unless the ledger may lie beside them.
+    Returns None if another process has made a ledger meanwhile. Raises NotALedger if the database
+    holds other tables (SQLite), unless `beside_other_tables`.
     """
     if not await database.prepare_creation(beside_other_tables=beside_other_tables):
         existing = await database.run(lambda c: database.tables(c) & OUR_TABLES, "statement")
@@ -116,10 +118,10 @@ def _occupied(database: Database) -> NotALedger:
 
 
 async def upgrade(database: Database) -> list[str]:
-    """Apply the numbered schema files that this database lacks; return their names.
+    """Apply the numbered schema files that this database lacks. Returns their names.
 
-    The triggers that keep the log append-only are put back too, if they are not as they were
-    made: then `guards.sql` is among the names.
+    If the triggers that keep the log append-only are not as they were made, they are put back too:
+    then `guards.sql` is among the names.
 
     The caller has passed the gate: a start without the right key changes no schema.
     """
@@ -128,7 +130,7 @@ async def upgrade(database: Database) -> list[str]:
         meta = read_meta(connection, database)
         if meta is None:
             raise NotALedger(f"{database.place} holds no ledger")
-        # Two upgraders queue here: every ledger has this row, whatever its generations.
+        # Two upgraders queue here: every ledger has this row, whatever its generations are.
         connection.execute(database.statements.lock_meta)
         meta = read_meta(connection, database) or meta
         done = apply(connection, database, after=meta.schema_version)

@@ -1,4 +1,4 @@
-"""Other keys for a ledger that is open: the gate's steps from the third on, heads included."""
+"""Other keys for an open ledger: the gate's steps from the third on, newest events included."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ async def reload_keys(
     source: Keyring | KeyProvider | InvalidKey | None,
     level: OpenLevel,
 ) -> VerifyReport | None:
-    """Go on with the keys of `source`, if the gate lets them pass; else nothing is changed.
+    """Use the keys of `source` from now on, if the gate lets them pass; else nothing is changed.
 
-    What was verified under them; None where they are those in hand. Raises what the gate
-    refuses with, and InvalidKey where there is nothing to load from.
+    Returns the report of the verification under these keys. Returns None if they are the keys in
+    hand. Raises the refusals of the gate, and InvalidKey if `source` is None.
     """
     if source is None:
         raise InvalidKey(
@@ -37,7 +37,7 @@ async def reload_keys(
     if bind(fresh, meta.ledger_id) == bind(follower.keyring, meta.ledger_id):
         return None
     checked = None
-    while checked is None:  # else a rotation came in between
+    while checked is None:  # None: a rotation came in between
         checked = await verify_to_open(
             database,
             meta,

@@ -1,8 +1,8 @@
 """An older ledger begins to seal facts for readers: `ledger.upgraded`, in one transaction.
 
-The transaction raises the format and the head row's epoch, so that no older release can append
-from there on, and ends each secret whose newest event lies under a lost key: an older release
-left those to the key columns. What a column says of a lost key nobody can prove afterwards; so
+The transaction raises the format and the head row's epoch, so no older release can append after it.
+It also ends each secret whose newest event lies under a lost key: for such a secret, an older
+release relied on the key columns. Afterwards nobody can prove a column that names a lost key. So
 the whole log is verified first.
 """
 
@@ -35,15 +35,15 @@ from secret_ledger.write.control_log import Entry, control_events, lock_control
 __all__ = ["seal_facts"]
 
 ROUNDS: Final = 20
-"""Writers of an older release that one upgrade follows before it gives up."""
+"""Times that one upgrade starts over because an older release has written meanwhile."""
 _REASON: Final = "its key was lost before the ledger's upgrade"
 
 
 async def seal_facts(database: Database, keyring: Keyring) -> bool:
-    """Seal `ledger.upgraded`, unless that was done. The schema is this release's already.
+    """Seal `ledger.upgraded`, unless that was done: then return False.
 
-    Raises what the gate raises; TamperedEvent if the log is damaged; MigrationInProgress,
-    LedgerMoved, LedgerUnavailable.
+    The schema must already be this release's. Raises the refusals of the gate; TamperedEvent if the
+    log is damaged; MigrationInProgress, LedgerMoved, LedgerUnavailable.
     """
     for _ in range(ROUNDS):
         state = await snapshot(database, upgrading=True)
@@ -60,7 +60,7 @@ async def seal_facts(database: Database, keyring: Keyring) -> bool:
         if await database.run(lambda c: _seal(c, database, standing, lost), "write"):  # noqa: B023
             return True
     raise LedgerUnavailable(
-        "the log kept growing while it was being upgraded", hint="stop the older release's writers"
+        "the ledger kept changing while it was being upgraded", hint="stop the older release's writers"
     )
 
 
@@ -73,7 +73,7 @@ async def _verify(database: Database, standing: Standing, head: LogHead) -> None
 
 
 async def _newest_under_lost_keys(database: Database, control: Control) -> Mapping[str, bytes]:
-    """The secrets to end, with the hash of their newest event."""
+    """The secrets to end, each with the hash of its newest event."""
     lost = {key.fingerprint for key in control.keys if key.lost is not None}
     found: dict[str, bytes] = {}
     after: str | None = None
@@ -93,7 +93,7 @@ async def _newest_under_lost_keys(database: Database, control: Control) -> Mappi
 def _seal(
     connection: Connection, database: Database, standing: Standing, lost: Mapping[str, bytes]
 ) -> bool:
-    """False if the control stream, or one of the secrets to end, has grown meanwhile."""
+    """Returns False if the control stream, or a secret to end, has grown meanwhile."""
     control, sealing = standing.control, standing.check_may_write()
     try:
         locked = lock_control(connection, database, standing)

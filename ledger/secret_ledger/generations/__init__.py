@@ -1,1 +1,1 @@
-"""The whole history under another key, or in another database; purging what was replaced."""
+"""Copies the whole history under another key or into another database; purges old generations."""

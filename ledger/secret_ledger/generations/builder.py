@@ -1,16 +1,18 @@
-"""The next generation, copied page by page and proven: into the same database, or another.
+"""Copies the next generation page by page and proves it: in the same database, or in another.
 
 ::
 
     copy      a page is read and opened, sealed anew, and appended to the building generation
-    prove     as soon as it is committed it is read back, opened, and compared with the
+    prove     once the page is committed, it is read back, opened, and compared with the
               originals that it was made of
 
-While one page is written, the next is read and sealed, and the last is proven. Nothing is kept
-but rows: killed at any moment, the next run goes on where the building head row says; of what
-earlier runs have copied it reads and opens both sides. Each page states that row's position, so
-that a second builder is refused. What somebody changes in the copy once it is proven is found as
-it is in any generation: by reads and `verify`; what nobody could open is refused before the flip.
+While one page is written, the next page is read and sealed, and the page before is proven. A
+builder keeps nothing but rows. If it is killed at any moment, the next run goes on from the
+building head row. For pages that earlier runs copied, the next run reads and opens both sides.
+
+Each append states the position of the building head row, so a second builder is refused. If
+somebody changes the copy after its proof, reads and `verify` find that, as in any generation. If
+nobody could open the changed copy, the flip is refused.
 """
 
 from __future__ import annotations
@@ -71,18 +73,20 @@ __all__ = [
 ]
 
 BACKLOG = 200
-"""Events that may be left for the end: they are copied while writers wait."""
+"""Events that may be left for the last transaction, which makes writers wait."""
 MOST_WAITED_FOR = 50 * BACKLOG
-"""Events that are copied while writers wait, at the very most: they are all in memory."""
+"""Events that may be copied while writers wait, at the very most: all of them are in memory."""
 ROUNDS = 20
-"""Times that the copy runs after writers that are as fast as it is, before it makes them wait."""
+"""Rounds in which the copy follows writers that are as fast as the copy; then they must wait."""
 
 
 def kept_in(
     connection: Connection, database: Database, projections: Sequence[InlineProjection]
 ) -> Sequence[InlineProjection]:
-    """The projections that `database` has tables for. The others are made, and folded, when
-    the ledger is opened there."""
+    """The projections whose table exists in `database`, or that can't say whether it exists.
+
+    Opening the ledger in `database` makes and folds the other projections.
+    """
     return [
         each
         for each in projections
@@ -91,8 +95,10 @@ def kept_in(
 
 
 def sealing_keys(standing: Standing) -> SealingKeys:
-    """What the copy is sealed under, also of a ledger that has moved, where nothing is written
-    any more. Raises what keeps this process from it."""
+    """The keys that the copy is sealed under, even if the ledger has moved and nobody writes here.
+
+    Raises KeyFingerprintMismatch or StaleKey if this process does not hold the active key.
+    """
     if standing.moved:
         return choose_keys(standing.control, standing.keys.values())
     return standing.check_may_write()
@@ -100,24 +106,24 @@ def sealing_keys(standing: Standing) -> SealingKeys:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """What was appended to the building generation in one transaction."""
+    """The originals and events of one append to the building generation."""
 
     before: LogHead
-    """The building head row, before it and after."""
+    """The building head row before the append."""
     after: LogHead
     originals: CheckedPage
     written: Sequence[Event]
     key: LedgerKey
-    """What all of it was sealed under."""
+    """The key that all events of the page were sealed under."""
 
     def part(self, after: int, last: int) -> tuple[CheckedPage, Sequence[Event]]:
-        """The originals above position `after` up to `last`, and what was written of them."""
+        """The originals above position `after` up to `last`, and the events made of them."""
         first = self.before.position + 1
         return self.originals.part(after, last), self.written[after + 1 - first : last + 1 - first]
 
 
 class Builder:
-    """Fills a building generation of `target` with the history of the ledger followed."""
+    """Fills a building generation of `target` with the history of the followed ledger."""
 
     def __init__(
         self,
@@ -127,9 +133,9 @@ class Builder:
         on_progress: OnProgress | None,
     ) -> None:
         self.copied = 0
-        """Events copied by this run."""
+        """Events that this run has copied."""
         self.purged = 0
-        """How many of them without their data."""
+        """Events that this run has copied without their data."""
         self._follower = session.follower
         self._source = session.database
         self._target = target
@@ -138,15 +144,15 @@ class Builder:
         self._patience = session.patience
         self._kept: Sequence[InlineProjection] | None = None
         self._bound = 0
-        """Where the copy ends that is being made."""
+        """The position at which the copy under way ends."""
         self._proven = 0
         self._left_out = RowDigest()
         """The proven rows whose key was lost before."""
         self._earlier: int | None = None
-        """Up to where earlier runs have copied what this one has not proven."""
+        """The position up to which earlier runs have copied; None before the first `complete`."""
 
     async def approach(self, building: LogHead) -> LogHead:
-        """Copy and prove until few enough events are left for the writers to wait for."""
+        """Copy and prove until few enough events are left, or until `ROUNDS` rounds have passed."""
         for _ in range(ROUNDS):
             building = await self.complete(building)
             if await self._end() - building.position <= BACKLOG:
@@ -154,15 +160,15 @@ class Builder:
         return building
 
     async def complete(self, building: LogHead) -> LogHead:
-        """Copy up to where the log ends by now, and prove all of it that this run has not.
+        """Copy up to the present end of the log, and prove all that this run has not proven.
 
-        Raises TamperedEvent or MissingKey, with the list, where events can't be opened;
-        MigrationInProgress beside another builder.
+        Raises TamperedEvent or MissingKey, with the list, if events can't be opened. Raises
+        MigrationInProgress if another builder is at work.
         """
         self._bound = await self._end()
         if self._earlier is None:
             self._earlier = building.position
-            if self._earlier:  # in order of position, for what is sealed of the rows left out
+            if self._earlier:  # first: the digest of the rows left out is in order of position
                 await self._prove_earlier(building, self._earlier)
         async with aclosing(ahead(self._copy(building))) as pages:
             async for page in pages:
@@ -171,7 +177,7 @@ class Builder:
         return building
 
     async def _end(self) -> int:
-        """Where the log to copy ends by now: before the event that closed it, if it is."""
+        """If the log was closed, the event that closed it is not copied: the log ends before it."""
         control = self._follower.standing.control
         if control.closed is not None:
             return control.closed - 1
@@ -184,7 +190,6 @@ class Builder:
     # --- copy ------------------------------------------------------------------------
 
     async def _copy(self, building: LogHead) -> AsyncGenerator[_Page]:
-        """Each page that was appended."""
         async with aclosing(ahead(self._resealed(building))) as pages:
             async for page, copied, key in pages:
                 before, building = building, await self.append(building, copied.events)
@@ -195,8 +200,10 @@ class Builder:
     async def _resealed(
         self, building: LogHead
     ) -> AsyncGenerator[tuple[CheckedPage, Copied, LedgerKey]]:
-        """Each page to append, with its originals. The one before it may still be under way to
-        the database; those before that are there."""
+        """Yields each page to append, with its originals.
+
+        The page before may not be committed yet; all earlier pages are.
+        """
         standing = await self._follower.follow(read=through_outages)
         sealing, control = sealing_keys(standing), standing.control
         scan = self._scan(self._source, Rules(control, standing.keys))
@@ -205,7 +212,7 @@ class Builder:
         async with aclosing(pages):
             async for page in pages:
                 if scan.tally.findings:
-                    continue  # to name all that must be mended before it can go on
+                    continue  # only to find every damaged row: the report names them all
                 hashes = await self._hashes_before(building.generation, page.rows) | last
                 copied = await to_thread.run_sync(
                     reseal, control, sealing, building.generation, page, hashes
@@ -244,8 +251,12 @@ class Builder:
         state: str = "building",
         check: Callable[[Connection], None] | None = None,
     ) -> LogHead:
-        """Add events to the building generation, whose head row must be where it was; from
-        then on it is `state`. What `check` raises keeps it from being committed."""
+        """Add events to the building generation, if its head row is still `before`.
+
+        From then on, the head row says `state`. If `check` raises, nothing is committed. Raises
+        MigrationInProgress if the head row has changed, and TamperedEvent if rows that are not the
+        copy's lie in the generation.
+        """
         last = events[-1]
         after = before._replace(position=last.position, recorded_at=last.recorded_at, state=state)
         database = self._target
@@ -268,8 +279,8 @@ class Builder:
                     await self._check_free(before)
                 if not is_transient(error) or time.monotonic() > give_up:
                     raise
-            # The lost transaction may have been committed; nonces are random, so equal
-            # hashes are these very events.
+            # The lost transaction may have been committed. Nonces are random, so equal hashes
+            # mean the same events.
             if await through_outages(database, lambda c: self._is_there(c, last), "statement"):
                 return after
             if await through_outages(
@@ -278,7 +289,7 @@ class Builder:
                 raise another_builder(before.generation)
 
     async def _check_free(self, building: LogHead) -> None:
-        """Raises TamperedEvent where others' rows lie in the building generation."""
+        """Raises TamperedEvent if rows that are not the copy's lie in the building generation."""
         sql, place_of = self._target.statements, {"generation": building.generation}
         first, last = await through_outages(
             self._target, lambda c: c.execute(sql.ends, place_of).one(), "statement"
@@ -303,8 +314,10 @@ class Builder:
     def append_copies(
         self, connection: Connection, before: LogHead, events: Sequence[Event]
     ) -> None:
-        """Write events behind `before`, the head row, which moves on in the same transaction;
-        the projections are kept."""
+        """Write events after the head row `before`, and fold them into the projections.
+
+        The caller moves the head row in the same transaction.
+        """
         self._target.insert_events(connection, events)
         if self._kept is None:
             self._kept = kept_in(connection, self._target, self._projections)
@@ -314,9 +327,9 @@ class Builder:
     # --- prove -----------------------------------------------------------------------
 
     async def _prove(self, page: _Page) -> None:
-        """Read back what was committed, open it, and compare it with its originals.
+        """Reads a committed page back, opens it, and compares it with its originals.
 
-        Raises TamperedEvent that names the first position where they differ.
+        Raises TamperedEvent, which names the first position that differs.
         """
         database, building = self._target, page.after
         after, bound = page.before.position, building.position
@@ -345,9 +358,10 @@ class Builder:
     async def _agreed(
         self, building: LogHead, after: int, last: int, found: Sequence[Finding]
     ) -> None:
-        """What lies above position `after` up to `last` is proven, unless something was found."""
+        """Counts positions above `after` up to `last` as proven, or raises the first finding."""
         for finding in found:
-            # Not tampering where it was thrown away, or put in use and its source purged.
+            # If the generation was abandoned, or is in use and its source purged, this is no
+            # tampering.
             if not await through_outages(
                 self._target, lambda c: self._is_building(c, building), "statement"
             ):
@@ -357,7 +371,7 @@ class Builder:
         self._tell(building)
 
     async def _prove_earlier(self, building: LogHead, bound: int) -> None:
-        """What earlier runs have copied up to `bound`: here both sides are read and opened."""
+        """Proves rows that earlier runs copied, up to `bound`: both sides are read and opened."""
         control, after = self._follower.standing.control, 0
         scan = self._scan(self._source, Rules(control, self._follower.standing.keys))
         async with aclosing(ahead(scan.pages(bound))) as pages:
@@ -370,10 +384,10 @@ class Builder:
         scan.tally.report("full", 0).raise_if_not_ok()
 
     async def _prove_both(self, building: LogHead, after: int, originals: CheckedPage) -> None:
-        """Like `_prove`, of what nobody has in hand that was written."""
+        """Like `_prove`, for rows whose written events are not in memory."""
         standing, bound = self._follower.standing, originals.last.position
         opened = _as_opened(standing.control, building, bound)
-        # What ends them may not have been copied yet.
+        # The `secret.destroyed` of a copied stream may not have been copied yet.
         scan = self._scan(self._target, Rules(opened, standing.keys, known_ends=originals.ends))
         async with aclosing(scan.pages(bound, after=after)) as pages:
             async for copies in pages:
@@ -397,8 +411,10 @@ class Builder:
         return digest
 
     def left_out(self, last: Sequence[Event] = ()) -> Mapping[str, Any]:
-        """What the generation's opening seals: the rows whose key was lost before, of all that
-        was proven and of the `last` ones."""
+        """The fact about rows under lost keys that the generation's opening seals.
+
+        It covers all rows that were proven, and the rows `last`.
+        """
         return self._count_left_out(last, self._left_out.copy()).facts()
 
     # --- the last stretch ------------------------------------------------------------
@@ -406,12 +422,13 @@ class Builder:
     def last_stretch(
         self, connection: Connection, standing: Standing, building: LogHead, head: LogHead
     ) -> Sequence[Event] | None:
-        """What was written since the last page, read at the source with all writers waiting,
-        checked, sealed anew and compared. None where a row does not check out by itself, for
-        `complete` to look at.
+        """Read the source's events since the last page, check them, seal them anew and compare.
 
-        Where the target is another database these are a rehearsal, without their chains: that
-        they can be written there is known before the source is closed.
+        All writers wait meanwhile. Returns None if a row does not check out by itself, or if more
+        than `MOST_WAITED_FOR` events are left: then `complete` must look at them.
+
+        If the target is another database, this is a rehearsal, and the events have no chains. So
+        the source is closed only if its last events can be copied.
         """
         database, control = self._source, standing.control
         if head.position - building.position > MOST_WAITED_FOR:
@@ -442,7 +459,7 @@ class Builder:
 
 
 def _followed(rows: Sequence[CheckedRow]) -> dict[str, int]:
-    """The version before the first of each stream, of those that have one."""
+    """The version before the first row of each stream, for streams that have such a version."""
     versions: dict[str, int] = {}
     for row in rows:
         versions.setdefault(row.event.stream, row.event.version - 1)
@@ -464,8 +481,11 @@ def _as_opened(control: Control, building: LogHead, bound: int) -> Control:
 def why_not_opened(
     connection: Connection, database: Database, keyring: Keyring
 ) -> LedgerError | None:
-    """Look at what is about to be committed as the boot gate will, and as it will be then; why
-    nobody could open it, if so."""
+    """Judge the rows that this transaction will commit as the boot gate will judge them.
+
+    Deferred triggers run first: they may change rows. Returns the refusal if nobody could open the
+    ledger, else None. Raises LedgerUnavailable.
+    """
     database.run_deferred(connection)
     try:
         meta = read_meta(connection, database)
@@ -476,14 +496,14 @@ def why_not_opened(
         control = check_state(state)
         judge_keys(control, keyring, moved=state.in_use[0].state == "moved")
     except LedgerUnavailable:
-        raise  # that says nothing of what lies there
+        raise  # this says nothing about the rows
     except LedgerError as error:
         return error
     return None
 
 
 def another_builder(generation: int) -> MigrationInProgress:
-    """What a builder is refused with whose head row is not where it left it."""
+    """The refusal of a builder whose head row is not as the builder left it."""
     return MigrationInProgress(
         f"another process is building generation {generation}, has put it in use, or threw it away",
         hint="let it finish; `secret-ledger generations list` shows how far it is",
@@ -492,7 +512,7 @@ def another_builder(generation: int) -> MigrationInProgress:
 
 
 def not_the_same(building: LogHead, finding: Finding) -> TamperedEvent:
-    """What is raised where the copy is not what it was made of."""
+    """The error for a copy that differs from its originals."""
     where = f"{finding.stream} at position" if finding.stream else "position"
     return TamperedEvent(
         f"generation {building.generation} is not what it was made of: {where}"

@@ -1,8 +1,8 @@
-"""Deleting the rows of a generation whose head row says `purging`, and what that ends in.
+"""Deletes the rows of a generation whose head row says `purging`; then that row says `purged`.
 
-The database's own trigger allows the deletion only in that state. Each batch takes the head
-row's lock first, so that of two processes each sees what the other one has left; and the head
-row says `purged` only where, under the same lock, no row is left.
+The database's own trigger allows the deletion only in that state. Each batch locks the head row
+first, so each of two processes sees which rows the other has left. The head row becomes `purged`
+only if no row is left under the same lock.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from secret_ledger.store.transitions import replace_head
 __all__ = ["BATCH", "empty", "has_rows"]
 
 BATCH = 2000
-"""Rows that one transaction deletes."""
+"""Rows that one transaction deletes at most."""
 
 
 def has_rows(connection: Connection, database: Database, generation: int) -> bool:
-    """Whether any event lies in a generation, at whatever position."""
+    """Whether a generation has any event, at whatever position."""
     place = {"generation": generation}
     return connection.execute(database.statements.ends, place).one()[0] is not None
 
@@ -35,10 +35,11 @@ async def empty(
     projections: Sequence[InlineProjection],
     on_progress: OnProgress | None,
 ) -> int:
-    """Delete all that lies in a generation that is `purging`, then say that it is purged; how
-    many events this run has deleted.
+    """Delete all rows of a generation that is `purging`, then set its head row to `purged`.
 
-    Several may run at once. Raises MigrationInProgress where the generation is in another state.
+    Returns the number of events that this run has deleted. Several processes may run it at once.
+    Raises MigrationInProgress if the generation is in another state, and LedgerUnavailable if the
+    database keeps rows that it was told to delete.
     """
     forgetting = [each for each in projections if isinstance(each, Forgetting)]
     total = await through_outages(
@@ -47,7 +48,7 @@ async def empty(
     deleted = 0
 
     def batch(connection: Connection) -> int | None:
-        """How many events were deleted. None where nothing is left, and the head row says so."""
+        """Returns the number of deleted events; None once the head row says that none is left."""
         head = database.lock_generation(connection, generation)
         if head is None or head.state not in ("purging", "purged"):
             raise MigrationInProgress(
@@ -59,7 +60,7 @@ async def empty(
         if last is not None and head.state == "purging":
             return _delete(connection, database, generation, last)
         if head.state == "purged":
-            return None  # another process has ended it
+            return None  # another process has finished the purge
         if any(each.forget(connection, database, generation, BATCH) for each in forgetting):
             return 0
         if not replace_head(connection, database, head, head._replace(state="purged")):
@@ -80,7 +81,7 @@ def _last(connection: Connection, database: Database, generation: int) -> int | 
 
 
 def _delete(connection: Connection, database: Database, generation: int, last: int) -> int:
-    """Delete from the end, so that what is left is always the beginning of a history."""
+    """Deletes from the end, so that the rows left are always the beginning of a history."""
     parameters = {"generation": generation, "after": max(last - BATCH, -(2**63))}
     deleted = connection.execute(database.statements.delete_events, parameters).rowcount
     if not deleted:

@@ -1,13 +1,14 @@
-"""The whole history under the active key: built beside the writers, proven, then put in use.
+"""Migrates the whole history to the active key: built while writers go on, proven, put in use.
 
 ::
 
-    begin     a `building` head row, under the active head's lock
-    build     copied and proven page by page: `generations.builder`
-    flip      one transaction under the head's lock: what came in last is copied and proven,
+    begin     a `building` head row, under the active head row's lock
+    build     pages are copied and proven: `generations.builder`
+    flip      one transaction under the head row's lock: the last events are copied and proven,
               `generation.closed` in the old generation, `generation.opened` in the new one
 
-Killed at any moment, the same command goes on. Into another database: `generations.move`.
+If the command is killed at any moment, the same command goes on. `generations.move` migrates into
+another database.
 """
 
 from __future__ import annotations
@@ -57,39 +58,59 @@ from secret_ledger.write.control_log import Entry, control_events, lock_control
 __all__ = ["MigrationReport", "check_current_key", "migrate", "rehearse"]
 
 REHEARSAL = 3.0
-"""How much longer it takes than a rehearsal: it is written, read back and opened again."""
+"""A migration takes so many times as long as its rehearsal.
+
+It also writes the copy, reads it back and opens it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationReport:
-    """What a migration did."""
+    """The result of a migration."""
 
     changed: bool
-    """False where all of the history was under the active key already."""
+    """False if nothing was left to do.
+
+    Then all of the history was under the active key already, or the move was done before.
+    """
     generation: int
-    """The one in use now."""
+    """The generation that is in use now."""
     replaced: int | None
-    """The one that was closed. Its keys are needed until it is purged; of a move, for as long
-    as somebody reads what is left at the source."""
+    """The generation that was closed; None if nothing changed.
+
+    Its keys are needed until it is purged. After a move, they are needed for as long as somebody
+    reads the source.
+    """
     key_id: str
     key_fingerprint: bytes
     events: int
-    """The whole history; of these:"""
+    """Events of the whole history."""
     copied: int
-    """by this run, the others by earlier ones that were interrupted,"""
+    """Events that this run copied. Earlier runs that were interrupted copied the others."""
     purged: int
-    """and carried by this run without their data, which nobody may read any more."""
+    """Events that this run copied without their data.
+
+    Nobody may read that data any more.
+    """
     seconds: float
     locked_seconds: float
-    """For how long writers had to wait."""
+    """Seconds that writers had to wait."""
     bytes: int = 0
-    """Of a dry run: how much the sealed values and metadata of the copy would take, and
-    about 300 bytes more for each event."""
+    """Of a dry run: bytes of the sealed values and metadata of the copy; else 0.
+
+    The database takes about 300 bytes more for each event.
+    """
     dry_run: bool = False
-    """Nothing was written: what would be done; `seconds` is an estimate."""
+    """Whether nothing was written.
+
+    Then the report is of the migration that would be done, and `seconds` is an estimate.
+    """
     moved_to: str | None = None
-    """The address, without credentials, of the other database that it lies in now (of a dry
-    run: would lie in); None where it is here."""
+    """Address, without credentials, of the other database that the ledger lies in now.
+
+    Of a dry run: the database that the ledger would lie in. None if the ledger stays in this
+    database.
+    """
 
 
 class Migrator:
@@ -103,7 +124,7 @@ class Migrator:
         on_progress: OnProgress | None,
         only_begun: bool = False,
     ) -> None:
-        """`only_begun`: finish what was begun under the active key, and begin nothing."""
+        """`only_begun`: finish a migration that was begun under the active key, and begin none."""
         self._follower = session.follower
         self._only_begun = only_begun
         self._database = session.database
@@ -113,8 +134,11 @@ class Migrator:
         self._locked_seconds = 0.0
 
     async def run(self) -> MigrationReport:
-        """Build, prove, flip. Raises MigrationInProgress beside another migrator;
-        TamperedEvent or MissingKey where an event can't be opened; LedgerUnavailable."""
+        """Build, prove and flip.
+
+        Raises MigrationInProgress if another migrator is at work, TamperedEvent or MissingKey if an
+        event can't be opened, and LedgerUnavailable.
+        """
         began = time.monotonic()
         control, building = await self._begin()
         if building is None:
@@ -151,8 +175,10 @@ class Migrator:
     # --- begin -----------------------------------------------------------------------
 
     async def _begin(self) -> tuple[Control, LogHead | None]:
-        """What is migrated, and the head row of the generation to build, found or made; None
-        where there is nothing to do."""
+        """Returns the control stream to migrate, and the building head row, found or made.
+
+        The head row is None if nothing is left to do.
+        """
         follower, database = self._follower, self._database
 
         def begin(connection: Connection, standing: Standing) -> Attempt | LogHead | None:
@@ -163,7 +189,7 @@ class Migrator:
             if found is not None and found.move is not None:
                 raise moving(found.move)
             if found is None and self._only_begun:
-                return None  # it was given up meanwhile
+                return None  # the migration was given up meanwhile
             return found.head if found else begin_building(connection, database, control)
 
         while True:
@@ -184,7 +210,7 @@ class Migrator:
     # --- flip ------------------------------------------------------------------------
 
     async def _flip(self, building: LogHead) -> bool:
-        """Put the generation in use. False where the last stretch needs a closer look."""
+        """Puts the generation in use. Returns False if `approach` must run again first."""
         database = self._database
         source = self._follower.standing.control.generation
         began = 0.0
@@ -259,7 +285,7 @@ class Migrator:
         return Attempt(control.generation, closed[0], new)
 
     def _check_put_in_use(self, connection: Connection, building: LogHead, new: LogHead) -> None:
-        """Nobody could open a generation whose control stream was changed since it was proven."""
+        """Refuses a generation that was changed since its proof: nobody could open it."""
         database = self._database
         ends = connection.execute(database.statements.ends, {"generation": new.generation}).one()
         if tuple(ends) != (1, new.position):
@@ -278,12 +304,14 @@ async def migrate(
     actor: str | None,
     on_progress: OnProgress | None,
 ) -> MigrationReport:
-    """Replay the whole history under the active key into the next generation.
+    """Copy the whole history under the active key into the next generation.
 
-    `takeover` rotates to a pending key. What was begun before that key came is finished first,
-    under the active key: until then no key is activated. Raises KeyReused where the configured
-    key was superseded, what refuses the rotation, MigrationInProgress, TamperedEvent or
-    MissingKey with the list of events that can't be opened, LedgerMoved, LedgerUnavailable.
+    `takeover` rotates to a pending key. If a migration was begun before that key came, it is
+    finished first, under the active key. Until then no key is activated.
+
+    Raises KeyReused if the configured key was superseded; the refusals of the rotation;
+    MigrationInProgress; TamperedEvent or MissingKey, with the list of events that can't be opened;
+    LedgerMoved; LedgerUnavailable.
     """
     follower = session.follower
     migrator = partial(Migrator, session, actor=actor, on_progress=on_progress)
@@ -297,8 +325,10 @@ async def migrate(
 
 
 def check_current_key(standing: Standing, follower: Follower, *, may_pend: bool = False) -> None:
-    """Raises LedgerMoved where nothing is written any more, KeyReused where the configured key
-    is not the active one (or is pending, where it may not be)."""
+    """Raises LedgerMoved if the ledger has moved, KeyReused if the configured key is not active.
+
+    `may_pend`: the configured key may also be pending.
+    """
     control = standing.control
     standing.check_not_moved()
     current = follower.keyring.current.for_ledger(control.ledger_id)
@@ -313,9 +343,10 @@ def check_current_key(standing: Standing, follower: Follower, *, may_pend: bool 
 async def rehearse(
     follower: Follower, *, on_progress: OnProgress | None, moved_to: str | None = None
 ) -> MigrationReport:
-    """Read all and seal it in memory; write nothing. Raises what `migrate` would.
+    """Read all events and seal them in memory. Write nothing.
 
-    `moved_to`: the address of another database that it would be moved to.
+    `moved_to`: the address of the other database that the ledger would move to. Raises the errors
+    that `migrate` would raise.
     """
     began = time.monotonic()
     standing = await follower.follow(read=through_outages)
@@ -374,7 +405,7 @@ async def rehearse(
 
 
 async def _is_needed(follower: Follower, control: Control) -> bool:
-    """Whether any event of the generation in use needs another key than the active one."""
+    """Whether any event of the generation in use needs another key than the active key."""
     database = follower.database
     heads = await through_outages(
         database, lambda c: heads_of_generations(c, database), "statement"

@@ -1,17 +1,18 @@
-"""The ledger into another database: the same ledger, its next generation built over there.
+"""Moves a ledger into another database, which gets the next generation of the same ledger.
 
 ::
 
-    begin      a `building` head row and a random move id here, then the same over there
-    build      copied and proven page by page, beside the writers: `generations.builder`
-    close      one transaction here, under the head's lock: what came in last is read, sealed
-               anew and compared in memory; `generation.closed`, and this side is `moved`
-    open       what came in last is copied and proven over there; then one transaction:
-               `generation.opened`, and that side is `active`
+    begin      a `building` head row and a random move id here, then the same in the target
+    build      pages are copied and proven while writers go on: `generations.builder`
+    close      one transaction here, under the head row's lock: the last events are read, sealed
+               anew and compared in memory; `generation.closed`; the head row says `moved`
+    open       the last events are copied and proven in the target; then one transaction:
+               `generation.opened`; the head row says `active`
 
-Killed at any moment, the same command goes on; between close and open nothing is writable
-anywhere, so at no moment are two ledgers. From a source that has moved it goes on too, with the
-one target that holds the id of the sealed `generation.closed`.
+If the command is killed at any moment, the same command goes on. Between close and open nobody can
+write to either database, so the ledger is never writable in two places. After the close, the
+command goes on with one target only: the target that holds the id of the sealed
+`generation.closed`.
 """
 
 from __future__ import annotations
@@ -76,19 +77,23 @@ _MEDDLING: Final = "look for triggers and rules that the ledger has not made"
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a ledger is moved to. Its repr shows no password."""
+    """The database that a ledger moves to. Its repr shows no password."""
 
     where: URL | AsyncEngine | None
     schema: str | None
-    """PostgreSQL's; None: that of the source, where it has one."""
+    """PostgreSQL's schema. None: the schema of the source, if the source has a schema."""
 
     @classmethod
     def of(cls, url: str | URL | AsyncEngine, schema: str | None) -> Destination:
-        """Never raises: what is no URL is refused when it is connected to."""
+        """The destination that a caller names. Never raises: `connect` refuses a bad URL."""
         return cls(url if is_engine(url) else address_of(url), schema)
 
     def connect(self, source: Database, *, read_only: bool, patience: float) -> Database:
-        """The database there. Raises LedgerUnavailable for a URL of no kind that is known."""
+        """The destination's database. Nothing is connected yet.
+
+        `patience`: seconds to wait for another process's lock. Raises LedgerUnavailable if the URL
+        is of no kind that the ledger knows.
+        """
         schema = self.schema or source.schema
         return connect(self.where, schema=schema, read_only=read_only, patience=patience)
 
@@ -102,7 +107,7 @@ async def migrate_or_move(
     force_reason: str | None,
     on_progress: OnProgress | None,
 ) -> MigrationReport:
-    """Migrate within the database, or into `target`; to a pending key, where there is one."""
+    """Migrate within the database, or move into `target`. Rotate to a pending key first, if any."""
     standing = await session.follower.follow(read=through_outages)
     if not dry_run and not (target is not None and standing.moved):
         session.check_writable()
@@ -127,13 +132,15 @@ async def move(
     actor: str | None,
     on_progress: OnProgress | None,
 ) -> MigrationReport:
-    """Move the ledger into the database `target`, or say that this was done.
+    """Move the ledger into the database `target`. If that was done before, the report says so.
 
-    `takeover` rotates to a pending key, once nothing about the target could refuse the move. A
-    move that was begun before that key came is finished under the active key. Raises what
-    `migrate` raises; NotALedger where the target holds anything else, WrongLedger where it
-    holds another ledger, or this one, but not as this move's other half; MigrationInProgress
-    beside another move; LedgerUnavailable.
+    `takeover` rotates to a pending key, once nothing about the target could refuse the move. If a
+    move was begun before that key came, it is finished under the active key.
+
+    Raises the errors of `migrate`. Raises NotALedger if the target lies in memory, or is a SQLite
+    file with tables of another application. Raises WrongLedger if the target holds another ledger,
+    or this ledger but not as this move's other half. Raises MigrationInProgress if another move is
+    under way, and LedgerUnavailable.
     """
     database = target.connect(session.database, read_only=dry_run, patience=session.patience)
     try:
@@ -147,11 +154,12 @@ async def move(
 async def abandon_move(
     session: Session, *, target: Destination, on_progress: OnProgress | None
 ) -> PurgeReport:
-    """Give a move up on both sides: this one first, so that nothing can be handed over any more.
+    """Give up a move on both sides: the source first, so that it can't be handed over any more.
 
-    The target is looked at before: what is thrown away here can't be brought back. Raises
-    LedgerMoved once the source has moved; WrongLedger where the target holds anything else
-    than what a move abandoned here has left, or holds nothing and is not this move's target.
+    The target is checked before, because rows that are deleted at the source can't be brought back.
+    Raises LedgerMoved if the source has moved. Raises WrongLedger if the target is in use, or holds
+    anything else than the half of a move. Raises WrongLedger also if it is empty and not this
+    move's target. Raises MigrationInProgress if the target holds the half of an earlier move.
     """
     database = target.connect(session.database, read_only=False, patience=session.patience)
     try:
@@ -174,7 +182,7 @@ async def abandon_move(
 
 
 def _begun(connection: Connection, source: Database) -> tuple[Sequence[Move], Move | None]:
-    """The moves that were begun here, and the one that is under way."""
+    """Returns the moves that this database knows, and the move that is under way."""
     known = moves(connection, source)
     heads = heads_of_generations(connection, source)
     building = {head.generation for head in heads if head.state == "building"}
@@ -205,7 +213,7 @@ class Mover:
         self._closing = 0.0
 
     async def run(self) -> MigrationReport:
-        """Begin, build, close, open: what of it is still to be done."""
+        """Do the steps that are left: begin, build, close, open."""
         began = time.monotonic()
         standing = await self._follower.follow(read=through_outages)
         known, half = await self._look(standing)
@@ -219,7 +227,7 @@ class Mover:
             half = half or await begin_half(
                 self._target, standing.control, known, self._source.address
             )
-        assert known is not None and half is not None  # noqa: PT018, S101  # `_look` has seen to it
+        assert known is not None and half is not None  # noqa: PT018, S101  # `_look` ensures it
         building = half.head
         if not standing.moved:
             building = await self._close(known, building)
@@ -235,8 +243,10 @@ class Mover:
         return self._report(self._follower.standing.control, head, began, changed=True)
 
     async def _get_ready(self, standing: Standing) -> Standing:
-        """Whatever refuses this move is met here, with nothing written but the target's empty
-        file on SQLite; then a pending key is rotated to."""
+        """Meets every refusal of this move, then rotates to a pending key.
+
+        Before the rotation, nothing is written but the target's empty file on SQLite.
+        """
         target, takeover = self._target, self._takeover
         check_current_key(standing, self._follower, may_pend=takeover is not None)
         if takeover is not None:
@@ -251,7 +261,7 @@ class Mover:
         return standing
 
     async def rehearse(self) -> MigrationReport:
-        """Read all and look at the target; write nothing on either side."""
+        """Read all events, and look at the target. Write nothing on either side."""
         began = time.monotonic()
         standing = await self._follower.follow(read=through_outages)
         _, half = await self._look(standing)
@@ -284,8 +294,10 @@ class Mover:
     # --- begin -----------------------------------------------------------------------
 
     async def _look(self, standing: Standing) -> tuple[Move | None, Half | None]:
-        """The move that is under way here, or was, and its half over there. Raises what keeps
-        the target from being the one."""
+        """Returns the move under way here, or done, and its half in the target.
+
+        Raises the refusal if the ledger can't move into this target.
+        """
         database, control = self._source, standing.control
         if standing.moved:
             known: Move | None = _sealed(control)
@@ -304,7 +316,6 @@ class Mover:
         return known, await find_half(self._target, control, known, moved=standing.moved)
 
     async def _begin(self, standing: Standing) -> Move:
-        """The move that is under way here from now on."""
         database = self._source
         move_id = secrets.token_bytes(16)
 
@@ -314,7 +325,7 @@ class Mover:
             if found is not None:
                 if found.move is None or found.move.move_id != move_id:
                     raise another_builder(found.head.generation)
-                return found.move  # this very transaction, whose outcome was unknown
+                return found.move  # an earlier try, whose outcome was unknown
             head = begin_building(connection, database, standing.control)
             begun = Move(head.generation, move_id, self._target.address)
             connection.execute(database.statements.insert_move, begun._asdict())
@@ -327,7 +338,7 @@ class Mover:
     # --- close -----------------------------------------------------------------------
 
     async def _close(self, known: Move, building: LogHead) -> LogHead:
-        """End the writing here, once what is over there is close behind."""
+        """Ends the writing here, once the target is close behind the source."""
         closed = False
         while not closed:
             building = await self._builder.approach(building)
@@ -337,7 +348,7 @@ class Mover:
         return building
 
     async def _hand_over(self, known: Move, building: LogHead) -> bool:
-        """False where the last stretch needs a closer look."""
+        """Returns False if the last events need a closer look by `approach` first."""
         database = self._source
         here = LogHead(known.generation, 0, 0, building.key_epoch, "building")
 
@@ -355,7 +366,7 @@ class Mover:
             if not replace_head(connection, database, attempt.head, moved):
                 raise TamperedEvent(f"the head row of generation {control.generation} changed")
             if not replace_head(connection, database, here, here._replace(state="purged")):
-                raise another_builder(known.generation)  # it was abandoned meanwhile
+                raise another_builder(known.generation)  # the move was abandoned meanwhile
             problem = why_not_opened(connection, database, self._follower.keyring)
             if problem is not None:
                 raise TamperedEvent(
@@ -388,8 +399,10 @@ class Mover:
     # --- open ------------------------------------------------------------------------
 
     async def _try_opening(self, known: Move, building: LogHead) -> None:
-        """Put what lies in the target in use, look at it as the boot gate would, and take it all
-        back. Once the source is closed it is too late to find that the target never opens."""
+        """Puts the target in use, checks it as the boot gate would, and rolls all of that back.
+
+        Once the source is closed, it is too late to find that nobody can open the target.
+        """
         target = self._target
         opened = await self._opening(
             known, building, building.position + 1, building.recorded_at, self._builder.left_out()
@@ -418,7 +431,7 @@ class Mover:
             )
 
     async def _open(self, known: Move, building: LogHead) -> LogHead:
-        """Catch the target up with the source, which is closed, and put it in use."""
+        """Catches the target up with the source, which is closed, and puts it in use."""
         self._closing = self._closing or time.monotonic()
         building = await self._builder.complete(building)
         closed = self._follower.standing.control.last
@@ -439,7 +452,7 @@ class Mover:
         not_before: int,
         left_out: Mapping[str, Any] | None,
     ) -> Event:
-        """The sealed `generation.opened` that goes behind the control stream over there."""
+        """The sealed `generation.opened` that follows the control stream in the target."""
         target = self._target
         standing = self._follower.standing
         control, sealing = standing.control, sealing_keys(standing)
@@ -469,7 +482,7 @@ class Mover:
 
 
 def _sealed(control: Control) -> Move:
-    """What the `generation.closed` of a ledger that has moved says. Raises TamperedEvent."""
+    """The move as a moved ledger's `generation.closed` states it. Raises TamperedEvent."""
     facts = parse_metadata(control.last.metadata).ledger
     about = facts.get("move")
     if isinstance(about, dict):

@@ -1,7 +1,7 @@
-"""The target of a move: what may lie there, its half of the move, and clearing it again.
+"""The target of a move: checks it, makes the target's half of the move, and clears it again.
 
-A half is a building generation, the move's id, the ledger's id and its keys: made in one
-transaction, accepted by no `open`. Nothing that lies in a target is touched but this move's.
+The half is a building generation, the move's id, the ledger's id and its keys. One transaction
+makes the half, and no `open` accepts it. A move changes nothing in a target but its own half.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 
 
 class Half(NamedTuple):
-    """What a move has made over there."""
+    """The rows that a move has made in its target."""
 
     head: LogHead
     move: Move
@@ -51,7 +51,7 @@ class Half(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class There:
-    """A ledger, or half of one, that lies in a target."""
+    """A ledger, or half of a ledger, that lies in a target."""
 
     meta: Meta
     heads: Sequence[LogHead]
@@ -59,7 +59,7 @@ class There:
     moves: Sequence[Move]
 
     def half(self, move_id: bytes) -> Half | None:
-        """What the move of that id has made, if it has."""
+        """The half that the move of this id has made. Returns None if it has made none."""
         for move in self.moves:
             for head in self.heads:
                 if (move.move_id, move.generation) == (move_id, head.generation):
@@ -68,17 +68,18 @@ class There:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether it is opened, and may have been written to."""
+        """Whether a generation is in use, so that somebody may have written to it."""
         return any(head.state in ("active", "moved") for head in self.heads)
 
 
 async def find_half(
     target: Database, control: Control, known: Move | None, *, moved: bool
 ) -> Half | None:
-    """The half of the move `known` in `target`; None where the target is empty and may be
-    begun in. `moved`: the source is closed already.
+    """Find the half of the move `known` in `target`.
 
-    Raises NotALedger, WrongLedger or MigrationInProgress, which say the way out.
+    `moved`: whether the source is closed already. Returns None if the target is empty and the move
+    may begin in it. Raises NotALedger, WrongLedger, MigrationInProgress or TamperedEvent, which say
+    the way out.
     """
     if target.in_memory:
         raise NotALedger(
@@ -93,7 +94,7 @@ async def find_half(
 
 
 def _look(connection: Connection, target: Database) -> There | None:
-    if target.read_only:  # a dry run; else they are made first, and then checked
+    if target.read_only:  # a dry run; any other run makes the settings first
         target.check_settings(connection)
     meta = read_meta(connection, target)
     if meta is None:
@@ -105,7 +106,7 @@ def _look(connection: Connection, target: Database) -> There | None:
         meta,
         heads_of_generations(connection, target),
         frozenset((row[0], row[1]) for row in connection.execute(target.statements.keys)),
-        # Before there were moves there was no table of them.
+        # A target with an older schema has no table of moves.
         moves(connection, target) if "ledger_move" in target.tables(connection) else (),
     )
 
@@ -181,9 +182,9 @@ def _refuse(target: Database, there: There) -> NoReturn:
 
 
 async def begin_half(target: Database, control: Control, known: Move, source: str) -> Half:
-    """Make the target's half of a move, in one transaction, or find it made.
+    """Make the target's half of a move in one transaction, or find the half that was made.
 
-    `source`: the address that it names. Raises what `find_half` raises.
+    `source`: the address of the source, which the half states. Raises the errors of `find_half`.
     """
 
     def unit(connection: Connection) -> Half:
@@ -207,9 +208,9 @@ def _make(connection: Connection, target: Database, control: Control, here: Move
 
 
 async def try_half(target: Database, control: Control, source: str) -> None:
-    """Make a half in the empty target and take it back in the same transaction.
+    """Make a half in the empty target, and take it back in the same transaction.
 
-    Raises what keeps it from being made: a right that is missing, a full disk.
+    Raises the error that keeps the half from being made, such as a missing right or a full disk.
     """
 
     def unit(connection: Connection) -> None:
@@ -222,12 +223,15 @@ async def try_half(target: Database, control: Control, source: str) -> None:
 
 
 class TakenBackError(Exception):
-    """Ends a transaction that is not to be committed."""
+    """Ends a transaction that must not be committed."""
 
 
 async def check_clearable(target: Database, known: Sequence[Move], begun: Move | None) -> None:
-    """Raises WrongLedger where `clear_half` would, and where the target is not that of the move
-    that is under way."""
+    """Raises WrongLedger if `clear_half` would raise it.
+
+    Raises WrongLedger also if the target is empty and is not the target of the move under way.
+    Raises MigrationInProgress if the target holds the half of another move than the move under way.
+    """
     there = None
     if target.exists():
         there = await target.run(lambda c: _look(c, target), "snapshot")
@@ -246,7 +250,7 @@ async def check_clearable(target: Database, known: Sequence[Move], begun: Move |
 
 
 def _half_of(target: Database, there: There, known: Sequence[Move]) -> Half:
-    """The half of one of the moves `known`. Raises WrongLedger for anything else."""
+    """The half of one of the moves `known`. Raises WrongLedger if the target holds no such half."""
     halves = [there.half(move.move_id) for move in known]
     half = next((half for half in halves if half is not None), None)
     if half is None or there.is_in_use:
@@ -260,11 +264,11 @@ def _half_of(target: Database, there: There, known: Sequence[Move]) -> Half:
 async def clear_half(
     target: Database, known: Sequence[Move], projections: Sequence[InlineProjection]
 ) -> int | None:
-    """Take the half of an abandoned move out of its target, with all our tables; how many
-    events that was. None where nothing is there.
+    """Delete the half of an abandoned move from its target, with all our tables.
 
-    `known`: the moves that were begun at the source, where none is under way any more. Raises
-    WrongLedger for whatever else lies there, and where it is in use.
+    `known`: the moves that were begun at the source; none of them is under way any more. Returns
+    the number of events that the half had, or None if the target is empty. Raises WrongLedger if
+    the target holds anything else, or is in use.
     """
     if not target.exists():
         return None

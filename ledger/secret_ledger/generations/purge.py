@@ -1,8 +1,8 @@
-"""Generations: what exists, and how one that is not in use any more is taken out.
+"""Lists generations, purges a closed generation, and abandons a generation that is being built.
 
-Before a generation is purged, the control stream says what was there: the counts, and a hash
-over all of it. What is to be done follows from the sealed events of the control stream. A head
-row that says `purged` ends nothing while rows of its generation are left.
+Before a generation is purged, the control stream states its contents: the counts, and a hash over
+all its events. The sealed events of the control stream decide which steps are left. If a head row
+says `purged` while its generation has rows, the purge is not done.
 """
 
 from __future__ import annotations
@@ -56,32 +56,35 @@ class GenerationInfo:
     state: str
     """active, building, closed, purging, purged or moved."""
     position: int
-    """Where its log ends."""
+    """The position at which the generation's log ends, as its head row says."""
     opened_at: datetime | None
     closed_at: datetime | None
     needs: Sequence[str]
-    """The ids of the keys that something in it needs."""
+    """Ids of the keys that an event of the generation needs."""
     keys: Sequence[KeyUse]
-    """What lies under which key; empty where it was purged."""
+    """Counts of the generation's rows under each key. Empty if no row is left."""
     bytes: int
-    """Of sealed values; the database takes about 300 bytes more for each event."""
+    """Bytes of the sealed values.
+
+    The database takes about 300 bytes more for each event.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class PurgeReport:
-    """What a purge did."""
+    """The result of a purge, or of an abandoned migration."""
 
     changed: bool
-    """False where there was nothing to do: it was purged before, or nothing was building."""
+    """False if the generation was purged before, or if no generation was being built."""
     generation: int | None
     deleted: int
     """Rows that this run deleted."""
     left_at: str | None = None
-    """The address of the target of an abandoned move, where its other half lies still."""
+    """Address of the target of an abandoned move, if the other half still lies in it."""
 
 
 async def list_generations(database: Database, control: Control) -> Sequence[GenerationInfo]:
-    """Every generation there ever was, oldest first. Raises LedgerUnavailable."""
+    """Every generation with a head row in this database, oldest first. Raises LedgerUnavailable."""
     heads = await through_outages(
         database, lambda c: heads_of_generations(c, database), "statement"
     )
@@ -124,15 +127,18 @@ async def purge(
 ) -> PurgeReport:
     """Delete a closed generation, so that nothing needs its keys any more.
 
-    The generation in use is verified before, without the keys that go: of what is damaged there
-    this one may hold the last good copy. Resumable: until its last row is gone it counts as it
-    was. Raises InvalidValue for a generation that is in use or never was, MigrationInProgress
-    for one that is being built, TamperedEvent or MissingKey for what does not open.
+    The generation in use is verified first, without the keys that it does not need: if its rows are
+    damaged, the closed generation may hold the last good copy. If the purge is interrupted, run it
+    again: until its last row is gone, the generation still needs its keys.
+
+    Raises InvalidValue if the generation is in use or never existed, and MigrationInProgress if it
+    is being built. Raises TamperedEvent or MissingKey if an event of the generation in use does not
+    open.
     """
     database, follower = session.database, session.follower
     control = (await follower.follow(read=through_outages)).control
     openings = openings_of(control)
-    # If its head row is gone: what is sealed says that it was closed, and where.
+    # If its head row is gone, sealed events still say at which position it was closed.
     end = openings.kept.get(generation)
     instead = None if end is None else LogHead(generation, end, 0, control.epoch, "closed")
     head = await _head(database, generation, instead)
@@ -163,7 +169,7 @@ async def purge(
         control = standing.control
         locked = lock_control(connection, database, standing)
         if generation in openings_of(control).purged and certificate is not None:
-            return None  # somebody else has begun
+            return None  # another process has begun the purge
         now = database.lock_generation(connection, generation)
         if now is None and instead is not None:
             now = instead
@@ -171,7 +177,7 @@ async def purge(
         if now is None or now.state in ("active", "moved"):
             return None
         replace_head(connection, database, now, now._replace(state="purging"))
-        if certificate is None:  # said before, or never in use: there is nothing more to say
+        if certificate is None:  # stated before, or never in use
             return None
         entry = Entry(EventType.GENERATION_PURGED, certificate)
         events = control_events(control, standing.check_may_write(), locked, [entry])
@@ -185,9 +191,10 @@ async def purge(
 
 
 async def _check_what_stays(follower: Follower, generation: int, tell: OnProgress | None) -> None:
-    """Raises TamperedEvent or MissingKey where the generation in use is not whole by itself.
+    """Raises TamperedEvent or MissingKey if the generation in use is not whole by itself.
 
-    Other closed generations are not looked at: if two were damaged, none could be purged."""
+    Other closed generations are not checked: if two were damaged, neither could be purged.
+    """
     control = follower.standing.control
     end = max(follower.seen, control.last.position)
     going = {key.fingerprint for key in control.keys if not control.positions_under(key, end)}
@@ -200,11 +207,12 @@ async def abandon(
     *,
     on_progress: OnProgress | None,
 ) -> PurgeReport:
-    """Throw the generation that is being built away; the one in use is untouched.
+    """Delete the generation that is being built. The generation in use is untouched.
 
-    `generation.abandoned` says how many events were sealed in it: they count for the bound of
-    its key. Of a move this is the source's side. Interrupted, it is run again. Raises
-    LedgerMoved once the source has moved, MigrationInProgress where it was put in use meanwhile.
+    `generation.abandoned` says how many events at most were sealed in it: they count for the bound
+    of its key. Of a move, this is the source's side. If it is interrupted, run it again. Raises
+    LedgerMoved if the source has moved, and MigrationInProgress if the generation was put in use
+    meanwhile.
     """
     database, follower = session.database, session.follower
     standing = await follower.follow(read=through_outages)
@@ -214,7 +222,7 @@ async def abandon(
         database, lambda c: heads_of_generations(c, database), "statement"
     )
     used = openings_of(control).used
-    # Whatever the head row of a generation that was in use says: `purge` alone deletes it.
+    # Only `purge` deletes a generation that was in use, whatever its head row says.
     building = next(
         (h for h in heads if h.state in ("building", "purging") and h.generation not in used), None
     )
@@ -228,7 +236,7 @@ async def abandon(
         if now is None or now.state != "building":
             return None
         replace_head(connection, database, now, now._replace(state="purging"))
-        # What a move has copied lies over there; more than the whole log was not sealed.
+        # The copies of a move lie in the target; at most the whole log was sealed.
         is_move = now.generation in {move.generation for move in moves(connection, database)}
         end = locked.head.position
         count = end if is_move else max(0, min(now.position, end))
@@ -251,7 +259,7 @@ async def abandon(
 
 
 async def _head(database: Database, generation: int, instead: LogHead | None = None) -> LogHead:
-    """The head row of a generation; `instead` where there is none."""
+    """The head row of a generation. Without a row: `instead`, or if that is None, InvalidValue."""
     heads = await through_outages(
         database, lambda c: heads_of_generations(c, database), "statement"
     )
@@ -267,8 +275,11 @@ async def _head(database: Database, generation: int, instead: LogHead | None = N
 
 
 async def _certificate(database: Database, head: LogHead) -> dict[str, Any]:
-    """What is about to be deleted: counts by fingerprint, the last position, and SHA-256 over
-    the event hashes in order of position."""
+    """The facts of `generation.purged`, taken before anything is deleted.
+
+    They are the counts by fingerprint, the last position, and SHA-256 over the event hashes in
+    order of position.
+    """
     digest, sql, after = sha256(), database.statements, 0
     while True:
 

@@ -1,8 +1,8 @@
-"""A generation sealed anew: every event of the history under one key, in the next generation.
+"""Seals a generation anew: every event of the history under one key, for the next generation.
 
-Positions, versions, times, metadata and values stay as they are; keys, seals and chains are
-new. What nobody may read any more (a destroyed version, data under a lost key) is carried
-without its data: a purged row, which keeps its place in the chain. Pure.
+Positions, versions, times, metadata and values stay. Keys, seals and chains are new. Nobody may
+read the data of a destroyed version or under a lost key any more: such an event is copied without
+its data. This purged row keeps its place in the chain, and its key columns. Pure.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Copied:
 
     events: Sequence[Event]
     purged: int
-    """How many were carried without their data."""
+    """Events that were copied without their data."""
 
 
 def reseal(
@@ -44,9 +44,10 @@ def reseal(
     page: CheckedPage,
     before: Mapping[str, bytes],
 ) -> Copied:
-    """The events of a page without suspects, as they are in the next generation.
+    """The events of a page as they are in the next generation. The page must have no suspects.
 
-    `before`: of each of their streams that goes on here, the hash of its newest event there.
+    `before`: for each stream of the page that began earlier, the hash of its newest event in the
+    next generation.
     """
     ledger_id, cipher = control.ledger_id, sealing.active.event_cipher
     key_id, fingerprint = sealing.active_id, sealing.active.fingerprint
@@ -76,8 +77,11 @@ def reseal(
 
 
 def _is_kept(row: CheckedRow, values: Values, number: int) -> bool:
-    """Whether an event is sealed again with its data. Nobody may read that any more where it was
-    purged, or lies below a `secret.destroyed`, or went with its key."""
+    """Whether an event is sealed again with its data.
+
+    The data is left out if it was purged, if a later `secret.destroyed` ended it, or if its key is
+    lost.
+    """
     event, destroyed = row.event, row.destroyed
     if is_purged(event.sealed) or (destroyed is not None and destroyed > event.version):
         return False
@@ -89,7 +93,7 @@ def _remains(event: Event) -> bytes:
 
 
 def is_dataless(event: Event) -> bool:
-    """Whether an event of this kind never carries data: then there is nothing to open."""
+    """Whether an event of this kind never carries data, and so need not be opened."""
     if event.event_type == EventType.REKEYED:
         return state_of(event) != "live"
     return event.event_type not in (EventType.WRITTEN, EventType.RESTORED)
@@ -102,8 +106,11 @@ def read_back(
     written: Sequence[Event],
     stored: Sequence[Event],
 ) -> list[Finding]:
-    """Where what is `stored` is not what was `written` a moment ago in place of the old events,
-    chain and hash included, or does not open to what they hold."""
+    """Compare stored events with the events that were just written, chain and hash included.
+
+    If they are the same, the stored events are opened and compared with their originals. Returns a
+    finding for each difference. Raises TamperedEvent if a stored event does not open.
+    """
     known = {event.position: event for event in written}
     found = [
         finding_of(event, "it is not what was written there")
@@ -121,9 +128,9 @@ def read_back(
 
 
 def differences(old: CheckedPage, new: CheckedPage) -> list[Finding]:
-    """Where the next generation is not the old one under the new key: both sides opened.
+    """The differences between a page of the old generation and its copy. Both sides are opened.
 
-    The seals and chains of each side were checked before; this compares what they say.
+    The caller has checked the seals and chains of each side; this compares their columns and data.
     """
     found: list[Finding] = []
     there = {row.event.position: n for n, row in enumerate(new.rows)}
@@ -147,7 +154,7 @@ def differences(old: CheckedPage, new: CheckedPage) -> list[Finding]:
 
 
 def _lasting(event: Event) -> tuple[object, ...]:
-    """What a migration keeps as it is."""
+    """The columns that a migration keeps as they are."""
     return event.stream, event.version, event.event_type, event.recorded_at, event.metadata
 
 
@@ -160,7 +167,7 @@ def _is_same(old: CheckedPage, number: int, new: CheckedPage, copied: int) -> bo
             and copy.sealed == _remains(event)
             and (copy.key_id, copy.key_fingerprint) == (event.key_id, event.key_fingerprint)
         )
-    if not kept:  # destroyed since it was copied: nobody may read either
+    if not kept:  # destroyed since the copy was made: nobody may read either
         return not is_purged(event.sealed) and (row.destroyed or 0) > event.version
     there = new.values.at(copied)
     return there is not None and compare_digest(old.values.at(number) or b"", there)

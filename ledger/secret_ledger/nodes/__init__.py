@@ -1,1 +1,1 @@
-"""Who has the ledger open, and whether a service could work."""
+"""Which nodes have the ledger open, and whether a node could do its work."""

@@ -1,4 +1,4 @@
-"""What a probe and an operator see of a node."""
+"""The health of a node, as probes and operators see it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Readiness, and the reasons. `degraded` still works."""
+    """Whether a node is ready, and the reasons. A node that is `degraded` still works."""
 
     ready: bool
     state: Literal["ready", "degraded", "unready"]
@@ -54,22 +54,29 @@ class Health:
     """Positions that the slowest inline projection is behind; None if unknown."""
     verified_seconds_ago: float
     verified_level: str
-    """What was verified last; `incremental` for as long as the scrub goes over the rest."""
+    """Level of the last verification; `incremental` while the scrub checks the rest."""
     round_trip_seconds: float
     warnings: Sequence[str]
     differing: Sequence[str]
-    """Live nodes that announce another active key, and what becomes of them. No fault of this
-    one. A line that no key proves is marked so."""
+    """Messages about live nodes that announce another active key: no fault of this node.
+
+    If no key proves a node's line, the message says so.
+    """
     replica_lag_seconds: float | None = None
-    """On a standby, how old what it shows may be; None on a primary, and on SQLite."""
+    """Seconds that the rows of a standby may be old.
+
+    None on a primary, and on SQLite.
+    """
     unwritable: Sequence[str] = ()
-    """Why nothing can be written here just now: it makes a node unready that writes, and a
-    node that only reads is told too."""
+    """Why nothing can be written here now.
+
+    This makes a node unready that writes. A node that only reads shows it too.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """One key as the ledger knows it, and whether it is in hand."""
+    """One key as the ledger knows it, and whether this process holds it."""
 
     key_id: str
     key_fingerprint: bytes
@@ -78,16 +85,22 @@ class KeyStatus:
     epoch: int | None
     introduced: int | None
     activated: int | None
-    """Position of its activation."""
+    """Position of the key's activation."""
     activated_at: datetime | None
     events: int | None
-    """Events under it; known without counting for the active key only."""
+    """Events under the active key; None for other keys.
+
+    Only for the active key is the number known without counting.
+    """
     age_seconds: float | None = None
-    """Since its activation, by this machine's clock; of the active key only."""
+    """Seconds since the activation of the active key, by this machine's clock.
+
+    None for other keys.
+    """
 
 
 def key_status(standing: Standing, head: LogHead | None) -> Sequence[KeyStatus]:
-    """The keys in order of activation; last, a configured one that the ledger has not seen."""
+    """The keys in order of activation. A pending key comes last."""
     control = standing.control
     times = {e.position: e.recorded_at for e in control.events}
     found: list[KeyStatus] = []
@@ -118,8 +131,11 @@ def key_status(standing: Standing, head: LogHead | None) -> Sequence[KeyStatus]:
 
 
 def rotation_due(keys: Sequence[KeyStatus], *, days: float, events: int) -> str | None:
-    """Why the active key should be replaced, where it is older or carries more than that; the
-    ledger never rotates by itself. See NIST SP 800-57 part 1, 5.3.6, and SP 800-38D, 8.3."""
+    """Why the active key should be replaced; None if it need not be.
+
+    It should be if it is older than `days`, or if more than `events` events lie under it. The
+    ledger never rotates by itself. See NIST SP 800-57 part 1, 5.3.6, and SP 800-38D, 8.3.
+    """
     for key in keys:
         if key.age_seconds is not None and key.age_seconds > days * 86_400:
             return f"key {key.key_id} is {key.age_seconds / 86_400:,.0f} days old"
@@ -130,7 +146,7 @@ def rotation_due(keys: Sequence[KeyStatus], *, days: float, events: int) -> str 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the database said when it was last asked."""
+    """The answers of the database to one look."""
 
     position: int
     round_trip_seconds: float
@@ -138,9 +154,9 @@ class Observation:
     replica_lag_seconds: float | None = None
     differing: Sequence[str] = ()
     reasons: Sequence[str] = ()
-    """Why it can't be worked with."""
+    """Why the ledger can't be worked with."""
     failures: Sequence[str] = ()
-    """What did not go well beside that."""
+    """Other problems, which make a node degraded."""
     unwritable: Sequence[str] = ()
     warnings: Sequence[str] = ()
 
@@ -159,9 +175,10 @@ class Observer:
     async def look(self, within: float | None = None) -> Observation:
         """Ask the database. Never raises.
 
-        `within`: seconds; where there is no answer by then, that is the answer. The question
-        stays open and the next caller with a bound waits for it too, so that a database that
-        hangs is not asked again and again, which would take every connection of the pool.
+        `within`: seconds. If the database has not answered within them, the observation says so.
+        The question stays open, and the next caller with a bound waits for it too. Otherwise a
+        database that hangs would be asked again and again, which would take every connection of the
+        pool.
         """
         if within is None:
             return await _look(self._follower, self._projections, self._me)
@@ -179,7 +196,7 @@ class Observer:
         return Observation(self._follower.seen, within, reasons=(why,))
 
     async def close(self) -> None:
-        """Give up on what is still open."""
+        """Give up on a question that is still open."""
         if self._bounded is not None:
             self._bounded.cancel()
             await asyncio.wait({self._bounded})
@@ -243,20 +260,23 @@ async def _look(
 
 
 async def _race(follower: Follower, me: Identity) -> list[str]:
-    """What can damage the database, if several processes write it just now."""
+    """Returns how the database can be damaged, if several processes write it now."""
     database = follower.database
     if database.race is None:
         return []
     try:
         writer = None if database.read_only else me
         several = await database.run(lambda c: several_write(c, database, writer), "statement")
-    except LedgerError:  # as `_differing` has told
+    except LedgerError:  # `_differing` has reported it
         return []
     return [database.race] if several else []
 
 
 async def _differing(follower: Follower, me: Identity) -> tuple[list[str], list[str]]:
-    """The nodes that differ, and why they can't be told: no node needs the registry to work."""
+    """Returns messages about the nodes that differ, and why they are unknown, if they are.
+
+    A node works without the registry, so an error is no reason to be unready.
+    """
     database = follower.database
     standing = follower.standing
     active, judge = standing.control.active.fingerprint, Judge(standing.control, standing.keys)
@@ -279,7 +299,7 @@ def assess(
     failures: Sequence[str],
     warnings: Sequence[str],
 ) -> Health:
-    """Whether a node can do its work, and why not. `failures` degrade it."""
+    """Judge whether a node can do its work, and why not. `failures` only degrade it."""
     standing = follower.standing
     control, sealing = standing.control, standing.sealing
     pending = sealing.pending if sealing else None
@@ -321,8 +341,10 @@ def assess(
 async def _projection_lag(
     database: Database, head: LogHead, projections: Sequence[InlineProjection]
 ) -> tuple[int | None, list[str]]:
-    """How far the slowest of `projections` is behind, None where nobody can tell; and why not.
-    No node needs its projections' own say to work."""
+    """Returns how many positions the slowest projection is behind, and why that is unknown.
+
+    A node works without that number, so an error is no reason to be unready.
+    """
     lags: list[int] = []
     untold: list[str] = []
     for projection in projections:

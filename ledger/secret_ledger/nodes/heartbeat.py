@@ -1,7 +1,7 @@
-"""A node's line in the registry, kept alive for as long as it has the ledger open.
+"""Keeps a node's line in the registry alive for as long as the node has the ledger open.
 
-A heartbeat that fails never takes the service down: `health` says so. It also follows a
-rotation on a node that nobody reads from or writes to, and notices nodes that did not.
+If a heartbeat fails, `health` says so, and the service goes on. On a node that nobody reads from or
+writes to, the heartbeat also follows a rotation. And it notices nodes that did not follow.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Presence:
         self._renewed = time.monotonic()
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        # What the boot gate has told is not told again.
+        # Nodes that the boot gate has logged are not logged again.
         self._told = {node.node_id for node in known}
 
     @property
     def failure(self) -> str | None:
-        """Why this node may not be seen as live; None if all is well."""
+        """Why this node may not show as live; None if all is well."""
         silent = time.monotonic() - self._renewed
         if self._failure is None and self._task is not None and silent > 3 * self.me.heartbeat:
             return f"heartbeat: none has got through for {silent:.0f} s"
         return self._failure
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start the heartbeat, in the background."""
         self._task = asyncio.create_task(self._beat(), name="secret-ledger heartbeat")
 
     async def _beat(self) -> None:
@@ -65,17 +65,19 @@ class Presence:
             await self.renew()
 
     async def renew(self) -> None:
-        """One beat: announce this node again, as it stands by now. Never raises an Exception:
-        the next beat may do better."""
+        """Announce this node once more, as it stands now.
+
+        Never raises an Exception: the next heartbeat may succeed.
+        """
         try:
             await self._renew()
         except LedgerError as error:
             self._failure = f"heartbeat: {error.message}"
             self._follower.wrote(error)
-        except Exception as error:  # noqa: BLE001  # said by its type: it may quote anything
+        except Exception as error:  # noqa: BLE001  # only its type is told: it may quote anything
             self._failure = f"heartbeat: {type(error).__name__}"
         else:
-            if self._failure is not None:  # else it may succeed where a larger write fails
+            if self._failure is not None:  # else this small write proves nothing
                 self._follower.wrote()
             self._failure = None
             self._renewed = time.monotonic()
@@ -91,7 +93,7 @@ class Presence:
             head = met.head
             follower.lineage.remember_more(connection, head)
             standing = follower.standing
-            # A node that may not write any more is live all the same, with the key it had.
+            # A node that may not write any more is still live, with the key that it had.
             sealing = self._announced = standing.sealing or self._announced
             if self._closing.is_set():
                 sealing = None
@@ -102,15 +104,15 @@ class Presence:
             return differing_nodes(connection, database, judge, besides=me.node_id)
 
         met = await database.run(unit, "note")
-        if isinstance(met, LogHead):  # the ledger has gone on: catch up, then announce that
+        if isinstance(met, LogHead):  # the control stream has grown: follow, then announce
             await follower.follow()
             met = await database.run(unit, "note")
         if isinstance(met, list):
             self._tell(met, follower.standing.control.active.fingerprint)
 
     def _tell(self, differing: Sequence[NodeInfo], active: bytes) -> None:
-        """Log each node that is fenced, once for as long as it is."""
-        # One that holds the active key is about to follow: so is every node, after a rotation.
+        """Logs each fenced node, once for as long as it is fenced."""
+        # A node that holds the active key is about to follow, as every node after a rotation.
         fenced = [node for node in differing if not node.reads(active)]
         for node in fenced:
             if node.node_id not in self._told:
@@ -124,9 +126,9 @@ class Presence:
         self._told = {node.node_id for node in fenced}
 
     async def close(self) -> None:
-        """Stop beating, and take the line out: best effort, a few seconds at most.
+        """Stop the heartbeat and delete the line, in a few seconds at most.
 
-        A beat that is under way comes to its end first: it would put the line back.
+        If that fails, the line stays. A heartbeat under way ends first: it would put the line back.
         """
         self._closing.set()
         if self._task is not None:

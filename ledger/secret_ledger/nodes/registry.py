@@ -1,9 +1,9 @@
-"""Who has the ledger open, and who was refused at its door.
+"""The registry of nodes: which nodes have the ledger open, and which boots were refused.
 
 The registry lies in `ledger_node`, and the nodes write it themselves. The line of a node that has
-the ledger open carries a proof with the key that it seals with (`node_proof`); the line of
-a refused boot carries none. All lines are shown to operators. Only a proven line of a live node
-holds up a rotation; that a line was deleted is not to be seen.
+the ledger open carries a proof with the key that the node seals with (`node_proof`). The line of a
+refused boot carries no proof. Operators see all lines. Only a proven line of a live node holds up a
+rotation. Nobody can tell that a line was deleted.
 """
 
 from __future__ import annotations
@@ -39,53 +39,61 @@ __all__ = [
 
 MAX_REFUSED: Final = 1000
 MAX_SHOWN: Final = 2000
-"""Lines that are read of the registry, which anybody with access to the database can fill."""
+"""Lines of the registry that are read at most.
+
+Anybody with access to the database can fill the registry.
+"""
 DAY: Final = 86_400_000_000
 _ORDER: Final = ("live", "gone", "refused")
 
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """One line of the registry: a node that has the ledger open, or one that was refused."""
+    """One line of the registry: a node that has the ledger open, or a refused boot."""
 
     node_id: str
-    """Which line it is: new at each opening."""
+    """Id of the line: new at each opening."""
     node: str
     host: str
     pid: int
     release: str
     state: Literal["live", "gone", "refused"]
-    """`gone` is a node that missed three of its heartbeats and did not close."""
+    """`gone`: the node missed three of its heartbeats and did not close."""
     key_id: str
-    """The key it seals with; of a refused one, the key it came with."""
+    """Id of the key that the node seals with, or that the refused boot came with."""
     key_fingerprint: bytes
     pending_id: str | None
     pending_fingerprint: bytes | None
     readable: Sequence[tuple[str, str]]
-    """Key id and fingerprint (hex) of all that it can read."""
+    """Key id and fingerprint (hex) of each key that the node can read."""
     position: int
     reason: str
-    """Why a boot was refused, or a live node may not write: an error's code; else empty."""
+    """Error code of a refused boot, or why a live node may not write; else empty."""
     refusals: int
     started_at: datetime
     last_seen: datetime
     differs: bool
-    """It is live, and seals with another key than the active one: it is fenced, or, where it
-    holds the active one, has not noticed the rotation yet."""
+    """Whether the node is live, and seals with another key than the active key.
+
+    It is fenced, or it holds the active key and has not noticed the rotation yet.
+    """
     heartbeat: float
-    """Seconds between two of its heartbeats."""
+    """Seconds between two heartbeats of the node."""
     age: float
-    """Seconds since its last heartbeat, or refused boot, by the database's clock."""
+    """Seconds since the last heartbeat or refused boot, by the database's clock."""
     proof: ProofVerdict = "unknown"
-    """Whether a holder of a key wrote this line; `unknown` without the key that would tell."""
+    """Whether a holder of a key wrote this line.
+
+    `unknown` if the key that would tell is not in hand.
+    """
 
     @property
     def label(self) -> str:
-        """How a message names it."""
+        """The node as messages name it."""
         return f"{self.node} (pid {self.pid} on {self.host})"
 
     def reads(self, key_fingerprint: bytes) -> bool:
-        """Whether it says that it holds the key of this fingerprint."""
+        """Whether the node says that it holds the key of this fingerprint."""
         return any(fingerprint == key_fingerprint.hex() for _, fingerprint in self.readable)
 
 
@@ -98,7 +106,7 @@ def announce(
     head: LogHead,
     reason: str = "",
 ) -> None:
-    """Insert this node's line, or renew it; `reason` says why it can't write, if it can't."""
+    """Insert or renew this node's line. `reason`: why the node can't write; empty if it can."""
     pending, control = sealing.pending, standing.control
     values = {
         **_line(me, database.clock(connection)),
@@ -117,7 +125,7 @@ def announce(
 
 
 def _readable(held: Iterable[LedgerKey]) -> str:
-    """The keys that a node can read, the current one first: as many as a line holds."""
+    """As many of the node's keys as a line holds, the current key first."""
     keys = [[k.id, k.fingerprint.hex()] for k in held]
     while len(text := json.dumps(keys)) > NODE_READABLE:
         keys.pop()
@@ -125,7 +133,6 @@ def _readable(held: Iterable[LedgerKey]) -> str:
 
 
 def _line(me: Identity, now: int) -> dict[str, Any]:
-    """What the line of a live node and that of a refused one have in common."""
     return {
         "node_id": me.node_id,
         "node": me.node,
@@ -145,7 +152,7 @@ def _line(me: Identity, now: int) -> dict[str, Any]:
 
 
 def forget(connection: Connection, database: Database, me: Identity) -> None:
-    """Take this node's line out, and those of nodes that have been gone for a day."""
+    """Delete this node's line, and the lines of nodes that have been gone for a day."""
     old = database.clock(connection) - DAY
     connection.execute(database.statements.forget_node, {"node_id": me.node_id, "old": old})
 
@@ -157,7 +164,10 @@ def record_refusal(
     key: LedgerKey,
     refusal: LedgerError,
 ) -> None:
-    """Count a refused boot: one line for each node, key and reason, however often."""
+    """Count a refused boot: one line for each node, key and reason, however often.
+
+    Of such lines, the newest 1,000 are kept.
+    """
     values = {
         **_line(me, database.clock(connection)),
         "state": "refused",
@@ -176,8 +186,12 @@ def list_nodes(
     active_fingerprint: bytes | None,
     judge: Judge | None = None,
 ) -> list[NodeInfo]:
-    """The registry: live nodes first, then those that are gone, then those that were refused;
-    of each the newest, `MAX_SHOWN` lines at most. `judge` says which of them are proven."""
+    """Read the registry: live nodes first, then nodes that are gone, then refused boots.
+
+    Reads at most `MAX_SHOWN` lines, the newest of each kind. Returns nothing if a line holds values
+    that no node wrote. `active_fingerprint`: None if the active key is unknown; then no node
+    differs. `judge` says which lines are proven.
+    """
     now = database.clock(connection)
     try:
         rows = connection.execute(database.statements.nodes, {"limit": MAX_SHOWN})
@@ -190,15 +204,18 @@ def list_nodes(
 def differing_nodes(
     connection: Connection, database: Database, judge: Judge, *, besides: str = ""
 ) -> list[NodeInfo]:
-    """The live nodes that announce another key than the active one, but for the line `besides`;
-    no more than a hundred: it is asked at each heartbeat."""
+    """The live nodes that announce another key than the active key, except the line `besides`.
+
+    At most 100 lines are read, for each heartbeat asks. Returns nothing if a line holds values that
+    no node wrote.
+    """
     active = judge.control.active.fingerprint
     asked = {"active": active, "besides": besides}
     try:
         found = connection.execute(database.statements.differing_nodes, asked)
     except TamperedEvent:  # a line that no node wrote: the registry tells nothing then
         return []
-    if not found:  # as nearly always: one trip less
+    if not found:  # nearly always: this saves a trip
         return []
     now = database.clock(connection)
     nodes = (_node(row, now, active, judge) for row in found)
@@ -206,14 +223,17 @@ def differing_nodes(
 
 
 def several_write(connection: Connection, database: Database, me: Identity | None) -> bool:
-    """Whether at least two live nodes may write: `me`, if given, and another. Unauthenticated."""
+    """Whether at least two live nodes have the ledger open to write: `me`, if given, and others.
+
+    The lines are not authenticated.
+    """
     asked = {"besides": me.node_id if me else "", "now": database.clock(connection)}
     others = len(connection.execute(database.statements.two_live_nodes, asked))
     return others + (me is not None) >= 2
 
 
 def difference(node: NodeInfo, active_fingerprint: bytes) -> str:
-    """What an operator is told of a node that differs."""
+    """The message for an operator about a node that differs."""
     end = (
         "it holds the active key, and follows at its next heartbeat"
         if node.reads(active_fingerprint)
@@ -227,7 +247,7 @@ def difference(node: NodeInfo, active_fingerprint: bytes) -> str:
 def _node(columns: Sequence[Any], now: int, active: bytes | None, judge: Judge | None) -> NodeInfo:
     row = dict(zip(NODE_COLUMNS.split(", "), columns, strict=True))
 
-    # Anybody may have written it, and it is printed: never a reason to fail.
+    # Anybody may have written the row. It is only printed, so a wrong type is no failure.
     def text(column: str) -> str:
         return printable(row[column])
 

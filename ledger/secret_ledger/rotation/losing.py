@@ -1,13 +1,13 @@
-"""A key is given up for good: the secrets that go with it are ended first, each under a seal.
+"""Gives up a key for good: first, each secret that is lost with it is ended under a seal.
 
 ::
 
-    prove     the whole log, without that key: what is damaged must not pass for what is lost
-    end       each secret whose newest event lies under the key: a `secret.destroyed` of its own
+    prove     the whole log, without that key: damage must not pass for loss
+    end       each secret whose newest event lies under the key gets a `secret.destroyed`
     record    one `key.lost`, with a digest of every row that lies under the key
 
-So the newest event of a secret opens under a held key, always. A superseded key seals nothing
-new, so nothing comes to lie under it between these steps. Interrupted, it is run again.
+So the newest event of a secret never lies under a lost key. A superseded key seals nothing new, so
+no row is added under it between these steps. If the operation is interrupted, run it again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ ROUNDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Who gives up a key, and why; and what else its `key.lost` states."""
+    """Who gives up a key and why, and the other facts that its `key.lost` states."""
 
     reason: str
     actor: str | None
@@ -71,9 +71,10 @@ class _Proven:
 async def give_up(
     session: Session, key: ControlKey, ending: Ending, on_progress: OnProgress | None = None
 ) -> None:
-    """Record that a superseded key is lost, unless somebody has.
+    """Record that a superseded key is lost, unless that was recorded before.
 
-    Raises TamperedEvent if the log is damaged; MigrationInProgress while a generation is built.
+    Raises TamperedEvent if the log is damaged, MigrationInProgress while a generation is being
+    built, and LedgerUnavailable.
     """
     database, follower = session.database, session.follower
     for _ in range(ROUNDS):
@@ -98,7 +99,7 @@ def _check_not_building(follower: Follower, connection: Connection) -> None:
 async def _prove(
     follower: Follower, standing: Standing, key: ControlKey, on_progress: OnProgress | None
 ) -> _Proven:
-    """All rows check out, but for the values that need a key which is not held."""
+    """Checks all rows, except for the values whose key is not held."""
     database, control = follower.database, standing.control
     heads = await through_outages(database, lambda c: heads_of_generations(c, database))
     head = next(head for head in heads if head.generation == control.generation)
@@ -134,10 +135,10 @@ def end_drafts(
     reason: str,
     actor: str | None,
 ) -> list[Draft]:
-    """The events that end those secrets whose newest event lies under a lost key.
+    """The events that end the secrets whose newest event lies under a lost key.
 
-    `rows`: how many each has. An end can't carry on what an event says that does not open, so
-    it states the count itself.
+    `rows`: how many rows each secret has. If an event does not open, its end can't carry on the
+    event's facts. So the end states the count itself.
     """
     drafts = []
     for event in newest:
@@ -178,7 +179,10 @@ class _GivingUp:
         return locked
 
     async def end_secrets(self) -> int | None:
-        """End each secret that goes with the key; how many. None if a migration came between."""
+        """Ends each secret that is lost with the key, and returns their number.
+
+        Returns None if a migration came in between.
+        """
         database, after, ended = self.session.database, None, 0
         while True:
 
@@ -228,7 +232,7 @@ class _GivingUp:
         return 0 if done else None
 
     async def record(self, ends: int) -> bool:
-        """Write `key.lost`. False if a migration came between."""
+        """Writes `key.lost`. Returns False if a migration came in between."""
         about = {**self.ending.about, "ends": ends, "rows": self.proven.rows.facts()}
         metadata = encode_metadata(actor=self.ending.actor, reason=self.ending.reason, ledger=about)
         database = self.session.database

@@ -1,9 +1,9 @@
-"""Re-encrypting the heads: every secret's latest event under the active key.
+"""Re-encryption: the newest event of every secret is sealed again under the active key.
 
-Online and resumable: the plan is the log itself. A page of heads is read and opened while the
-one before is written; each page is one transaction, which takes the head row's lock, leaves
-alone what was written since the page was read, and seals the rest behind it. So a run that is
-killed is run again.
+Online and resumable: the log itself is the plan. While one page of newest events is written, the
+next page is read and opened. Each page is one transaction, which locks the head row. It leaves out
+the secrets that were written to since the page was read, and seals the others again at the end of
+the log. If a run is killed, run it again.
 """
 
 from __future__ import annotations
@@ -41,35 +41,40 @@ from secret_ledger.write.control_log import lock_control
 __all__ = ["RekeyReport", "rekey"]
 
 PART: Final = 100
-"""Heads that are opened at a stretch: the transaction that is under way meanwhile, which goes
-on in the event loop, has to wait for the interpreter as long as that."""
+"""Events that are opened at a stretch.
+
+The transaction under way, which goes on in the event loop, has to wait for the interpreter as long
+as that.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RekeyReport:
-    """What a re-encryption of the heads did, and what it left."""
+    """The result of a re-encryption."""
 
     key_id: str
-    """The active key, which the heads lie under now."""
+    """Id of the active key, under which the newest events lie now."""
     key_fingerprint: bytes
     rekeyed: int
-    """Heads that this run sealed under that key. A secret counts once, also if the key changed
-    meanwhile and it was sealed twice."""
+    """Newest events that this run sealed under that key.
+
+    A secret counts once, even if the key changed meanwhile and its event was sealed twice.
+    """
     already: int
-    """Heads that were under the active key without this done."""
+    """Newest events that lay under the active key without this run."""
     skipped: int
-    """Heads that don't open, or whose key is not held: they are as they were."""
+    """Newest events that don't open, or whose key is not held. They are unchanged."""
     findings: Sequence[Finding]
-    """The first of those that were skipped."""
+    """Why newest events were skipped: the first 1,000 findings of each kind."""
     seconds: float
 
     @property
     def ok(self) -> bool:
-        """Whether every head that can lie under the active key does."""
+        """Whether no newest event was skipped."""
         return not self.skipped
 
     def raise_if_not_ok(self) -> None:
-        """Raise Incomplete if heads were skipped."""
+        """Raises Incomplete if newest events were skipped."""
         if self.ok:
             return
         first = self.findings[0]
@@ -84,24 +89,24 @@ class RekeyReport:
 
 @dataclass(slots=True)
 class _Page:
-    """Heads, judged and opened before the lock is taken."""
+    """Newest events, judged and opened before the lock is taken."""
 
     read_at: int
-    """The position at which the log ended then."""
+    """The position at which the log ended when the page was read."""
     drafts: list[Draft] = field(default_factory=list)
-    """What seals them again."""
+    """The events that seal the newest events again."""
     heads: int = 0
     under: int = 0
-    """How many lie under the active key."""
+    """Newest events that lie under the active key."""
     findings: list[Finding] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Pass:
-    """What one pass over the heads found and did."""
+    """The result of one pass over the newest events."""
 
     rekeyed: Counter[bytes] = field(default_factory=Counter)
-    """How many were sealed under which key: a rotation may come in between."""
+    """Events that were sealed under each key: a rotation may come in between."""
     under: int = 0
     skipped: Tally = field(default_factory=Tally)
 
@@ -112,10 +117,10 @@ async def rekey(
     actor: str | None,
     on_progress: OnProgress | None,
 ) -> RekeyReport:
-    """Seal every head again that is not under the active key. Nothing else is changed.
+    """Seal every newest event again that is not under the active key. Nothing else is changed.
 
-    A head that does not open is skipped and reported; the rest goes on. Follows a rotation
-    that comes in between. Raises LedgerUnavailable, StaleKey.
+    If an event does not open, it is skipped and reported, and the run goes on. If a rotation comes
+    in between, the run follows it. Raises LedgerUnavailable, StaleKey.
     """
     follower = session.follower
     began = time.monotonic()
@@ -133,7 +138,7 @@ async def rekey(
         key_id=now.active.id,
         key_fingerprint=active,
         rekeyed=before[active] + done.rekeyed[active],
-        # Those that an earlier pass has sealed lie under it; some may be others' by now.
+        # `under` counts events of earlier passes too; others may have replaced some.
         already=max(done.under - before[active], 0),
         skipped=done.skipped.kinds.total(),
         findings=tuple(done.skipped.findings),
@@ -143,7 +148,7 @@ async def rekey(
 
 @dataclass(frozen=True, slots=True)
 class _Rekeyer:
-    """One pass over all heads."""
+    """One pass over all newest events."""
 
     session: Session
     standing: Standing
@@ -162,7 +167,7 @@ class _Rekeyer:
                 sealed = await self._write(page) if page.drafts else Counter[bytes]()
                 written = sealed.total()
                 done.rekeyed += sealed
-                # Those that were written meanwhile lie under it too.
+                # Secrets that were written to meanwhile lie under the active key too.
                 done.under += page.under + len(page.drafts) - written
                 for finding in page.findings:
                     done.skipped.add(finding)
@@ -182,7 +187,7 @@ class _Rekeyer:
 
         while True:
             read_at, heads = await through_outages(database, read, "snapshot")
-            if not heads or heads[-1].stream == after:  # no text at all sorts behind all text
+            if not heads or heads[-1].stream == after:  # damage: a name that is no text sorts last
                 return
             after = heads[-1].stream
             page = _Page(read_at)
@@ -192,14 +197,14 @@ class _Rekeyer:
             yield page
 
     async def _floors(self, heads: Sequence[Event]) -> Mapping[str, Walked]:
-        """What a walk has found, of those that don't tell by themselves how far they ended."""
+        """Walks down the chains of secrets whose newest event does not state how far they ended."""
         control = self.standing.control
         found: dict[str, Walked] = {}
         for event in heads:
             if control.key(event.key_fingerprint) is control.active or event.version == 1:
                 continue
             if ended_at(control, event) is None:
-                with suppress(LedgerError):  # it is skipped, and says why
+                with suppress(LedgerError):  # `_judge` skips the event, and says why
                     walked = await walk_to_floor(
                         self.session.follower, event.stream, through_outages
                     )
@@ -214,7 +219,7 @@ class _Rekeyer:
                 continue
             page.heads += 1
             try:
-                value = self._opened(event)  # that its column names the active key proves nothing
+                value = self._opened(event)  # a column that names the active key proves nothing
                 if control.key(event.key_fingerprint) is control.active:
                     page.under += 1
                 else:
@@ -239,15 +244,17 @@ class _Rekeyer:
         return Secret(read_newest(control, keys, event, context=context))
 
     async def _write(self, page: _Page) -> Counter[bytes]:
-        """How many of a page's heads were sealed again, under which key: the others have moved
-        on."""
+        """Returns how many events of the page were sealed again, by key.
+
+        Secrets that were written to meanwhile are left out.
+        """
         follower, database = self.session.follower, self.session.follower.database
         generation = self.standing.control.generation
 
         def write(connection: Connection, standing: Standing) -> Attempt | None:
             control, sealing = standing.control, standing.check_may_write()
             if control.generation != generation:
-                return None  # its heads are others
+                return None  # that generation has other newest events
             locked = lock_control(connection, database, standing)
             head = locked.head
             check_not_behind(head, follower.seen)
@@ -273,5 +280,5 @@ class _Rekeyer:
 
 
 def _place(control: Control) -> tuple[int, bytes]:
-    """Which generation the heads are in, and under which key they are to be."""
+    """The generation of the newest events, and the key that they should lie under."""
     return control.generation, control.active.fingerprint

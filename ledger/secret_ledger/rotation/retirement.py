@@ -1,8 +1,8 @@
-"""How a key ends: retired, once nothing needs it any more, or lost for good.
+"""How a key ends: it is retired once nothing needs it any more, or it is lost for good.
 
-Both are one control event that carries the census as it was counted from the rows. A
-superseded key seals nothing new, so what lies under it only ever gets less. That nothing needs
-a key is proven, not counted: by a full verification without it (`proving`).
+Each end is one control event, with the census as counted from the rows. A superseded key seals
+nothing new, so ever less lies under it. The census does not prove that nothing needs the key: a
+full verification without the key does (`proving`).
 """
 
 from __future__ import annotations
@@ -38,29 +38,33 @@ __all__ = ["KeyEnd", "loss", "record_loss", "retire"]
 
 @dataclass(frozen=True, slots=True)
 class KeyEnd:
-    """What became of a key, and what lay under it."""
+    """How a key ended, and the rows that lay under it."""
 
     changed: bool
-    """False where it had ended so before."""
+    """False if the key had ended in this way before."""
     key_id: str
     key_fingerprint: bytes
     uses: Sequence[KeyUse]
-    """By generation: events that it was needed for, and rows purged of their data."""
+    """By generation: events that needed the key, and rows that were purged of their data."""
     secrets: int
-    """Secrets whose latest event lay under it."""
+    """Secrets whose newest event lay under the key."""
     nodes: Sequence[str]
-    """Other live nodes that say that they hold it still; no reason to refuse."""
+    """Labels of the other live nodes that say that they still hold the key.
+
+    They are no reason to refuse.
+    """
 
 
 async def retire(
     session: Session, key_id: str, *, actor: str | None, on_progress: OnProgress | None = None
 ) -> KeyEnd:
-    """Certify that nothing needs a key any more: a `key.retired` event with the counts, and how
-    far the log was verified without that key.
+    """Certify that nothing needs a key any more.
 
-    Raises UnknownKey; KeyInUse for the active key, and while any event of any generation
-    needs it: where they are, and the way on; TamperedEvent or MissingKey where something else
-    does not open, for then nobody knows what needs the key.
+    The `key.retired` event states the counts, and how far the log was verified without the key.
+
+    Raises UnknownKey. Raises KeyInUse if the key is active or lost, and while any event of any
+    generation needs it: the message names their generations, and the way on. Raises TamperedEvent
+    or MissingKey if something else does not open: then nobody knows which events need the key.
     """
     ended = None
     while ended is None:
@@ -71,7 +75,7 @@ async def retire(
 async def _retire(
     session: Session, key_id: str, actor: str | None, on_progress: OnProgress | None
 ) -> KeyEnd | None:
-    """None where the generations are others than those that were verified."""
+    """Returns None if the ledger has changed since it was verified."""
     follower = session.follower
     control = (await follower.follow(read=through_outages)).control
     key = _named(control, key_id)
@@ -94,11 +98,11 @@ async def _retire(
 
 
 class _Seen(NamedTuple):
-    """What a certificate rests on."""
+    """The facts that a certificate rests on."""
 
     proven: Proven
     states: frozenset[tuple[int, str]]
-    """The generations before they were verified, each with its state."""
+    """Number and state of each generation, before they were verified."""
 
 
 def _states(heads: Sequence[LogHead]) -> frozenset[tuple[int, str]]:
@@ -106,7 +110,7 @@ def _states(heads: Sequence[LogHead]) -> frozenset[tuple[int, str]]:
 
 
 def _check_unneeded(key: ControlKey, report: KeyEnd, proven: Proven) -> None:
-    """Raises KeyInUse where a row opens under `key` alone, else what the verification found."""
+    """Raises KeyInUse if a row opens under `key` alone, else the verification's findings."""
     needed = [
         finding
         for finding in proven.report.findings
@@ -127,7 +131,10 @@ def _check_unneeded(key: ControlKey, report: KeyEnd, proven: Proven) -> None:
 
 
 async def loss(session: Session, key_id: str) -> KeyEnd:
-    """What would go with a key that is lost. Raises UnknownKey, KeyInUse."""
+    """Report the events and secrets that would be lost with a key.
+
+    Raises UnknownKey, and KeyInUse if the key is active, retired or in the keyring.
+    """
     follower = session.follower
     control = (await follower.follow(read=through_outages)).control
     key = _named(control, key_id)
@@ -154,12 +161,14 @@ async def record_loss(
     actor: str | None,
     on_progress: OnProgress | None = None,
 ) -> KeyEnd:
-    """Give up a superseded key for good: one `key.lost` event with what goes with it.
+    """Give up a superseded key for good: one `key.lost` event states which rows are lost with it.
 
-    Its versions are destroyed from then on, and nothing waits for it any more; nothing
-    undoes that. Raises UnknownKey, InvalidValue without a reason; KeyInUse for the active
-    key, and for one that is in the keyring; MigrationInProgress; TamperedEvent if the log is
-    damaged: what a damaged row has lost is not what goes with the key.
+    From then on its versions are destroyed, and nothing waits for the key any more. Nothing undoes
+    that.
+
+    Raises UnknownKey; InvalidValue without a reason; KeyInUse if the key is active, retired or in
+    the keyring; MigrationInProgress. Raises TamperedEvent if the log is damaged: a damaged row must
+    not pass for a row that is lost with the key.
     """
     given: object = reason
     if not isinstance(given, str) or not given.strip():
@@ -221,7 +230,7 @@ def _check_unused(key: ControlKey, report: KeyEnd, heads: Sequence[LogHead]) -> 
         for use in report.uses
         if use.events
     ]
-    # Half purged, it is as it was: nobody knows what is left until the purge is done.
+    # Until a purge is done, nobody knows which rows are left: the generation counts as whole.
     places += [f"generation {h.generation}, half purged" for h in heads if h.state == "purging"]
     if not places:
         return
@@ -253,7 +262,7 @@ async def _end(
     seen: _Seen,
     actor: str | None,
 ) -> bool:
-    """Whether the key has ended. False where the generations are not those that were `seen`."""
+    """Returns False if the control stream or the generations are not as `seen`."""
     follower = session.follower
     about = _about(key, report)
     if seen.proven.proof is not None:

@@ -1,9 +1,9 @@
 """How another key takes over: two control events in one transaction.
 
-`key.introduced` is sealed under the key active so far (authorisation), `key.activated` under
-the new one (possession). Each seal covers the chain before it, so the new key alone still
-proves the whole control stream. From that commit on every append under the old key is refused:
-the epoch that it states is not the head row's any more.
+`key.introduced` is sealed under the key that was active so far (authorisation), `key.activated`
+under the new key (possession). Each seal covers the chain before it, so the new key alone still
+proves the whole control stream. After that commit, every append under the old key is refused: it
+states an epoch that is no longer the head row's.
 """
 
 from __future__ import annotations
@@ -36,26 +36,28 @@ __all__ = ["Rotation", "Takeover", "check_rotation", "rotate"]
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What a rotation changed, and what it did not."""
+    """The result of a rotation."""
 
     changed: bool
-    """False where the configured key was active already."""
+    """False if the configured key was active already."""
     key_id: str
     key_fingerprint: bytes
-    """What new events are sealed under."""
+    """Fingerprint of the key that new events are sealed under: 32 bytes."""
     epoch: int
     position: int
-    """Where it was activated: the first event under it."""
+    """Position of the activation: the first event under the key."""
     activated_at: datetime
     replaced: str | None
-    """The key id that was active before; None if this is the ledger's first key."""
+    """Id of the key that was active before. None if this is the ledger's first key."""
     behind: Sequence[KeyCount]
-    """How many secrets still have their latest event under another key, by key."""
+    """How many secrets still have their newest event under another key, by key."""
     unready: Sequence[str]
-    """Live nodes that can't read the key, where it was forced over them."""
+    """Live nodes that can't read the key, if the rotation was forced over them."""
     unproven: Sequence[str] = ()
-    """Nodes that lack the key by lines that no key in hand proves, or that are stale. They held
-    nothing up: anybody with access to the database may have written those lines."""
+    """Live nodes that lack the key, by lines that are stale or that no key in hand proves.
+
+    They held nothing up: anybody with access to the database may have written those lines.
+    """
 
 
 async def rotate(
@@ -65,23 +67,25 @@ async def rotate(
     actor: str | None,
     force_reason: str | None,
 ) -> Rotation:
-    """Make the keyring's current key the active one. Nothing is done where it is already.
+    """Make the keyring's current key the active key. If it is active already, nothing is done.
 
-    With `new_key` the process goes on with that one as its current key, rotated or not.
+    If `new_key` is given, this process uses it as its current key from now on, rotated or not.
 
-    Raises NodeNotReady, naming the nodes, while a live node can't read the key, unless there
-    is a reason to go over them, which is recorded. A line that is not proven, or stale, is named
-    and holds nothing up. Also raises KeyReused for a key that was active
-    before; MigrationInProgress; StaleKey; KeyExhausted never: it is the way out of that.
+    Raises NodeNotReady, which names the nodes, while a live node can't read the key. A
+    `force_reason` overrides that, and is recorded. If a node's line is stale or not proven, the
+    report names the node, and the node holds nothing up.
+
+    Raises KeyReused if the key was active before, MigrationInProgress, and StaleKey. Never raises
+    KeyExhausted: a rotation is the way out of that.
     """
     follower, me = session.follower, session.identity
     database = follower.database
     if new_key is not None:
         await follower.adopt(Keyring.of(new_key, follower.keyring.keys))
-        await session.announce()  # it can read that key from now on
+        await session.announce()  # this node can read that key from now on
     unready: list[str] = []
     unproven: list[str] = []
-    # That a key is active is never said on old knowledge.
+    # The control stream as known may be old: follow it before a key is called active.
     await follower.follow(read=through_outages)
 
     def write(connection: Connection, standing: Standing) -> Attempt | None:
@@ -151,15 +155,17 @@ async def rotate(
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """The rotation to the pending key that a migration begins with, as two steps: a migration
-    looks at all that could refuse it in between."""
+    """The rotation to the pending key that a migration begins with, in two steps.
+
+    In between, the migration looks for all else that could refuse it.
+    """
 
     session: Session
     actor: str | None
     force_reason: str | None
 
     async def check(self) -> None:
-        """Raise what `rotate` would be refused with; write nothing."""
+        """Raises NodeNotReady or KeyReused if `rotate` would raise it. Writes nothing."""
         await check_rotation(self.session, force_reason=self.force_reason)
 
     async def rotate(self) -> None:
@@ -168,7 +174,7 @@ class Takeover:
 
 
 async def check_rotation(session: Session, *, force_reason: str | None) -> None:
-    """Raises NodeNotReady or KeyReused where `rotate` would; writes nothing."""
+    """Raises NodeNotReady or KeyReused if `rotate` would raise it. Writes nothing."""
     follower, me = session.follower, session.identity
     database, control = follower.database, follower.standing.control
     new = _successor(control, follower.keyring.current.for_ledger(control.ledger_id))
@@ -184,7 +190,7 @@ async def check_rotation(session: Session, *, force_reason: str | None) -> None:
 
 
 def _successor(control: Control, current: LedgerKey) -> LedgerKey | None:
-    """The key to activate; None where it is active already."""
+    """The key to activate. Returns None if the key is active already."""
     known = control.key(current.fingerprint)
     if known is None:
         return current
@@ -202,7 +208,7 @@ def _successor(control: Control, current: LedgerKey) -> LedgerKey | None:
 def _lacking(
     nodes: Iterable[NodeInfo], me: Identity, new: LedgerKey
 ) -> tuple[list[str], list[str]]:
-    """The live nodes that can't read a key: by proven lines, and by others."""
+    """The labels of live nodes that can't read a key: by proven lines, and by other lines."""
     proven: list[str] = []
     others: list[str] = []
     for node in nodes:
