@@ -657,7 +657,8 @@ class SecretLedger:
 
         `level`: "control", "latest" (the newest event of every secret opens) or "full" (every
         event, every chain, the projections). Raises LedgerUnavailable, InvalidValue for another
-        level, and TamperedEvent if the control stream itself is damaged.
+        level, and TamperedEvent if the control stream itself is damaged, or if the log is shorter
+        than this process has met it.
         """
         return await self._prover.verify(level, on_progress)
 

@@ -60,7 +60,8 @@ async def seal_facts(database: Database, keyring: Keyring) -> bool:
         if await database.run(lambda c: _seal(c, database, standing, lost), "write"):  # noqa: B023
             return True
     raise LedgerUnavailable(
-        "the ledger kept changing while it was being upgraded", hint="stop the older release's writers"
+        "the ledger kept changing while it was being upgraded",
+        hint="stop the older release's writers",
     )
 
 
