@@ -51,7 +51,7 @@ async def test_an_edit_in_the_target_is_found_before_the_source_is_closed(route:
         await attacker.sql(
             "UPDATE secret_event SET recorded_at = recorded_at + 1 WHERE position = 9"
         )
-    with pytest.raises(TamperedEvent, match="generation 1 is not what it was made of"):
+    with pytest.raises(TamperedEvent, match="generation 1 differs from its originals"):
         await command(route, OLD)
     assert await states(route.source) == [(0, "active"), (1, "building")]
     async with opened(route.source, OLD) as ledger:

@@ -110,6 +110,27 @@ async def test_a_host_that_cancels_all_other_tasks_leaves_nobody_waiting(
         assert (await ledger.get("state")).value.reveal_text() == "stopped"
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_write_whose_writer_is_cancelled_before_its_turn_is_written_all_the_same(
+    database_url: str, turns: int
+) -> None:
+    async with opened(database_url, OLD) as ledger:
+        call = asyncio.ensure_future(ledger.put("a", "1"))
+        writer: asyncio.Task[None] | None = None
+        while writer is None:  # the first write makes it
+            await asyncio.sleep(0)
+            writer = ledger._writer._task
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        writer.cancel()
+        async with asyncio.timeout(20):
+            (outcome,) = await asyncio.gather(call, return_exceptions=True)
+        if isinstance(outcome, BaseException):  # it was under way
+            assert isinstance(outcome, LedgerUnavailable), outcome
+            assert outcome.outcome_unknown
+        assert turns or outcome == await ledger.get("a")
+
+
 @pytest.mark.parametrize(
     "opening", [lambda url: opened(url, OLD), open_unverified], ids=["open", "open_unverified"]
 )

@@ -290,7 +290,8 @@ class ProjectionFailed(LedgerError):
 
     code, exit_code = "projection_failed", 31
     default_hint = (
-        "mend its code; until then open the ledger without it: it catches up when it is kept again"
+        "mend the projection's code; until then open the ledger without this projection: it catches"
+        " up when you give it again"
     )
 
 

@@ -63,7 +63,7 @@ def _wrap_item(number: int, item: object) -> tuple[Any, Wrapped, Any]:
     kind = type(item).__name__
     if isinstance(item, tuple):
         kind = f"a tuple of {len(item)}"
-    return _no_item(f"item {number} of put_many is not what it takes:", kind)
+    return _no_item(f"item {number} has the wrong shape: put_many takes", kind)
 
 
 def _no_item(what: str, kind: str) -> tuple[Any, Wrapped, Any]:
@@ -71,7 +71,7 @@ def _no_item(what: str, kind: str) -> tuple[Any, Wrapped, Any]:
         "",
         InvalidValue(
             f"{what} a mapping of names to values, or tuples (name, value[, expect]); not {kind}",
-            hint="of JSON's lists: put_many(tuple(item) for item in items)",
+            hint="for lists from JSON: put_many(tuple(item) for item in items)",
         ),
         None,
     )
@@ -117,7 +117,8 @@ def check_sizes(puts: Sequence[Put]) -> None:
         if size > MAX_VALUE:
             raise ValueTooLarge(
                 f"the value of {put.stream} has {size:,} bytes; at most {MAX_VALUE:,} fit",
-                hint="a secret is small: keep large data elsewhere, sealed with a key kept here",
+                hint="a secret is small: encrypt large data with a key of its own, store the data"
+                " elsewhere, and store that key here",
                 stream=put.stream,
             )
     if total > MAX_CALL:

@@ -314,7 +314,7 @@ class SecretLedger:
         ]
         names = {put.stream for put in puts}
         if len(names) != len(puts):
-            raise InvalidName("a name stands twice in one call (names are compared as NFC)")
+            raise InvalidName("a name is given twice in one call (names are compared as NFC)")
         check_sizes(puts)
         if not puts:
             return []

@@ -255,12 +255,12 @@ def _pinned(given: str | bytes | None) -> bytes | None:
     if not isinstance(given, str | bytes):
         raise InvalidKey(
             f"ledger_id is the id as text, or its 16 bytes, not {type(given).__name__}",
-            hint="it takes the id that `secret-ledger init` printed",
+            hint="give the id that `secret-ledger init` printed",
         )
     pinned = parse_ledger_id(given) if isinstance(given, str) else given
     if setting is not None and setting != pinned:
         raise WrongLedger(
-            f"the caller pins ledger {pinned.hex()}, OS_SECRET_LEDGER_ID {setting.hex()}",
+            f"the caller pins ledger {pinned.hex()}, but OS_SECRET_LEDGER_ID pins {setting.hex()}",
             hint="make the two agree, or unset one",
         )
     return pinned

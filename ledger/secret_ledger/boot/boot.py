@@ -146,8 +146,8 @@ def check_not_ephemeral(keyring: Keyring, database: Database) -> None:
     """Raises InvalidKey if the keyring ends with the process, but the database stays."""
     if keyring.is_ephemeral and not database.in_memory:
         raise InvalidKey(
-            "an ephemeral keyring is for an in-memory database only: what it seals can't be"
-            " opened after the process ends",
+            "an ephemeral keyring is for an in-memory database only: when the process ends, nobody"
+            " can open the events that it sealed",
             hint="use Keyring.from_env()",
         )
 
@@ -161,8 +161,8 @@ async def _state(database: Database, options: BootOptions) -> State | None:
 async def _create(database: Database, keyring: Keyring, options: BootOptions) -> bool:
     if options.pinned is not None:
         raise WrongLedger(
-            f"{database.place} holds no ledger, and the settings pin"
-            f" {options.pinned.hex()}: none is made in its place",
+            f"the settings pin ledger {options.pinned.hex()}, and {database.place} holds no"
+            " ledger: no new ledger was made",
             hint="check the database URL and that the volume is mounted; nothing was written",
             expected=options.pinned.hex(),
         )
@@ -348,7 +348,7 @@ def _of_move(standing: Standing) -> list[str]:
     if not standing.moved:
         return []
     place = moved_place(standing.control.events)
-    return [f"this ledger moved to {place}: what is read here is as it was then"]
+    return [f"this ledger moved to {place}: reads here give the state at the time of the move"]
 
 
 async def _of_race(boot: _Boot) -> list[str]:

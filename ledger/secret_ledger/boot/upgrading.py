@@ -61,7 +61,7 @@ async def seal_facts(database: Database, keyring: Keyring) -> bool:
             return True
     raise LedgerUnavailable(
         "the ledger kept changing while it was being upgraded",
-        hint="stop the older release's writers",
+        hint="stop the writers of the older release, then run `secret-ledger schema upgrade` again",
     )
 
 

@@ -16,10 +16,10 @@ def confirm(verb: str, question: str, word: str) -> None:
     """
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(
-            f"{verb} can't be undone, and nobody is there to ask",
+            f"{verb} can't be undone, and stdin is no terminal to ask on",
             hint="give --yes, or run it on a terminal",
         )
     print(question, end="", file=sys.stderr)
     sys.stderr.flush()
     if sys.stdin.readline().rstrip("\r\n") != word:
-        raise UsageError(f"that is not {word}; nothing was done")
+        raise UsageError(f"the answer is not {word}; nothing was done")

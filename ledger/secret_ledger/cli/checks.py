@@ -25,7 +25,7 @@ Check = Annotated[
         name="--check",
         negative=(),
         show_default=False,
-        help="Open each row with the key, and mark what fails. Exit 12 if something does.",
+        help="Open each row with the key, and mark rows that fail. If a row fails, exit with 12.",
     ),
 ]
 

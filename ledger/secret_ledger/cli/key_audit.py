@@ -148,7 +148,7 @@ async def history(
             found = active_at(records, when)
             if found is None:
                 raise UnknownKey(
-                    "no key was active then",
+                    "no key was active at that time",
                     hint=f"the ledger began at {records[0].activated.at.isoformat()}",
                 )
             records = [found]

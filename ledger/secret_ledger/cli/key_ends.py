@@ -46,7 +46,7 @@ async def retire(key_id: KeyId, /, *, actor: Actor = None, common: Common = DEFA
     _line(output, "retired" if done.changed else "was retired", done)
     if sys.stdout.isatty():
         for node in done.nodes:
-            print(f"  still held by {node}: drop it from its settings")
+            print(f"  node {node} still holds the key: remove the key from its settings")
 
 
 async def lost(
@@ -84,8 +84,8 @@ async def lost(
 def _tell(goes: KeyEnd) -> None:
     events = sum(use.events for use in goes.uses)
     print(
-        f"With {goes.key_id} go {goes.secrets:,} secrets whose latest version lies under it, and"
-        f" {events:,} events in all. Nothing undoes that.",
+        f"With {goes.key_id}, {goes.secrets:,} secrets end, because their latest version lies"
+        f" under it. In all, {events:,} events are lost. This can't be undone.",
         file=sys.stderr,
     )
     for node in goes.nodes:

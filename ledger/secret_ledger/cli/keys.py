@@ -87,7 +87,10 @@ async def keygen(
     if sys.stderr.isatty():
         if made is not None:
             output.note(f"export OS_SECRET_KEY_FILE={shlex.quote(str(made))}")
-        output.note("keep a copy in a safe place: without it, nobody opens what it has sealed")
+        output.note(
+            "keep a copy of the key in a safe place: without the key, nobody can open what"
+            " it has sealed"
+        )
         if key.key_id is not None:
             output.note(f"export OS_SECRET_KEY_ID={shlex.quote(key.key_id)}")
 
@@ -99,9 +102,9 @@ def _warn_of_readers(output: Output) -> None:
         mode = os.fstat(sys.stdout.fileno()).st_mode
         if stat.S_ISREG(mode) and open_to_others(mode):
             output.warning(
-                f"stdout is a file that others can read (mode {stat.S_IMODE(mode):04o}), and no"
-                " key is taken from such a file: chmod 600 it, or make it with"
-                " secret-ledger keygen --file FILE"
+                f"stdout is a file that others can read (mode {stat.S_IMODE(mode):04o}), and the"
+                " ledger refuses such a key file: chmod 600 the file, or make it with secret-ledger"
+                " keygen --file FILE"
             )
 
 
@@ -134,7 +137,7 @@ async def status(
         )
     due = rotation_due(keys, days=warn_days, events=warn_events)
     if due is not None:
-        output.warning(f"{due}: rotate to a new one, secret-ledger keys rotate")
+        output.warning(f"{due}: rotate to a new key: secret-ledger keys rotate")
 
 
 async def rotate(
@@ -176,7 +179,7 @@ async def rotate(
     for node in done.unready:
         print(f"  fenced until it has the key: {visible(node)}")
     for node in done.unproven:
-        print(f"  lacks the key, by a line that nothing proves: {visible(node)}")
+        print(f"  lacks the key, says a line that no key proves: {visible(node)}")
     for count in done.behind:
         print(
             f"  {count.secrets:,} secrets still have their latest event under {count.key_id}:"

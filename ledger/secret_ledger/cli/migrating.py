@@ -147,7 +147,10 @@ def _target(to: str | None) -> str | None:
     if to is None:
         return setting(os.environ, LEDGER_TARGET_URL)
     if not to.strip():
-        raise UsageError("--to names no database", hint="a failed substitution is not 'unset'")
+        raise UsageError(
+            "--to names no database",
+            hint="a substitution may have failed; give --to a URL, or leave --to out",
+        )
     return to
 
 
@@ -155,8 +158,8 @@ def _show(output: Output, done: MigrationReport) -> None:
     known = facts(done)
     if done.moved_to is not None and not done.dry_run:
         output.note(
-            f"the ledger is at {done.moved_to} now; give every node that URL in"
-            " OS_SECRET_LEDGER_URL: what is left here is only read, and needs its keys"
+            f"the ledger is at {done.moved_to} now; set OS_SECRET_LEDGER_URL to that database on"
+            " every node; the ledger here can only be read, and still needs its keys"
         )
     if output.as_json:
         output.document(known)
@@ -194,7 +197,7 @@ def _show(output: Output, done: MigrationReport) -> None:
         if moved:
             return
         print(
-            f"  generation {done.replaced} is kept, and needs its keys, until:"
+            f"  generation {done.replaced} is kept and still needs its keys; to delete it:"
             f" secret-ledger generations purge {done.replaced}"
         )
 
@@ -233,7 +236,7 @@ async def purge(
     """
     output = Output(common.json)
     if not yes:
-        question = f"This deletes generation {generation} for good. Its number again: "
+        question = f"This deletes generation {generation} for good. Type its number again: "
         ask = partial(confirm, "generations purge", question, str(generation))
         await to_thread.run_sync(ask, abandon_on_cancel=True)
     async with opened(common, output) as ledger:
@@ -247,8 +250,8 @@ async def purge(
 def _show_purge(output: Output, word: str, done: PurgeReport) -> None:
     if done.left_at is not None:
         output.note(
-            f"what was copied to {done.left_at} lies there still; to clear it:"
-            " secret-ledger migrate --abandon --to that database"
+            f"the unfinished copy at {done.left_at} is still there; to delete it: secret-ledger"
+            " migrate --abandon --to URL, with the URL of that database"
         )
     if output.as_json:
         output.document(facts(done))

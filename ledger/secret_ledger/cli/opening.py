@@ -108,7 +108,7 @@ async def opened(
                 output.warning(warning)
         if ledger.created:
             output.warning(
-                f"there was no ledger at {ledger.database.place}, so one was made; pin it:"
+                f"{ledger.database.place} held no ledger, so a new ledger was made; pin it:"
                 f" OS_SECRET_LEDGER_ID={ledger.ledger_id}"
             )
         yield ledger

@@ -63,14 +63,14 @@ async def check(name: _Which = None, /, *, moved: Moved = False, common: Common 
             "differences",
             _DIFFERENCE,
             _differences(ledger, chosen, found),
-            none=f"{', '.join(each.name for each in chosen)}: as the log has it",
+            none=f"{', '.join(each.name for each in chosen)}: the same as the log",
             ledger_id=ledger.ledger_id,
             projections=[each.name for each in chosen],
         )
     if found:
         counts = ", ".join(f"{name} in {count} values" for name, count in found.items())
         raise TamperedEvent(
-            f"not what the log folds to: {counts}",
+            f"differs from the log: {counts}",
             hint="the log is the truth; mend the table with: secret-ledger projections rebuild",
             differences=dict(found),
         )

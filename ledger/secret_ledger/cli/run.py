@@ -144,8 +144,8 @@ class _LostOutput(UsageError):
         super().__init__(
             f"stdout can't be written: {error.strerror or type(error).__name__}; the command's"
             " output is lost",
-            hint="a command that changes something has done it before it says so: look with"
-            " `secret-ledger history` or `list` before running it again",
+            hint="a command writes to the ledger before it prints: before you run it again, look"
+            " with `secret-ledger history` or `list`",
         )
 
 

@@ -62,8 +62,8 @@ class Screen:
         self._draw([])
 
     def out_of_reach(self, why: str) -> None:
-        old = f"; below, as it was at {self._seen.at:%H:%M:%S} UTC" if self._seen else ""
-        self._draw([_line(f"{why}; trying on{old}", "bold red")])
+        old = f"; below is the state of {self._seen.at:%H:%M:%S} UTC" if self._seen else ""
+        self._draw([_line(f"{why}; still trying{old}", "bold red")])
 
     def _draw(self, top: list[Text]) -> None:
         parts: list[RenderableType] = list(top)
@@ -83,7 +83,7 @@ def drawn(seen: Rollout, width: int, height: int) -> list[RenderableType]:
         *(_reach(key) for key in seen.keys),
     ]
     if len(seen.keys) > 2:
-        lines.append(_line("nodes wait for different keys: settle on one", "yellow"))
+        lines.append(_line("nodes hold different pending keys: agree on one key", "yellow"))
     ranked = sorted(seen.nodes, key=lambda node: _rank(node, seen.keys))
     room = max(1, height - _FRAME - len(lines))
     left_out = len(ranked) - room

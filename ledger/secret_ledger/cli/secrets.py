@@ -152,7 +152,7 @@ async def get(
     if version is not None and at is not None:
         raise UsageError("--version and --at exclude each other", hint="give one of them")
     if unproven and version is None:
-        raise UsageError("--unproven goes with --version", hint="state the version")
+        raise UsageError("--unproven needs --version", hint="state the version")
     when = None if at is None else moment(at)
     async with opened(common, output, read_only=True, read_moved=moved) as ledger:
         found = await ledger.get(name, version=version, at=when, unproven=unproven)
@@ -280,7 +280,7 @@ def destroy(
     """
     output = Output(common.json)
     if not yes:
-        confirm("destroy", f"This ends {visible(name)} for good. Its name again: ", name)
+        confirm("destroy", f"This destroys {visible(name)} for good. Type its name again: ", name)
 
     async def work() -> None:
         async with opened(common, output) as ledger:

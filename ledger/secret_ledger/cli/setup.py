@@ -66,7 +66,9 @@ async def init(
         output.document({"ledger_id": ledger_id, "created": created, "setting": pin})
         return
     if created:
-        output.note(f"made ledger {ledger_id}; the line on stdout pins it, on every node")
+        output.note(
+            f"made ledger {ledger_id}; give every node the setting on stdout, which pins it"
+        )
     else:
         output.note(f"ledger {ledger_id} was there already; nothing was changed")
     print(f"export {pin}" if shell else pin)

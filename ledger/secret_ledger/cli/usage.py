@@ -91,7 +91,7 @@ def explain(error: CycloptsError, app: App) -> UsageError:
             verb = "needs a value" if error.keyword else "is missing"
             return UsageError(f"{command}: {name} {verb}", hint=help_hint)
         case RepeatArgumentError():
-            return UsageError(f"{command}: {error.token.keyword} stands twice", hint=help_hint)
+            return UsageError(f"{command}: {error.token.keyword} is given twice", hint=help_hint)
         case CoercionError():
             return UsageError(f"{command}: {name} takes {_kind(error)}", hint=help_hint)
     return UsageError(f"{command}: the arguments can't be understood", hint=help_hint)
@@ -131,10 +131,10 @@ def _value_as_argument(error: CycloptsError) -> UsageError:
     if near:
         return UsageError("put has no such option", hint=f"did you mean {near}?")
     return UsageError(
-        "put takes no value as an argument: it would stand in the list of processes and in the"
-        " shell's history",
+        "put takes no value as an argument: the process list and the shell's history would show it",
         hint='printf %s "$VALUE" | secret-ledger put NAME, or put NAME --file FILE, or put NAME'
-        " and type it; if a real value was just given, change it where it comes from",
+        " and type it; if you have just given a real value, change that password or key at its"
+        " source",
     )
 
 

@@ -30,11 +30,11 @@ def read_value(
     value = _given(name, file, output)
     # `false | put` gives an empty value, and `echo "$UNSET" | put` only a line break.
     if not allow_empty and not value.reveal().strip(b"\r\n"):
-        what = "holds line breaks alone" if value.reveal() else "is empty"
+        what = "holds only line breaks" if value.reveal() else "is empty"
         raise UsageError(
             f"the value of {visible(name)} {what}; nothing was written",
-            hint="check the command or the file that it comes from; if it is meant so, give"
-            " --allow-empty",
+            hint="check the command or the file that gives the value; if you do want this value,"
+            " give --allow-empty",
         )
     return value
 
@@ -80,7 +80,7 @@ def _bounded(name: str, source: BinaryIO, output: Output) -> Secret:
     if size > MAX_VALUE:
         raise ValueTooLarge(
             f"the value of {name} has more than {MAX_VALUE:,} bytes",
-            hint="encrypt large things under a key of their own, and store that key here",
+            hint="encrypt large data with a key of its own, and store that key here",
         )
     if value.reveal().endswith(b"\n") and value.reveal().count(b"\n") == 1 and size > 1:
         output.note("the value ends with a line break, which is part of it (printf %s adds none)")

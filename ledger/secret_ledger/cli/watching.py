@@ -138,7 +138,7 @@ class Lines:
     def out_of_reach(self, why: str) -> None:
         if not self._out_of_reach:
             self._out_of_reach = True
-            self._output.warning(f"{why}; trying on")
+            self._output.warning(f"{why}; still trying")
 
 
 @contextmanager

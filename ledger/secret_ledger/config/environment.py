@@ -171,8 +171,8 @@ def _no_stable_key(settings: Environment) -> NoStableKey:
     )
     looked_at = [f"{KEY} (not set)", f"{KEY}_FILE (not set)", credential]
     return NoStableKey(
-        f"no key in production mode; looked at {', '.join(looked_at)};"
-        " nothing was minted, nothing was written",
+        f"no key is set in production mode; looked at {', '.join(looked_at)}; no key was made, and"
+        " nothing was written",
         hint=NO_KEY_HINT,
         looked_at=looked_at,
     )

@@ -241,7 +241,7 @@ def _read(fd: int, file: KeyFile) -> Secret:
         problem = error.errno or errno.EIO
     if problem:
         raise _unreadable(file, problem)
-    hint = "the file holds the setting's value and nothing else"
+    hint = "write only the setting's value into the file"
     if raw.reveal().startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InvalidKey(
             f"{file.name} is UTF-16 text",
@@ -280,8 +280,9 @@ def _way_to_close(file: KeyFile, status: os.stat_result) -> str:
         return f"chmod 600 {file.shell}"
     # Only the owner can close the file, and would lock this process out.
     return (
-        f"it belongs to user {status.st_uid}, and this process runs as user {own}: as root, chown"
-        f" {own} {file.shell} && chmod 600 {file.shell}; or give this process a file of its own"
+        f"the file belongs to user {status.st_uid}, and this process runs as user {own}: as root,"
+        f" chown {own} {file.shell} && chmod 600 {file.shell}; or give this process a file of its"
+        " own"
     )
 
 
@@ -296,7 +297,7 @@ def _unreadable(file: KeyFile, problem: int) -> InsecureKeyFile:
 def _corrupt(file: KeyFile, problem: str) -> InvalidKey:
     return InvalidKey(
         f"the development key {file.name} is damaged: {problem}",
-        hint=f"restore it from where it was copied to; only if nothing is stored under it,"
-        f" rm {file.shell} and a new one is minted",
+        hint=f"restore the file from its copy; only if nothing is stored under its key, delete it"
+        f" (rm {file.shell}): then a new key is minted",
         file=file.name,
     )

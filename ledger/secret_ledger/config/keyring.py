@@ -91,7 +91,7 @@ def _keyring(current: object, previous: object) -> tuple[Key, ...] | InvalidKey:
             return error.with_traceback(None)
     kind = next(type(key).__name__ for key in given if not isinstance(key, Key))
     return InvalidKey(
-        f"a keyring is made of Keys, one current and a list of previous ones, not of {kind}",
+        f"a Keyring takes a current Key and a list of previous Keys, not {kind}",
         hint="Keyring.of(Key.parse(text), previous=[Key.parse(text)])",
     )
 

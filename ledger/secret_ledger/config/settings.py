@@ -134,7 +134,7 @@ def parse_ledger_id(text: str) -> bytes:
     del text  # a key in the wrong place would show in a traceback with locals
     raise InvalidKey(
         "a ledger id is 32 hex digits, or a UUID with dashes",
-        hint=f"{LEDGER_ID} takes the id that `secret-ledger init` printed, and no more",
+        hint=f"set {LEDGER_ID} to the id that `secret-ledger init` printed, without other words",
     )
 
 
@@ -174,8 +174,8 @@ def home_directory(settings: Environment) -> Path:
             home = Path("~/.secret-ledger").expanduser()
     if home is None or not home.is_absolute():
         raise NoStableKey(
-            "no key in development mode, and no place to keep a new one: this user has no home"
-            " directory (HOME is not set, or is none)",
+            "no key is set in development mode, and a new key can't be kept: this user has no home"
+            " directory (HOME is not set, or is no absolute path)",
             hint=f"set {HOME}=/path/of/a/directory that stays, or set {KEY}",
         )
     return home
@@ -190,7 +190,7 @@ def absolute_directory(path: str, name: str) -> Path:
         del directory
     del path  # it may be a key in the wrong place
     # With a relative path, each working directory would have a key of its own.
-    raise InvalidKey(f"{name} is no absolute directory", hint=f"give {name} as /...")
+    raise InvalidKey(f"{name} is no absolute path", hint=f"give {name} as /...")
 
 
 def secret_setting(settings: Environment, name: str, *, empty_file: bool = False) -> Secret | None:
@@ -225,7 +225,7 @@ def trimmed(value: Secret, name: str) -> Secret:
         raise _blank(name)
     if inner.reveal().startswith(codecs.BOM_UTF8):
         raise InvalidKey(
-            f"{name} begins with a byte order mark, which nobody sees",
+            f"{name} begins with a byte order mark, an invisible character",
             hint="an editor has put it there: save the file as UTF-8 without BOM",
             setting=name,
         )

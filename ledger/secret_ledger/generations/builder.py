@@ -295,7 +295,8 @@ class Builder:
             self._target, lambda c: c.execute(sql.ends, place_of).one(), "statement"
         )
         if first is not None and (first < 1 or last > building.position):
-            reason = f"rows that are not the copy's lie there, at positions {first} to {last}"
+            reason = f"the new generation has rows at positions {first} to {last} that the copy did"
+            " not write"
             raise not_the_same(building, Finding("tampered", reason, building.position + 1))
 
     def _is_there(self, connection: Connection, event: Event) -> bool:
@@ -398,7 +399,9 @@ class Builder:
                 self._count_left_out([row.event for row in copies.rows], self._left_out)
                 after = last
         if after != bound:
-            ended = Finding("tampered", f"it ends at {after}, not at {bound}", after + 1)
+            ended = Finding(
+                "tampered", f"the copy ends at position {after}, not at {bound}", after + 1
+            )
             await self._agreed(building, after, bound, [ended])
 
     def _count_left_out(self, events: Iterable[Event], digest: RowDigest) -> RowDigest:
@@ -515,7 +518,7 @@ def not_the_same(building: LogHead, finding: Finding) -> TamperedEvent:
     """The error for a copy that differs from its originals."""
     where = f"{finding.stream} at position" if finding.stream else "position"
     return TamperedEvent(
-        f"generation {building.generation} is not what it was made of: {where}"
+        f"generation {building.generation} differs from its originals: {where}"
         f" {finding.position}: {finding.reason}",
         hint="the generation in use is untouched; throw the new one away with"
         " `secret-ledger migrate --abandon`, look for who writes to the database besides the"

@@ -52,8 +52,8 @@ async def empty(
         head = database.lock_generation(connection, generation)
         if head is None or head.state not in ("purging", "purged"):
             raise MigrationInProgress(
-                f"generation {generation} is {head.state if head else 'gone'} by now: nothing more"
-                " of it is deleted",
+                f"generation {generation} became {head.state if head else 'lost'} while it was"
+                " purged: the purge has stopped",
                 generation=generation,
             )
         last = _last(connection, database, generation)

@@ -370,7 +370,7 @@ class Mover:
             problem = why_not_opened(connection, database, self._follower.keyring)
             if problem is not None:
                 raise TamperedEvent(
-                    f"{database.place} would not be what it must be once it is closed:"
+                    f"{database.place} could not be opened any more once it is closed:"
                     f" {problem.message}",
                     hint=f"nothing was handed over; {_MEDDLING}",
                 )

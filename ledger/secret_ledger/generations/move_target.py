@@ -144,23 +144,25 @@ def _judged(
         raise TamperedEvent(
             f"{target.place} is in use, and yet the ledger never moved there: an older copy of the"
             " source was put in place",
-            hint="stop what writes here; what was written there since is the ledger",
+            hint="stop every process that writes to the old database; the ledger, with all newer"
+            " events, is the new database",
         )
     known_keys = {(key.id, key.fingerprint) for key in control.keys}
     if half.head.state == "building" and there.keys != known_keys:
         raise TamperedEvent(
-            f"{target.place}: ledger_key is not what this move has written there",
-            hint="throw it away with `secret-ledger migrate --abandon --to` it, and move again",
+            f"{target.place}: ledger_key does not hold the rows that this move has written",
+            hint="run `secret-ledger migrate --abandon --to` with the URL of that database, then"
+            " move again",
         )
     return half
 
 
 def _not_the_target(target: Database, known: Move) -> LedgerError:
     return WrongLedger(
-        f"{target.place} is not what the ledger moved to: that is {printable(known.place)},"
-        f" move {known.move_id.hex()}",
-        hint="give that database; if it is lost, restore it from a backup: what was written"
-        " there since is nowhere else",
+        f"the ledger moved to {printable(known.place)}, not to {target.place} (move"
+        f" {known.move_id.hex()})",
+        hint="give the URL of that database; if that database is lost, restore it from a backup:"
+        " events since the move are stored only there",
         moved_to=printable(known.place),
     )
 
@@ -170,10 +172,10 @@ def _refuse(target: Database, there: There) -> NoReturn:
     halves = [move for move in there.moves if move.generation in building]
     if halves and not there.is_in_use:
         raise MigrationInProgress(
-            f"{target.place} holds the half of another move of this ledger, from"
+            f"{target.place} holds the unfinished copy of another move of this ledger, from"
             f" {printable(halves[0].place)}",
-            hint="clear it, from there, with `secret-ledger migrate --abandon --to` it, or give an"
-            " empty database",
+            hint="give an empty database; or delete the copy: at the source of that move, run"
+            " `secret-ledger migrate --abandon --to` with this URL",
         )
     raise WrongLedger(
         f"{target.place} holds this very ledger, and not as the target of this move",
@@ -238,9 +240,10 @@ async def check_clearable(target: Database, known: Sequence[Move], begun: Move |
     if there is None:
         if begun is not None and begun.place != target.address:
             raise WrongLedger(
-                f"{target.place} holds nothing of this move: it goes to {printable(begun.place)}",
-                hint="give that database, or leave --to away to give the move up here alone;"
-                " nothing was deleted",
+                f"the move under way goes to {printable(begun.place)}; {target.place} holds"
+                " nothing of this move",
+                hint="give the URL of that database, or leave --to out to abandon the move here"
+                " only; nothing was deleted",
                 moved_to=printable(begun.place),
             )
         return
@@ -255,7 +258,7 @@ def _half_of(target: Database, there: There, known: Sequence[Move]) -> Half:
     half = next((half for half in halves if half is not None), None)
     if half is None or there.is_in_use:
         raise WrongLedger(
-            f"{target.place} holds no half of a move that was abandoned here",
+            f"{target.place} holds no unfinished copy of a move that was abandoned here",
             hint="nothing was deleted there; check the URL",
         )
     return half

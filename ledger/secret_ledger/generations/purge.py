@@ -154,8 +154,9 @@ async def purge(
         )
     if head.state in ("active", "moved") or generation == openings.in_use:
         raise InvalidValue(
-            f"generation {generation} is {head.state}: only a closed one is purged",
-            hint="`secret-ledger migrate` puts another one in use, and leaves this one closed",
+            f"generation {generation} is {head.state}: only a closed generation can be purged",
+            hint="`secret-ledger migrate` puts the next generation in use, and closes this"
+            " generation",
         )
     certificate = None
     if used and not begun:
@@ -199,7 +200,9 @@ async def _check_what_stays(follower: Follower, generation: int, tell: OnProgres
     end = max(follower.seen, control.last.position)
     going = {key.fingerprint for key in control.keys if not control.positions_under(key, end)}
     proven = await prove_without(follower, going, "none", tell)
-    check_whole(proven, f"generation {generation} is kept, for the one in use is not whole")
+    check_whole(
+        proven, f"generation {generation} was not purged, because the generation in use is damaged"
+    )
 
 
 async def abandon(
@@ -270,7 +273,7 @@ async def _head(database: Database, generation: int, instead: LogHead | None = N
         return instead
     raise InvalidValue(
         f"there is no generation {generation}",
-        hint=f"there are: {', '.join(str(head.generation) for head in heads)}",
+        hint=f"the generations of this ledger: {', '.join(str(head.generation) for head in heads)}",
     )
 
 

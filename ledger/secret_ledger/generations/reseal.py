@@ -113,7 +113,7 @@ def read_back(
     """
     known = {event.position: event for event in written}
     found = [
-        finding_of(event, "it is not what was written there")
+        finding_of(event, "it differs from the event that was written")
         for event in stored
         if event != known.get(event.position)
     ]
@@ -143,14 +143,14 @@ def differences(old: CheckedPage, new: CheckedPage) -> list[Finding]:
         copy = new.rows[number].event
         if _lasting(event) != _lasting(copy):
             found += [
-                finding_of(copy, f"its {name} is not that of the original")
+                finding_of(copy, f"its {name} differs from the original's")
                 for name in ("stream", "version", "event_type", "recorded_at", "metadata")
                 if getattr(event, name) != getattr(copy, name)
             ]
         if not _is_same(old, n, new, number):
-            found.append(finding_of(copy, "its data is not that of the original"))
+            found.append(finding_of(copy, "its data differs from the original's"))
     extra = [new.rows[number].event for number in there.values()]
-    return found + [finding_of(event, "there is no original of it") for event in extra]
+    return found + [finding_of(event, "it has no original") for event in extra]
 
 
 def _lasting(event: Event) -> tuple[object, ...]:

@@ -450,7 +450,7 @@ def _end_key(control: Control, event: Event, about: Mapping[str, Any]) -> Contro
 def _upgrade(control: Control, event: Event, about: Mapping[str, Any]) -> Control:
     facts = about.get("facts")
     if type(facts) is not int or facts != FACTS or control.upgrades:
-        raise tampered(event, "it is no upgrade that this ledger can have had")
+        raise tampered(event, "this ledger can't have had such an upgrade")
     return replace(control, upgrades=(event.position,))
 
 

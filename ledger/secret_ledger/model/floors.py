@@ -100,9 +100,11 @@ class Walk:
         if row is None or row.version != self.next:
             raise tampered(after, f"version {self.next} before it is missing")
         if (row.stream, row.generation) != (after.stream, after.generation):
-            raise tampered(row, "the database gives it for another secret's, or generation's")
+            raise tampered(
+                row, "the database returned it for an event of another secret or generation"
+            )
         if row.position >= after.position or row.recorded_at > after.recorded_at:
-            raise tampered(row, "it does not lie before the version after it")
+            raise tampered(row, "its position or time is not before that of the next version")
         if hash_of(self.control.ledger_id, row) != after.prev_hash:
             raise tampered(row, "the version after it does not follow it")
         self.above, self.lowest = after, row

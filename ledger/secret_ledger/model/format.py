@@ -114,7 +114,7 @@ def context_of(ledger_id: bytes, event: Event, suite: int = SUITE) -> bytes:
             )
         )
     except (struct.error, ValueError, TypeError, AttributeError):
-        raise tampered(event, "a field holds what this format can't have written") from None
+        raise tampered(event, "a field holds a value that this format never writes") from None
 
 
 def frame(data: bytes) -> bytes:

@@ -44,7 +44,9 @@ class LogHead(NamedTuple):
     def of_row(cls, row: Sequence[Any]) -> Self:
         """The row as LogHead. Raises TamperedEvent if a value has a type that was never written."""
         if tuple(map(type, row)) != (int, int, int, int, str):
-            raise TamperedEvent("a row of ledger_head holds what was never written", hint=_RESTORE)
+            raise TamperedEvent(
+                "a row of ledger_head holds values that no ledger writes", hint=_RESTORE
+            )
         return cls._make(row)
 
 
@@ -61,7 +63,9 @@ class Move(NamedTuple):
     def of_row(cls, row: Sequence[Any]) -> Self:
         """The row as Move. Raises TamperedEvent if a value has a type that was never written."""
         if tuple(map(type, row)) != (int, bytes, str):
-            raise TamperedEvent("a row of ledger_move holds what was never written", hint=_RESTORE)
+            raise TamperedEvent(
+                "a row of ledger_move holds values that no ledger writes", hint=_RESTORE
+            )
         return cls._make(row)
 
 

@@ -50,7 +50,7 @@ class Presence:
         """Why this node may not show as live; None if all is well."""
         silent = time.monotonic() - self._renewed
         if self._failure is None and self._task is not None and silent > 3 * self.me.heartbeat:
-            return f"heartbeat: none has got through for {silent:.0f} s"
+            return f"heartbeat: no heartbeat has reached the database for {silent:.0f} s"
         return self._failure
 
     def start(self) -> None:

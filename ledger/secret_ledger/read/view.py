@@ -266,8 +266,8 @@ class SealedView:
 
     def _too_slow(self) -> LedgerUnavailable:
         return LedgerUnavailable(
-            f"{self._database.place}: the database did not tell in time whether what is kept in"
-            f" memory is at most {self._bounds.max_staleness:g} s old",
+            f"{self._database.place}: the database did not confirm in time that the values in"
+            f" memory are at most {self._bounds.max_staleness:g} s old",
             hint='try again; with when_stale="database" such a read waits for the database',
             transient=True,
         )

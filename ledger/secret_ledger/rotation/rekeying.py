@@ -79,8 +79,8 @@ class RekeyReport:
             return
         first = self.findings[0]
         raise Incomplete(
-            f"{self.skipped} secrets still lie under another key, for they could not be opened;"
-            f" the first is {first.stream}, at position {first.position}: {first.reason}",
+            f"{self.skipped} secrets still lie under another key, because they could not be"
+            f" opened; the first is {first.stream}, at position {first.position}: {first.reason}",
             hint="`secret-ledger verify` names them; bring their keys back, restore their rows"
             " from a backup, or `destroy` them, then run it again",
             skipped=self.skipped,
@@ -235,7 +235,7 @@ class _Rekeyer:
         if event.version == 1:
             return 0
         if walked is None or walked.newest != event.event_hash:
-            raise tampered(event, "what lies below it could not be read; run it again")
+            raise tampered(event, "its older versions could not be read; run the rekey again")
         return walked.floor
 
     def _opened(self, event: Event) -> Secret:

@@ -84,7 +84,7 @@ async def _retire(
     if key.lost is not None:
         raise KeyInUse(
             f"key {key.id} is lost: there is nothing to retire",
-            hint="nothing waits for it any more; drop it from the settings",
+            hint="remove the key from the settings: nothing needs it any more",
             key_id=key.id,
         )
     report = await _report(session, key, changed=True)
@@ -121,13 +121,15 @@ def _check_unneeded(key: ControlKey, report: KeyEnd, proven: Proven) -> None:
         raise KeyInUse(
             f"key {key.id} ({short(key.fingerprint)}…) is needed for {len(needed):,} events: the"
             f" first is {first.stream} version {first.version} of generation {first.generation}",
-            hint="run `secret-ledger migrate`, then `secret-ledger generations purge` of the one"
-            " that it leaves",
+            hint="run `secret-ledger migrate`, then purge the generation that it closes:"
+            " `secret-ledger generations list` shows its number",
             key_id=key.id,
             events=len(needed),
             secrets=report.secrets,
         )
-    check_whole(proven, f"key {key.id} is not retired, for something else is wrong")
+    check_whole(
+        proven, f"key {key.id} was not retired, because the verification found another problem"
+    )
 
 
 async def loss(session: Session, key_id: str) -> KeyEnd:
@@ -140,14 +142,15 @@ async def loss(session: Session, key_id: str) -> KeyEnd:
     key = _named(control, key_id)
     if key.retired is not None and key.lost is None:
         raise KeyInUse(
-            f"key {key.id} was retired: nothing needs it, so nothing goes with it",
-            hint="drop it from the settings; there is no loss to record",
+            f"key {key.id} was retired: nothing needs the key, so nothing can be lost with it",
+            hint="remove the key from the settings; no loss needs a record",
             key_id=key.id,
         )
     if key.lost is None and key.fingerprint in follower.standing.keys:
         raise KeyInUse(
             f"key {key.id} ({short(key.fingerprint)}…) is in the keyring: it is not lost",
-            hint="`keys rekey`, or a migration, moves what lies under it to the active key",
+            hint="to seal its events under the active key, run `secret-ledger migrate`; for newest"
+            " events alone, `secret-ledger keys rekey`",
             key_id=key.id,
         )
     return await _report(session, key, changed=key.lost is None)
@@ -244,7 +247,7 @@ def _check_unused(key: ControlKey, report: KeyEnd, heads: Sequence[LogHead]) -> 
         if h.state in ("closed", "purging") or h.generation in left
     ]
     if migrate:
-        steps.append("secret-ledger generations purge of the one that it leaves")
+        steps.append("secret-ledger generations purge, of the generation that this closes")
     raise KeyInUse(
         f"key {key.id} ({short(key.fingerprint)}…) is needed for {', '.join(places)};"
         f" {report.secrets:,} secrets have their latest version there",

@@ -198,7 +198,7 @@ def _successor(control: Control, current: LedgerKey) -> LedgerKey | None:
         return None
     end = "is lost" if known.lost else "was retired" if known.retired else "was active before"
     raise KeyReused(
-        f"key {known.id} ({short(known.fingerprint)}…) {end}: a key is activated once",
+        f"key {known.id} ({short(known.fingerprint)}…) {end}: a key can be activated only once",
         hint="rotate to a third key: make one with `secret-ledger keygen`, deploy it as"
         " OS_SECRET_KEY with the others in OS_SECRET_PREVIOUS_KEYS, then rotate",
         key_id=known.id,
@@ -223,8 +223,8 @@ def _not_ready(unready: Sequence[str], new: LedgerKey) -> NodeNotReady:
     return NodeNotReady(
         f"{len(unready)} live nodes can't read key {new.id} ({short(new.fingerprint)}…): {shown}",
         hint="deploy the key to them first (OS_SECRET_KEY, the old one in"
-        " OS_SECRET_PREVIOUS_KEYS); `secret-ledger nodes` shows who holds what; to rotate all"
-        " the same, and fence them: --force-reason REASON",
+        " OS_SECRET_PREVIOUS_KEYS); `secret-ledger nodes` shows the keys of each node; to rotate"
+        " all the same, and fence those nodes: --force-reason REASON",
         nodes=list(unready),
         key_id=new.id,
         key_fingerprint=new.fingerprint.hex(),

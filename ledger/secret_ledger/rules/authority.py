@@ -100,8 +100,8 @@ def choose_keys(control: Control, keys: Iterable[LedgerKey]) -> SealingKeys:
     if active is None:
         raise _not_the_active(control.active, keys, known)
     warnings = [
-        f"the keyring calls {control_key.id} {held[control_key.fingerprint].id!r};"
-        " the ledger's label stays"
+        f"the keyring gives key {control_key.id} the label {held[control_key.fingerprint].id!r};"
+        " the ledger keeps its own label"
         for control_key in known
         if held[control_key.fingerprint].labelled
         and held[control_key.fingerprint].id != control_key.id
@@ -112,8 +112,8 @@ def choose_keys(control: Control, keys: Iterable[LedgerKey]) -> SealingKeys:
         pending = keys[0]
     elif current != control.active:
         warnings.append(
-            f"the configured current key {current.id} was superseded: sealing under"
-            f" {control.active.id}, the active one; make that the current key"
+            f"the current key {current.id} of the settings was superseded: new events are sealed"
+            f" under the active key {control.active.id}; make it OS_SECRET_KEY"
         )
     return SealingKeys(active, control.active.id, pending, tuple(warnings))
 
@@ -137,10 +137,10 @@ def _not_the_active(
             **details,
         )
     return KeyFingerprintMismatch(
-        f"this ledger's active key is {active.id} ({short(active.fingerprint)}…); in hand, and"
-        f" unknown here: {in_hand}",
-        hint=f"restore the key of fingerprint {short(active.fingerprint)}… from where it was kept;"
-        " a new one can't open what is stored; for a rotation, keep the old key in"
+        f"this ledger's active key is {active.id} ({short(active.fingerprint)}…); it knows none of"
+        f" the keys in hand: {in_hand}",
+        hint=f"restore the key of fingerprint {short(active.fingerprint)}… from its copy: a new"
+        " key can't open stored events; for a rotation, keep the old key in"
         " OS_SECRET_PREVIOUS_KEYS; nothing was written",
         **details,
     )

@@ -36,7 +36,8 @@ def check_level(level: str) -> None:
     """Raises InvalidValue if `level` is no Level: a slip must not weaken the proof."""
     if level == "incremental":
         raise InvalidValue(
-            "a ledger is opened at level incremental; verify proves what lies in it by itself",
+            "incremental is a level of open, not of verify: verify does not build on an"
+            " attestation",
             hint='open(verify="incremental"), then verify("latest") or verify("full")',
         )
     _check(level, get_args(Level))
@@ -135,8 +136,7 @@ class VerifyReport:
         missing, unheld = self._of("missing_key")
         if folded and not damaged:
             raise TamperedEvent(
-                f"{differences:,} values of a projection are not what the log folds"
-                f" to: {folded[0].reason}",
+                f"{differences:,} values of a projection differ from the log: {folded[0].reason}",
                 hint="the log is the truth; mend the table: `secret-ledger projections rebuild`,"
                 " or secret_ledger_projections.rebuild for one of your own",
                 findings=differences,

@@ -225,11 +225,11 @@ def check_not_moved(state: State) -> None:
 def moved_error(place: str, proof: str = "") -> LedgerMoved:
     """The error for a ledger that moved to `place`. `proof` says how that is known."""
     return LedgerMoved(
-        f"this ledger moved to {place}{proof}; what is here is as it was then, and may only be"
-        " read",
-        hint="point OS_SECRET_LEDGER_URL at the new database; where the move was interrupted, run"
-        " the same `secret-ledger migrate --to` again; to read what was left here, give --moved,"
-        " or in code open(…, read_only=True, read_moved=True)",
+        f"this ledger moved to {place}{proof}; the ledger here stays as it was at the move, and"
+        " can only be read",
+        hint="point OS_SECRET_LEDGER_URL at the new database; if the move was interrupted, run the"
+        " same `secret-ledger migrate --to` again; to read what was left here, give --moved, or in"
+        " code open(…, read_only=True, read_moved=True)",
         moved_to=place,
     )
 
@@ -292,7 +292,8 @@ def check_not_behind(head: LogHead, seen: int) -> None:
         raise TamperedEvent(
             f"the log ends at position {head.position}, behind position {seen} that this node"
             " has seen: events were lost, or an older copy of the database was put in place",
-            hint="find out which; a fail-over to a standby that lagged loses its last writes",
+            hint="find out what happened; a fail-over to a standby that lagged loses its last"
+            " writes",
             position=head.position,
             seen=seen,
         )

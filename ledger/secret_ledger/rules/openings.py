@@ -108,7 +108,9 @@ def unaccounted(
             continue
         head_row = by_number.get(number)
         if head_row is None:
-            found.append(_finding(number, f"{count} rows lie in it, and it does not exist"))
+            found.append(
+                _finding(number, f"{count} rows lie in it, but no event and no head row names it")
+            )
         elif head_row.state not in ("building", "purging"):
             found.append(
                 _finding(
@@ -125,11 +127,12 @@ def _not_kept(end: int, head: LogHead | None, count: int) -> str | None:
     if not count:
         return "it was in use and has no rows, and no sealed event says that it was purged"
     if head is None:
-        return "it was in use, and its head row is gone"
+        return "it was in use, but its head row is gone"
     if head.state != "closed":
-        return f"its head row says that it is {head.state}; as sealed events say, it is closed"
+        return f"its head row says that it is {head.state}; sealed events say that it is closed"
     if head.position != end:
-        return f"its head row says that it ends at position {head.position}; it was closed at {end}"
+        return f"its head row says that it ends at position {head.position}; it was closed at"
+        f" position {end}"
     return None
 
 

@@ -31,11 +31,11 @@ def check_answer(control: Control, event: Event, stream: str, version: int | Non
 
     If `version` is given, the event must also be of that version."""
     if event.stream != stream:
-        raise tampered(event, "the database takes its name for another secret's")
+        raise tampered(event, "the database returned it for the name of another secret")
     if event.generation != control.generation:
-        raise tampered(event, f"the database gives it for generation {control.generation}")
+        raise tampered(event, f"the database returned it for generation {control.generation}")
     if version is not None and event.version != version:
-        raise tampered(event, f"the database gives it for version {version}")
+        raise tampered(event, f"the database returned it for version {version}")
 
 
 def lost_with(newest: Event) -> str | None:

@@ -155,7 +155,8 @@ class Rules:
             return None  # a node of an older release wrote the event: reads walk the chain
         if floor == (stated or 0):
             return None
-        return f"it says that the secret ended at version {stated or 0}, the log at {floor}"
+        return f"it says that the secret ended at version {stated or 0}; the log says at version"
+        f" {floor}"
 
     def each_in_stream(self, rows: Sequence[CheckedRow]) -> list[Finding | None]:
         """The finding for each row, alone or against the version before. None if it is sound."""
@@ -232,7 +233,7 @@ def _misplaced(row: CheckedRow) -> str | LedgerError | None:
     event = row.event
     kinds = CONTROL_TYPES if event.stream == CONTROL_STREAM else SECRET_TYPES
     if event.event_type not in kinds:
-        return f"{printable(event.event_type)} is no event of such a stream"
+        return f"{printable(event.event_type)} is no event type of this stream"
     if not is_metadata(event.metadata):
         return "its metadata is not readable"
     if event.event_type == EventType.DESTROYED and (row.destroyed or 0) < event.version:

@@ -107,7 +107,7 @@ class SealedCounts:
             if stated != found.facts():
                 yield finding_of(
                     event,
-                    f"{found.count} rows lie under lost keys: they are not those that it states",
+                    f"{found.count} rows lie under lost keys: the event states other rows",
                 )
 
     def _must_state(self, event: Event) -> bool:

@@ -45,9 +45,10 @@ def in_progress(connection: Connection, database: Database, control: Control) ->
         if head.generation in openings.used:
             way_out = f"generations purge {head.generation}"
         raise TamperedEvent(
-            f"generation {head.generation} says that it is being built; the next one is"
+            f"generation {head.generation} says that it is being built, but the next generation is"
             f" {openings.next(others)}: somebody else wrote its head row",
-            hint=f"throw it away with `secret-ledger {way_out}`, then migrate again",
+            hint=f"throw generation {head.generation} away with `secret-ledger {way_out}`, then"
+            " migrate again",
             generation=head.generation,
         )
     found = [move for move in moves(connection, database) if move.generation == head.generation]
@@ -93,8 +94,8 @@ def moving(move: Move) -> MigrationInProgress:
     """The refusal of anything else while a move is under way."""
     return MigrationInProgress(
         f"the ledger is being moved to {move.place}",
-        hint="let `secret-ledger migrate --to` that database finish, or give it up:"
-        " secret-ledger migrate --abandon --to it",
+        hint="let `secret-ledger migrate --to` finish, or abandon the move with `secret-ledger"
+        " migrate --abandon --to`: both with the URL of that database",
         generation=move.generation,
         moved_to=move.place,
     )

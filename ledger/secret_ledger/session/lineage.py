@@ -197,8 +197,8 @@ class Lineage:
             f"the event at position {position} is not the one that this node has seen there:"
             " events were lost and others took their places, or an older copy of the database"
             " was put in place",
-            hint="a fail-over to a standby that lagged loses its last writes; find out which,"
-            " then start this process anew: it takes the log as it is",
+            hint="a fail-over to a standby that lagged loses its last writes; find out what"
+            " happened, then restart this process: it accepts the log as it is",
             position=position,
         )
 
@@ -209,7 +209,7 @@ class Lineage:
             f" {marks[0].position} to {marks[-1].position}, none can be told any more: each was"
             " changed or taken out, and whether events were lost can't be told either",
             hint="`secret-ledger verify --level full` lists every damaged row; find out what"
-            " happened, then start this process anew: it takes the log as it is",
+            " happened, then restart this process: it accepts the log as it is",
             position=marks[-1].position,
         )
 

@@ -257,8 +257,9 @@ def _hint(kind: str, lost: bool) -> str:
         )
     if kind in _WRONG_HOST:
         return (
-            "to write, one must take writes: perhaps a standby is just being promoted, then try"
-            " again; read_only=True reads from a standby (or see target_session_attrs in the URL)"
+            "a ledger is written on a server that takes writes: if a standby is being promoted, try"
+            " again in a moment; read_only=True reads from a standby (or see target_session_attrs"
+            " in the URL)"
         )
     if kind == _READ_ONLY:
         return "is it a standby? name the primary; to read from a standby, open it read_only=True"

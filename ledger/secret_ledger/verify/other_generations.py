@@ -92,6 +92,6 @@ def _check_same_history(in_use: Control, closed: Control, head: LogHead) -> None
         )
     if not in_use.extends(closed):
         raise TamperedEvent(
-            f"the control stream of generation {head.generation} is not the one that the"
-            " generation in use was made of"
+            f"the control stream of generation {head.generation} differs from the one that the"
+            " generation in use was copied from"
         )

@@ -146,14 +146,14 @@ class Writer:
         if self._closed:
             raise _closed()
         self._database.home.check()
-        if self._task is None or self._task.done():  # done: a host cancelled it
-            self._task = asyncio.create_task(self._run(), name="secret-ledger writer")
+        self._serve()
         size = sum(len(i.value.reveal()) for i in request.intents if isinstance(i, Put))
         outcome: asyncio.Future[Sequence[SecretInfo]] = asyncio.get_running_loop().create_future()
         until = since + self._patience
         await self._queue.put(_Waiting(request, size, outcome, since, until))
-        if self._task.done():  # while the request waited for room, the writer ended
+        if self._is_over():  # while the request waited for room
             raise _closed()
+        self._serve()
         return await outcome
 
     async def close(self) -> None:
@@ -169,25 +169,44 @@ class Writer:
             if self._batches == batches:
                 task.cancel()
 
+    def _is_over(self) -> bool:
+        return self._closed and (self._task is None or self._task.done())
+
+    def _serve(self) -> None:
+        """Start the writer task, unless it runs."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="secret-ledger writer")
+            self._task.add_done_callback(self._has_ended)
+
     async def _run(self) -> None:
         ending = False
-        try:
-            while not ending or self._held_over or not self._queue.empty():
-                batch, ended = await self._gather(wait=not ending)
-                ending = ending or ended
-                if batch:
-                    try:
-                        await self._write_out(batch)
-                    except BaseException:  # whatever it is: no caller may wait for ever
-                        _give_up(batch, outcome_unknown(_cancelled("it was under way")))
-                        raise
-                    self._batches += 1
-        finally:  # a host may cancel every task of the loop: no caller may wait for ever
-            left = [self._held_over] if self._held_over else []
-            while not self._queue.empty():
-                left += [w for w in [self._queue.get_nowait()] if w]
-            self._held_over = None
-            _give_up(left, _cancelled("the write was not begun"))
+        while not ending or self._held_over or not self._queue.empty():
+            batch, ended = await self._gather(wait=not ending)
+            ending = ending or ended
+            if batch:
+                try:
+                    await self._write_out(batch)
+                except BaseException:  # whatever it is, nobody may wait for ever
+                    _give_up(batch, outcome_unknown(_cancelled("it was under way")))
+                    raise
+                self._batches += 1
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        """If a host has cancelled every task of the loop, requests may wait: for another task."""
+        if task is not self._task:
+            return
+        left = [self._held_over] if self._held_over else []
+        while not self._queue.empty():
+            left += [request for request in [self._queue.get_nowait()] if request]
+        self._held_over = None
+        waiting = [request for request in left if not request.outcome.done()]
+        if self._closed or not task.cancelled():
+            _give_up(waiting, _cancelled("the write was not begun"))
+        elif waiting:
+            self._held_over = waiting[0]
+            for request in waiting[1:]:
+                self._queue.put_nowait(request)
+            self._serve()
 
     async def _gather(self, *, wait: bool) -> tuple[list[_Waiting], bool]:
         batch: list[_Waiting] = []

@@ -94,7 +94,7 @@ def read_url(url: URL, place: str) -> Dialling:
         elif name in _WISHES and value in _WISHES[name]:
             pass
         elif name in _WISHES:
-            raise _wrong(place, f"asyncpg does not know {name}, and can't honour this value of it")
+            raise _wrong(place, f"asyncpg can't do what this value of {name} asks for")
         else:
             # Its name is not shown: a part of a password with an @ and a ? may end up here.
             raise _wrong(place, "one is not known here")
@@ -142,5 +142,6 @@ def _wrong(place: str, what: str) -> LedgerUnavailable:
     known = sorted({*_LIBPQ, *_NUMBERS, *_TEXTS, "host", "pooler", "port"})
     return LedgerUnavailable(
         f"{place}: the parameters of the URL can't be used: {what}",
-        hint=f"those that can: {', '.join(known)}; an @ in a password is written %40",
+        hint=f"the parameters that can be used: {', '.join(known)}; an @ in a password is"
+        " written %40",
     )
