@@ -78,7 +78,7 @@ def test_what_only_states_a_wish_is_no_obstacle() -> None:
 @pytest.mark.parametrize(
     ("query", "reason"),
     [
-        ("channel_binding=require", "asyncpg does not know channel_binding"),
+        ("channel_binding=require", "asyncpg can't do what this value of channel_binding asks for"),
         ("sslmode=", "sslmode is blank"),
         ("sslrootcert=%20&sslmode=require", "sslrootcert is blank"),
         ("timeout=soon", "timeout takes a number"),

@@ -56,7 +56,9 @@ def _head(connection: Connection, database: Database, generation: int | None) ->
     for head in heads:
         numbers: tuple[object, ...] = head[:2]
         if not all(isinstance(number, int) for number in numbers):
-            raise TamperedEvent("a head row of the ledger holds what is no number")
+            raise TamperedEvent(
+                "a head row of the ledger holds another value where a number must be"
+            )
         if head.generation == generation:
             return head
         if generation is None and head.state in ("active", "moved"):
@@ -118,7 +120,7 @@ def _position(
     if len(found) > 1 or not isinstance(found[0], int):
         raise TamperedEvent(
             f"the checkpoint of projection {projection} is not one whole number",
-            hint=f"take it out of {place}, then rebuild the projection",
+            hint=f"delete the projection's row in {place}, then rebuild the projection",
         )
     return found[0]
 

@@ -55,7 +55,7 @@ class Difference:
         if self.column is not None:
             return f"{self.secret}: {self.column} is {self.actual!r}, not {self.expected!r}"
         if self.expected is None:
-            return f"{self.secret}: there is a row, and the log has none for it"
+            return f"{self.secret}: the table has a row, but by the log it has none"
         return f"{self.secret}: its row is missing"
 
 

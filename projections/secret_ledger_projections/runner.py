@@ -130,7 +130,7 @@ class Inline:
         without_table = await through_outages(database, look, "snapshot")
         if without_table is not None:  # it was never made, or was dropped
             if without_table:
-                yield f"its table is gone, and was folded up to position {without_table}"
+                yield f"its table is gone; it was folded up to position {without_table}"
             return
         async for difference in differences_at(database, self.projection, head):
             if not difference.is_lag:

@@ -170,7 +170,7 @@ class ProjectionTable:
         if not folded.keys() <= self._known:
             unknown = folded.keys() - self._known
             columns = ", ".join(sorted(map(str, unknown)))
-            raise ValueError(f"it folds to {columns}, which its table has no column for")
+            raise ValueError(f"its fold returns {columns}, but its table has no such column")
         return {name: _storable(folded.get(name)) for name in self.columns}
 
     def fold_all(
@@ -397,7 +397,7 @@ def _first_values(projection: Projection, columns: Sequence[str]) -> frozenset[s
     first = frozenset(given)
     if unknown := first.difference(columns):
         raise InvalidValue(
-            f"projection {projection.name} names first values that are none of its columns:"
+            f"projection {projection.name} names first values for columns that it does not have:"
             f" {', '.join(sorted(map(str, unknown)))}"
         )
     return first

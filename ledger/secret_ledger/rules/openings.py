@@ -108,9 +108,7 @@ def unaccounted(
             continue
         head_row = by_number.get(number)
         if head_row is None:
-            found.append(
-                _finding(number, f"{count} rows lie in it, but no event and no head row names it")
-            )
+            found.append(_finding(number, f"{count} rows lie in it, but it has no head row"))
         elif head_row.state not in ("building", "purging"):
             found.append(
                 _finding(

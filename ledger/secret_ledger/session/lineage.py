@@ -205,9 +205,9 @@ class Lineage:
     def _untold(self, connection: Connection, marks: tuple[_Mark, ...]) -> TamperedEvent:
         self._check_ledger(connection)
         return TamperedEvent(
-            f"of the {len(marks)} events that this node has seen last, from position"
-            f" {marks[0].position} to {marks[-1].position}, none can be told any more: each was"
-            " changed or taken out, and whether events were lost can't be told either",
+            f"none of the last {len(marks)} events that this node has seen (positions"
+            f" {marks[0].position} to {marks[-1].position}) is intact: each was changed or taken"
+            " out, and nobody can tell whether events were lost",
             hint="`secret-ledger verify --level full` lists every damaged row; find out what"
             " happened, then restart this process: it accepts the log as it is",
             position=marks[-1].position,

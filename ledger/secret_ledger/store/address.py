@@ -80,7 +80,7 @@ def connect(
             address, engine, schema=schema, read_only=read_only, patience=patience
         )
     raise LedgerUnavailable(
-        "the database URL is of no kind that the ledger knows",
+        "the ledger does not know this kind of database URL",
         hint="use sqlite+aiosqlite:///path/to/file.db or postgresql+asyncpg://user@host/database"
         " (several hosts: postgresql+asyncpg://user@/database?host=one:5432&host=two:5432)",
     )

@@ -51,9 +51,9 @@ class Deviations(NamedTuple):
         if not self.guarding:
             return ()
         way = (
-            "the schema's owner puts the triggers back with: secret-ledger schema upgrade"
+            "to put the triggers back, run as the schema's owner: secret-ledger schema upgrade"
             if self.mendable
-            else "compare it with a new ledger's, and put back what is missing"
+            else "compare the schema with a new ledger's, and put back the missing parts"
         )
         return (f"the schema is not as it was made: {_listed(self.guarding)}; {way}",)
 
@@ -63,8 +63,8 @@ class Deviations(NamedTuple):
         if not self.answering:
             return None
         return (
-            f"the schema is not as it was made: {_listed(self.answering)}; the database may"
-            " answer one statement otherwise than the next, whatever the key"
+            f"the schema is not as it was made: {_listed(self.answering)}; with such a schema the"
+            " database's answers are not reliable, whatever the key"
         )
 
     def added_to(self, report: VerifyReport) -> VerifyReport:

@@ -64,7 +64,7 @@ class Rows(list[Any]):
     def one(self) -> Any:
         """The only row. Raises LedgerUnavailable unless exactly one row was returned."""
         if len(self) != 1:
-            raise LedgerUnavailable(f"the database gave {len(self)} rows where one was asked for")
+            raise LedgerUnavailable(f"the database gave {len(self)} rows to a question for one row")
         return self[0]
 
     def scalar_one(self) -> Any:

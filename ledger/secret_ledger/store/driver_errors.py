@@ -180,8 +180,8 @@ def not_committed() -> LedgerUnavailable:
     """The error of a unit if the database undid its transaction before the commit."""
     return LedgerUnavailable(
         "the database undid the transaction and committed nothing",
-        hint="a statement failed before, and its error was passed over: by a projection's `apply`,"
-        " say, which has to let a database's error through",
+        hint="an earlier statement failed, and some code caught its error, for example a"
+        " projection's `apply`: let the database's errors through there",
         refused=True,
     )
 
@@ -192,7 +192,7 @@ def _sentence(kind: str, lost: bool) -> str:
     if kind.startswith("SQLITE_READONLY") or kind == _READ_ONLY:
         return f"the database is read-only ({kind})"
     if kind.startswith("SQLITE_INTERRUPT"):
-        return f"the statement was ended, as nobody waits for it any more ({kind})"
+        return f"the statement was ended, because nobody waits for it any more ({kind})"
     if kind.startswith("SQLITE_IOERR"):
         return f"reading or writing the files failed ({kind})"
     if kind.startswith("SQLITE_CANTOPEN"):
@@ -202,13 +202,13 @@ def _sentence(kind: str, lost: bool) -> str:
     if kind == _NO_CONNECTION:
         return f"the server has no free connection ({kind})"
     if kind == _ENDED:
-        return f"the connection was ended in the midst of a call ({kind})"
+        return f"the connection was ended during a call ({kind})"
     if kind in _UNPREPARED_STATES:
-        return f"a prepared statement of this connection is another's ({kind})"
+        return f"a prepared statement of this connection belongs to another connection ({kind})"
     if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "55P03")):
         return f"another transaction holds the database's lock ({kind})"
     if kind in _WRONG_HOST:
-        return "of its hosts, none that answers is of the kind that is wanted"
+        return "no host that answers is of the kind that the ledger needs"
     if lost:
         return f"the database can't be reached ({kind})"
     if kind.startswith("28") or kind == "3D000":
@@ -223,9 +223,8 @@ def _hint(kind: str, lost: bool) -> str:
         return "check the disk, its quota and the system's log; then try again"
     if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return (
-            "it is another process's, or one that this process has begun on the same file by"
-            " itself (its own engine's, say): end that one before a write to the ledger, which"
-            " waits for it"
+            "the lock belongs to another process, or to another engine of this process on the same"
+            " file: end that transaction; a write to the ledger waits for it"
         )
     if kind.startswith("55P03"):
         return "end the transaction that holds it: pg_stat_activity shows who waits for whom"
@@ -233,14 +232,15 @@ def _hint(kind: str, lost: bool) -> str:
         return "check that the folder exists and can be written"
     if kind.startswith("42501"):
         return (
-            "this role lacks a right on the ledger's schema or tables; `secret-ledger schema"
-            " grants --role ROLE` prints what its owner has to run; `schema upgrade`, and what"
-            " makes or drops tables, the owner runs"
+            "this role lacks a right on the ledger's schema or tables; `secret-ledger schema grants"
+            " --role ROLE` prints the SQL that the owner runs; only the owner can run `schema"
+            " upgrade` and commands that make or drop tables"
         )
     if kind == _NO_CONNECTION:
         return (
             "see max_connections of the server, and CONNECTION LIMIT of the role and the database;"
-            " a process opens 15 at most, a pooler (PgBouncer) shares them among many"
+            " a process opens at most 15 connections; a pooler (PgBouncer) shares connections among"
+            " processes"
         )
     if kind in _TIMEOUTS:
         return f"see {_TIMEOUTS[kind][1]} of this role and the server"
@@ -262,9 +262,11 @@ def _hint(kind: str, lost: bool) -> str:
             " in the URL)"
         )
     if kind == _READ_ONLY:
-        return "is it a standby? name the primary; to read from a standby, open it read_only=True"
+        return "if the server is a standby, name the primary in the URL; to read from a standby,"
+        " open it with read_only=True"
     if kind.startswith("40"):
-        return "try again; on a standby, replay cancels queries in its way: hot_standby_feedback"
+        return "try again; a standby cancels queries that hold up its replay:"
+        " hot_standby_feedback=on prevents that"
     if kind.startswith("28"):
         return "check user, password and database, and whether the server wants TLS (sslmode)"
     if lost:

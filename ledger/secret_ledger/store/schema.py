@@ -95,8 +95,8 @@ def read_meta(connection: Connection, database: Database) -> Meta | None:
         return None
     if not {"ledger_meta", "ledger_head", "ledger_key", "secret_event"} <= ours:
         raise NotALedger(
-            f"{database.place} has tables named like ours ({', '.join(sorted(ours))}), but holds"
-            " no ledger",
+            f"{database.place} has tables named like the ledger's own ({', '.join(sorted(ours))}),"
+            " but holds no ledger",
             hint="use a database, or on PostgreSQL a schema, of its own",
         )
     rows = connection.execute(database.statements.meta).all()
@@ -121,7 +121,7 @@ def check_version(meta: Meta, *, upgrading: bool = False) -> None:
             hint="run the release that wrote it, or a newer one; nothing was changed",
         )
     if meta.format < 1 or meta.schema_version < 1:
-        raise TamperedEvent("ledger_meta names a schema or format that never was")
+        raise TamperedEvent("ledger_meta names a schema or format that never existed")
     if (meta.schema_version < SCHEMA_VERSION or meta.format < FORMAT) and not upgrading:
         raise SchemaOutdated(
             f"the ledger has schema {meta.schema_version} and event format {meta.format}; this"

@@ -36,8 +36,8 @@ __all__ = ["SAMPLE", "keep_proof", "verify_to_open"]
 SAMPLE: Final = 500
 """Old positions that an incremental boot draws; all of them, if the log has fewer."""
 FORGED: Final = (
-    "the attestation of an earlier verification does not authenticate: somebody without the key"
-    " has written it; it was passed over, and everything verified anew"
+    "the attestation of an earlier verification does not authenticate: somebody without the key has"
+    " written it; the attestation was ignored, and everything was verified again"
 )
 
 
@@ -132,9 +132,10 @@ def _why_not_built_on(standing: Standing, attestation: Attestation, head: LogHea
     }
     for key in control.keys:
         if key.fingerprint in needed and key.fingerprint not in standing.keys and not key.lost:
-            return f"heads may lie under {key.id}, which is not in hand"
+            return f"newest events may lie under {key.id}, which is not in hand"
     if head.position - attestation.position > max(attestation.heads, SAMPLE):
-        return "more is new since then than there are secrets: to open those is the shorter way"
+        return "the log has more new events than secrets: to open each secret's newest event is"
+        " faster"
     return None
 
 
@@ -161,9 +162,9 @@ def _last_attested(control: Control, head: LogHead, attestation: Attestation, lo
     ):
         raise TamperedEvent(
             f"the log is not the one that was verified on {when} up to position {at}: events were"
-            " lost or exchanged, or an older copy of them was put in place",
-            hint="restore it from a backup that has them; to take the log as it is, open it once"
-            ' with verify="latest"',
+            " lost or exchanged, or an older copy of the database was put in place",
+            hint="restore the log from a backup that has those events; to accept the log as it is,"
+            ' open the ledger once with verify="latest"',
             position=at,
         )
     return event

@@ -253,7 +253,7 @@ class Scan:
     def _wrong_sum(self, versions: int, head: LogHead) -> Finding:
         return Finding(
             "tampered",
-            f"the newest versions of all secrets are {versions} in sum, and the log has"
+            f"the newest versions of all secrets add up to {versions}, but the log has"
             f" {head.position} events: newest events are missing, or the database hides them",
             generation=self.generation,
         )
@@ -291,7 +291,7 @@ class Scan:
                 "snapshot",
             )
             for position in sorted(set(asked) - {position for position, _ in found}):
-                why = "no event is found at this position, or none in its stream"
+                why = "no event is found at this position, or by its stream"
                 self.tally.add(
                     Finding("tampered", why, position=position, generation=self.generation)
                 )

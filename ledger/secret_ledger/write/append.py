@@ -109,9 +109,7 @@ def append_events(
         try:
             folded = first.folded(database, events)
         except Exception as error:  # noqa: BLE001  # whatever its code raises
-            fail_in_projection(
-                error, first.name, f", at position {events[0].position} or behind it"
-            )
+            fail_in_projection(error, first.name, f", at position {events[0].position} or after it")
     moved, done = database.extend(connection, before, after, events, folded)
     if not moved:
         raise TamperedEvent(

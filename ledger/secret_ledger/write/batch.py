@@ -194,7 +194,7 @@ def _with_what_it_finds(batch: _Batch, intent: Destroy, view: NewestEvent) -> De
     newest = view.event
     if newest.version >= 2**63 - 1:
         raise TamperedEvent(
-            f"{newest.stream} claims version {newest.version}: none can follow it",
+            f"{newest.stream} claims version {newest.version}: no version can follow it",
             hint="put the row's true version back from a backup, then verify",
             stream=newest.stream,
             version=newest.version,

@@ -157,7 +157,7 @@ def _undid(error: Exception, in_commit: bool) -> bool:
 def _told(error: Exception, unknown: bool) -> LedgerError:
     """`unknown`: whether the outcome of a try is unknown, which the caller is told."""
     if not isinstance(error, LedgerError):  # an instrumentation's, say: it may quote anything
-        error = LedgerUnavailable(f"{type(error).__name__} in the midst of a transaction")
+        error = LedgerUnavailable(f"{type(error).__name__} during a transaction")
     return outcome_unknown(error) if unknown else error
 
 
@@ -167,7 +167,7 @@ def outcome_unknown(error: LedgerError | None) -> LedgerError:
     `error` is None if the generation that the write went to is gone.
     """
     if error is None:
-        error = LedgerUnavailable("the generation that it was written to is gone")
+        error = LedgerUnavailable("the generation that the write went to is gone")
     if error.message.startswith(UNKNOWN):
         return error
     advice = "read the secret before you write it again, and state `expect`"

@@ -69,8 +69,9 @@ def check_end(
     if last.recorded_at != head.recorded_at:
         raise TamperedEvent(
             f"the head row's time is not that of the last event, at position {head.position}",
-            hint=f"the event's is {last.recorded_at}: put that into ledger_head.recorded_at of"
-            f" generation {head.generation}, once you know who changed it",
+            hint=f"the event's time is {last.recorded_at}: put that number into"
+            f" ledger_head.recorded_at of generation {head.generation}, once you know who changed"
+            " it",
             position=head.position,
         )
 

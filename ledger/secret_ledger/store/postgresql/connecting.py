@@ -103,8 +103,9 @@ def explain(cause: BaseException, place: str, files: Mapping[str, str]) -> Ledge
     if isinstance(cause, ssl.SSLCertVerificationError):
         return LedgerUnavailable(
             f"{place}: the server's certificate is not accepted ({cause.verify_message})",
-            hint="sslrootcert names the certificate of the authority that signed it (system: the"
-            " machine's own list); with sslmode=verify-full the URL's host must be a name of it",
+            hint="set sslrootcert to the certificate of the authority that signed the server's"
+            " certificate (system: the machine's own list); with sslmode=verify-full, that"
+            " certificate must name the URL's host",
         )
     if isinstance(cause, ssl.SSLError):
         return LedgerUnavailable(

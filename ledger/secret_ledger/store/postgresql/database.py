@@ -485,8 +485,9 @@ class PostgresqlDatabase:
         if not allowed:
             raise NotALedger(
                 f"{self.place} holds no ledger, and role {printable(role)} may not make one",
-                hint="check the URL and the schema; or run `secret-ledger init` as the role that is"
-                " to own it, and then, as that role too, what `secret-ledger schema grants` prints",
+                hint="check the URL and the schema; for a new ledger, run `secret-ledger init` as"
+                " its future owner, then run as that owner the SQL that `secret-ledger schema"
+                " grants` prints",
                 role=role,
             )
 
@@ -509,7 +510,7 @@ class PostgresqlDatabase:
                 hint="open it with read_only=True (the command line's reading verbs do), or name"
                 " its primary",
             )
-        age = f"what it shows may be {replica.lag_seconds:.1f} s old"
+        age = f"its data may be {replica.lag_seconds:.1f} s old"
         cut_off = "" if replica.receiving else "; it receives nothing from its primary"
         return (f"{self.place} is a standby: {age}{cut_off}",)
 

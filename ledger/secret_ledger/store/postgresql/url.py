@@ -97,7 +97,7 @@ def read_url(url: URL, place: str) -> Dialling:
             raise _wrong(place, f"asyncpg can't do what this value of {name} asks for")
         else:
             # Its name is not shown: a part of a password with an @ and a ? may end up here.
-            raise _wrong(place, "one is not known here")
+            raise _wrong(place, "one name is not known here")
     files: dict[str, str] = {name: libpq[name] for name in FILES if name in libpq}
     if libpq.get("sslrootcert") == "system":
         arguments["ssl"] = _trusting_the_system(place, libpq)

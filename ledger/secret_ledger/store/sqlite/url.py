@@ -57,8 +57,8 @@ def read_path(url: URL, *, of_engine: bool = False) -> str | None:
     unknown = set(url.query) - (_HOSTS_OWN if of_engine else frozenset())
     if unknown:
         raise _refused(
-            "it has parameters, and none is honoured",
-            "leave everything from the ? on away; read_only=True reads only, and patience= waits"
+            "it has parameters, and the ledger takes none",
+            "leave out everything from the ? on; read_only=True reads only, and patience= waits"
             " for locks",
         )
     path = url.database
