@@ -103,7 +103,7 @@ async def test_a_planted_head_row_of_what_is_being_built_is_thrown_away_and_not_
         async with attacking(database_url) as attacker:
             await attacker.insert_rows("ledger_head", [(HIGHEST, 0, 0, 1, "building")])
         for refused in (ledger.migrate, lambda: ledger.rotate(NEW)):
-            with pytest.raises(TamperedEvent, match="the next one is 1") as caught:
+            with pytest.raises(TamperedEvent, match="but the next generation is 1") as caught:
                 await refused()
             assert "--abandon" in caught.value.hint
         assert (await ledger.abandon_migration()).changed

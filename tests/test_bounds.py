@@ -271,6 +271,6 @@ async def test_rows_of_a_projection_are_read_up_to_a_bound_and_mended(filled: st
             report = await ledger.verify("full")
             found = " ".join(finding.reason for finding in report.findings)
             assert "created_by" in found
-            assert "the log has none for it" in found
+            assert "the table has a row, but by the log it has none" in found
             await rebuild(ledger.database, SysSecret())
             assert (await ledger.verify("full")).ok

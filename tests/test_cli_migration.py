@@ -51,7 +51,7 @@ def test_the_whole_way_from_a_new_key_to_dropping_the_old_one(cli: Cli) -> None:
     assert cli("keys", "retire", "k-old").rows[0][0] == "was retired"
     cli.hold(NEW_KEY)
     retired = cli("keys", "lost", "k-old", "--reason", "x", "--yes")
-    assert (retired.code, "was retired: nothing needs it" in retired.err) == (18, True)
+    assert (retired.code, "was retired: nothing needs the key" in retired.err) == (18, True)
     assert cli("get", "db/a").raw == b"db/a"
     assert cli("verify", "--level", "full").code == 0
     (old, new) = cli("keys", "history", "--json").json["keys"]
@@ -100,7 +100,7 @@ def test_a_lost_key_is_given_up_after_saying_what_goes_with_it(cli: Cli) -> None
     cli.hold(NEW_KEY)
     asked = cli("keys", "lost", "k-old", "--reason", "gone")
     assert asked.code == 2
-    assert asked.remarks("With k-old go 2 secrets")
+    assert asked.remarks("With k-old, 2 secrets end")
     assert cli("get", "c").code == 13
     (row,) = cli("keys", "lost", "k-old", "--reason", "gone", "--yes").rows
     assert (row[0], row[1], row[3], row[4]) == ("lost", "k-old", "7", "2")

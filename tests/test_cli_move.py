@@ -56,14 +56,15 @@ def test_a_ledger_moves_to_postgresql_by_a_setting_and_its_nodes_are_told(
     (row,) = moved.rows
     assert (row[:4], row[5], row[-1]) == (["moved", "1", "0", "k-new"], "9", place)
     assert moved.remarks("note:") == [
-        f"note: the ledger is at {place} now; give every node that URL in OS_SECRET_LEDGER_URL:"
-        " what is left here is only read, and needs its keys"
+        f"note: the ledger is at {place} now; set OS_SECRET_LEDGER_URL to that database on every"
+        " node; the ledger here can only be read, and still needs its keys"
     ]
     assert PASSWORD not in moved.out + moved.err
     left = cli("put", "c", value=b"lost?")
     assert left.code == 42
     assert left.remarks("error:") == [
-        f"error: this ledger moved to {place}; what is here is as it was then, and may only be read"
+        f"error: this ledger moved to {place}; the ledger here stays as it was at the move, and can"
+        " only be read"
     ]
     assert "OS_SECRET_LEDGER_URL" in left.remarks("hint:")[0]
     assert (cli("get", "c").code, cli("get", "c", "--moved").raw) == (42, b"c")
@@ -107,8 +108,8 @@ def test_given_up_it_says_what_is_left_and_clears_it(cli: Cli, target: str) -> N
     given_up = cli("migrate", "--abandon")
     assert (given_up.code, given_up.rows) == (0, [["abandoned", "1", "0"]])
     assert given_up.remarks("note:") == [
-        f"note: what was copied to sqlite:{file_of(target)} lies there still; to clear it:"
-        " secret-ledger migrate --abandon --to that database"
+        f"note: the unfinished copy at sqlite:{file_of(target)} is still there; to delete it:"
+        " secret-ledger migrate --abandon --to URL, with the URL of that database"
     ]
     cleared = cli("migrate", "--abandon", "--to", target)
     assert (cleared.code, cleared.rows, cleared.err) == (0, [["abandoned", "", "6"]], cleared.err)

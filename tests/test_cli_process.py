@@ -118,7 +118,7 @@ def test_destroy_on_a_terminal_asks_for_the_name_again(environ: dict[str, str]) 
     run(environ, "put", "a", value=b"1")
     for typed, code in (("b", 2), ("a", 0)):
         with terminal(environ, "destroy", "a", "--reason", "x") as person:
-            person.wait_for("This ends a for good. Its name again: ")
+            person.wait_for("This destroys a for good. Type its name again: ")
             person.type(f"{typed}\n")
             assert person.end() == code
     assert run(environ, "get", "a").returncode == 21
@@ -142,7 +142,7 @@ def test_lists_are_tables_on_a_terminal(environ: dict[str, str]) -> None:
     assert "nothing is wrong" in on_terminal(environ, "verify", "--level", "full")[1]
     code, shown = on_terminal(environ, "health")
     assert re.search(r"^ready: +yes$", shown, re.MULTILINE)
-    assert "as the log has it" in on_terminal(environ, "projections", "check")[1]
+    assert "the same as the log" in on_terminal(environ, "projections", "check")[1]
 
 
 def test_a_pipe_that_closes_early_ends_it_quietly(environ: dict[str, str]) -> None:
@@ -194,7 +194,7 @@ def test_output_that_is_lost_is_an_error_that_says_so_and_what_was_done_stays(
         error, hint = [e for e in done.stderr.splitlines() if "WAL-reset" not in e]
         assert done.returncode == 1, shell
         assert error == f"error: stdout can't be written: {problem}; the command's output is lost"
-        assert "has done it before it says so" in hint
+        assert "a command writes to the ledger before it prints" in hint
     assert run(environ, "get", "a").stdout == b"two"
 
 

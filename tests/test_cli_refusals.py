@@ -163,7 +163,7 @@ def test_a_superseded_current_key_is_warned_of_once(cli: Cli) -> None:
     cli.hold(KEY, NEW_KEY)
     done = cli("get", "a")
     assert done.code == 0
-    assert len(done.remarks("warning: the configured current key k-old")) == 1
+    assert len(done.remarks("warning: the current key k-old of the settings was superseded")) == 1
 
 
 def test_the_pin_holds_also_for_one_who_only_looks(cli: Cli) -> None:

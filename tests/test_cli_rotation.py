@@ -128,7 +128,7 @@ def test_a_key_that_is_due_is_warned_of_and_never_rotated_by_itself(cli: Cli) ->
     assert (row[0], row[8]) == ("k-old", "6")
     assert 0 <= float(row[9]) < 3600
     old = cli("keys", "status", "--warn-days", "0")
-    assert old.remarks("warning: key k-old is 0 days old: rotate to a new one")
+    assert old.remarks("warning: key k-old is 0 days old: rotate to a new key")
     full = cli("keys", "status", "--warn-events", "5", "--json")
     assert full.json["keys"][0]["events"] == 6
     assert "6 events lie under key k-old" in full.err

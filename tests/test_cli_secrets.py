@@ -163,7 +163,7 @@ def test_destroy_asks_and_without_a_terminal_needs_yes(cli: Cli) -> None:
     refused = cli("destroy", "a", "--reason", "x", value=b"a\n")
     assert refused.code == 2
     assert refused.remarks("error:", "hint:") == [
-        "error: destroy can't be undone, and nobody is there to ask",
+        "error: destroy can't be undone, and stdin is no terminal to ask on",
         "hint: give --yes, or run it on a terminal",
     ]
     assert cli("get", "a").raw == b"1"

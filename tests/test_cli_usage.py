@@ -58,7 +58,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> Cli:
         ("list --jsno", "secret-ledger list has no option --jsno", "did you mean --json?"),
         ("get a --version", "secret-ledger get: --version needs a value", None),
         ("get a --version x", "secret-ledger get: --version takes a whole number", None),
-        ("get a --debug --debug", "secret-ledger get: --debug stands twice", None),
+        ("get a --debug --debug", "secret-ledger get: --debug is given twice", None),
         (
             "verify --level most",
             "secret-ledger verify: --level takes one of latest, full, control",

@@ -152,15 +152,15 @@ BROKEN: dict[str, tuple[Stream, str]] = {
     "metadata that can't be read": (introduced("[1]"), "not readable"),
     "an upgrade to what was before": (
         added(GENESIS, T.LEDGER_UPGRADED, {"facts": 1}, A),
-        "no upgrade",
+        "can't have had such an upgrade",
     ),
     "an upgrade to no number": (
         added(GENESIS, T.LEDGER_UPGRADED, {"facts": True}, A),
-        "no upgrade",
+        "can't have had such an upgrade",
     ),
     "an upgrade twice": (
         added(WITH_FACTS, T.LEDGER_UPGRADED, upgrade_metadata(), A),
-        "no upgrade",
+        "can't have had such an upgrade",
     ),
     "a rotation that forgets the upgrade": (
         rotated(WITH_FACTS, A, B, 2),

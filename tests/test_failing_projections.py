@@ -106,7 +106,8 @@ async def test_what_stays_as_the_first_event_gave_it_is_no_column_of_another_tab
     class Misspelt(Counted):
         first_values = ("writes", "creatd_at")
 
-    with pytest.raises(InvalidValue, match="first values that are none of its columns: creatd_at"):
+    unknown = "first values for columns that it does not have: creatd_at"
+    with pytest.raises(InvalidValue, match=unknown):
         async with opened(database_url, OLD, projections=[*default(), Inline(Misspelt())]):
             pass
 
@@ -157,7 +158,7 @@ async def test_a_table_that_went_away_is_named_by_its_projection(
         assert health.ready
         (finding,) = (await ledger.verify("full")).findings
         assert finding.reason == (
-            f"counted: its table is gone, and was folded up to position {ledger.position}"
+            f"counted: its table is gone; it was folded up to position {ledger.position}"
         )
         with pytest.raises(LedgerUnavailable, match="projection counted"):
             _ = [one async for one in check(ledger.database, Counted())]
@@ -230,7 +231,7 @@ async def test_a_projection_that_fails_before_the_events_are_written_is_named_to
             raise KeyError("x")
 
     async with opened(database_url, OLD, projections=[Own(Counted()), *default()]) as ledger:
-        place = f"position {ledger.position + 1} or behind it"
+        place = f"position {ledger.position + 1} or after it"
         with pytest.raises(ProjectionFailed, match=f"projection counted, at {place}: KeyError"):
             await ledger.put("a", "1")
 

@@ -168,7 +168,7 @@ async def test_without_a_host_that_takes_writes_the_error_says_so(pair: Pair) ->
         pair.catch_up()
         pair.primary.kill()
         error = await refused(pair.url(), LedgerUnavailable, OLD)
-        assert "none that answers is of the kind that is wanted" in error.message
+        assert "no host that answers is of the wanted kind" in error.message
         assert "read_only=True" in error.hint
         assert is_transient(error)
         with pytest.raises(LedgerUnavailable):

@@ -98,7 +98,7 @@ async def test_the_ledger_says_which_key_is_active_not_the_order_of_a_setting(
     async with building(database_url, OLD) as log:
         await log.rotate(NEW)
     async with opened(database_url, OLD, NEW) as ledger:
-        assert [w for w in ledger.warnings if "k-old was superseded" in w]
+        assert [w for w in ledger.warnings if "k-old of the settings was superseded" in w]
         assert (await ledger.put("a", "1")).key_id == "k-new"
         assert (await ledger.health()).active_key_id == "k-new"
 

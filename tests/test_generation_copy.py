@@ -55,11 +55,11 @@ def test_a_page_that_is_as_its_originals_is_proven() -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (sealed(NEW, 1, 1, b"other"), "its data is not that of the original"),
-        (sealed(NEW, 1, 1, b"two", '{"actor":"x"}'), "its metadata is not that of the original"),
+        (sealed(NEW, 1, 1, b"other"), "its data differs from the original's"),
+        (sealed(NEW, 1, 1, b"two", '{"actor":"x"}'), "its metadata differs from the original's"),
         (
             (lambda e: e._replace(sealed=purge(e.sealed)))(sealed(NEW, 1, 1, b"two")),
-            "its data is not that of the original",
+            "its data differs from the original's",
         ),
     ],
     ids=["other data", "other metadata", "no data"],
@@ -77,11 +77,11 @@ def test_what_was_written_wrong_is_found_though_it_is_stored_as_it_was_written(
         (lambda page: page[:2], [(5, "it is missing from the new generation")]),
         (
             lambda page: [*page[:2], page[2]._replace(prev_hash=bytes([1] * 32))],
-            [(5, "it is not what was written there")],
+            [(5, "it differs from the event that was written")],
         ),
         (
             lambda page: [*page, page[2]._replace(position=6)],
-            [(6, "it is not what was written there")],
+            [(6, "it differs from the event that was written")],
         ),
     ],
     ids=["missing", "another chain", "one more"],

@@ -185,7 +185,7 @@ async def test_an_attestation_that_can_t_be_stored_leaves_the_one_before_and_sto
 
 async def test_incremental_is_a_level_to_open_at_and_not_to_verify(attested: str) -> None:
     async with opened(attested, OLD) as ledger:
-        with pytest.raises(InvalidValue, match="opened at level incremental"):
+        with pytest.raises(InvalidValue, match="incremental is a level of open"):
             await ledger.verify(cast(Any, "incremental"))
     for rate in (0, -1, float("nan")):
         await refused(attested, InvalidValue, OLD, verify="incremental", scrub_rate=rate)

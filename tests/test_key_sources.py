@@ -118,7 +118,7 @@ def test_without_a_key_every_mode_but_development_refuses_and_mints_nothing(
     environ = {"HOME": str(tmp_path), HOME: str(tmp_path / "home")}
     if value is not None:
         environ[MODE] = value
-    error = refused(environ, NoStableKey, "nothing was minted")
+    error = refused(environ, NoStableKey, "no key was made, and nothing was written")
     for place in (KEY, f"{KEY}_FILE", "$CREDENTIALS_DIRECTORY/os-secret-key"):
         assert place in error.message
     assert len(error.details["looked_at"]) == 3

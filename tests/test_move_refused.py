@@ -276,7 +276,8 @@ async def test_abandoned_here_alone_it_says_what_is_left_there_and_clears_it_lat
     async with opened(route.source, OLD) as ledger:
         given_up = await ledger.abandon_migration()
         assert (given_up.changed, given_up.left_at) == (True, address(route.target))
-        with pytest.raises(MigrationInProgress, match="the half of another move") as caught:
+        another = "the unfinished copy of another move"
+        with pytest.raises(MigrationInProgress, match=another) as caught:
             await ledger.migrate(route.target)
         assert address(route.source) in caught.value.message
         assert "--abandon --to" in caught.value.hint
@@ -292,9 +293,9 @@ async def test_nothing_but_an_abandoned_half_is_ever_cleared(route: Route) -> No
         await ledger.put("kept", "1")
     before = await rows(route.target, "ledger_node")
     async with opened(route.source, OLD) as ledger:
-        with pytest.raises(WrongLedger, match="no half of a move"):
+        with pytest.raises(WrongLedger, match="no unfinished copy of a move"):
             await ledger.abandon_migration(route.target)
-        with pytest.raises(WrongLedger, match="no half of a move"):
+        with pytest.raises(WrongLedger, match="no unfinished copy of a move"):
             await ledger.abandon_migration(route.source)
         assert (await ledger.get("often")).value.reveal() == b"value 2"
     assert await rows(route.target, "ledger_node") == before
@@ -310,7 +311,7 @@ async def test_the_half_of_another_source_is_neither_gone_on_with_nor_cleared(
     await unchanged(route, WrongLedger, route.target, "another ledger")
     before = await rows(route.target)
     async with opened(route.source, OLD) as ledger:
-        with pytest.raises(WrongLedger, match="no half of a move"):
+        with pytest.raises(WrongLedger, match="no unfinished copy of a move"):
             await ledger.abandon_migration(route.target)
     assert await rows(route.target) == before
     assert (await command(other, OLD)).changed
@@ -327,7 +328,7 @@ async def test_a_target_in_use_is_not_cleared_by_an_older_copy_of_its_source(
         await log.set_head(1, state="active")
     before = await rows(route.target)
     async with opened(route.source, OLD) as ledger:
-        with pytest.raises(WrongLedger, match="no half of a move"):
+        with pytest.raises(WrongLedger, match="no unfinished copy of a move"):
             await ledger.abandon_migration(route.target)
     assert await rows(route.target) == before
 

@@ -86,9 +86,9 @@ def test_what_only_states_a_wish_is_no_obstacle() -> None:
         ("pooler=statement", "pooler is transaction or session"),
         ("sslrootcert=system&sslmode=require", "goes with sslmode=verify-full only"),
         ("sslrootcert=system&sslcert=/nowhere", "no certificate and its key"),
-        ("hunter2=x", "one is not known here"),
+        ("hunter2=x", "one name is not known here"),
         ("hunter2=", "a parameter is blank"),
-        ("sslpassword=hunter2", "one is not known here"),
+        ("sslpassword=hunter2", "one name is not known here"),
     ],
 )
 async def test_what_cannot_be_honoured_is_refused_before_anything_is_sent(

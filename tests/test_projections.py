@@ -707,7 +707,7 @@ async def test_a_fold_to_a_column_that_is_not_there_is_said(database_url: str) -
     async with opened(database_url) as ledger:
         await ledger.put("a", "1")
         await install(ledger.database, Careless())
-        with pytest.raises(ProjectionFailed, match=r"projection careless, .*it folds to typo"):
+        with pytest.raises(ProjectionFailed, match=r"projection careless, .*its fold returns typo"):
             await catch_up(ledger.database, Careless())
         assert await lag(ledger.database, Careless()) == ledger.position
 

@@ -260,7 +260,7 @@ def test_the_reading_verbs_work_on_a_standby_and_say_that_it_is_one(
         done = cli(*words)
         assert done.code == 0, done.err
         (said,) = done.remarks("warning:")
-        assert "is a standby: what it shows may be" in said
+        assert "is a standby: its data may be" in said
     assert float(dict(cli("health").rows)["replica_lag_seconds"]) == 0
     assert cli("health", "--json").json["replica_lag_seconds"] == 0
     assert cli("verify", "--json").json["ok"]

@@ -112,7 +112,7 @@ def test_the_keys_stand_on_top_and_say_what_to_do_next() -> None:
     every = text(seen(node("a", OLD, NEW, pending=NEW)))
     assert every[2].endswith("; next: secret-ledger keys rotate")
     two = text(seen(node("a", OLD, NEW, pending=NEW), node("b", OLD, THIRD, pending=THIRD)))
-    assert "nodes wait for different keys: settle on one" in two
+    assert "nodes hold different pending keys: agree on one key" in two
 
 
 def test_nodes_that_need_a_look_come_first_and_are_remarked_on() -> None:

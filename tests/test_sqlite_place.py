@@ -120,7 +120,7 @@ async def test_a_transaction_of_this_process_is_among_what_a_write_may_wait_for(
             with pytest.raises(LedgerUnavailable, match="another transaction holds") as caught:
                 await ledger.put("a", "1")
             assert "this process" in caught.value.hint
-            assert "before a write to the ledger" in caught.value.hint
+            assert "a write to the ledger waits for it" in caught.value.hint
             own.execute("ROLLBACK")
         assert (await ledger.put("a", "1")).version == 1
 

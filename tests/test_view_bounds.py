@@ -132,7 +132,7 @@ async def test_a_database_that_hangs_is_waited_for_or_refused_as_was_chosen(
         await other.put("b", "1")  # so that SQLite has something to ask, too
         async with hanging(refuses, database_url):
             for _ in range(3):
-                with pytest.raises(LedgerUnavailable, match="did not tell in time") as caught:
+                with pytest.raises(LedgerUnavailable, match="did not confirm in time") as caught:
                     await refuses.get("a")
                 assert caught.value.hint
         # The question that was not answered has been by now, or is about to be.

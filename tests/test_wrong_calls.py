@@ -262,7 +262,7 @@ async def test_a_key_s_text_for_a_keyring_or_a_key_is_in_no_frame(database_url: 
             assert key not in shown_by(caught.value)
     for make in (Keyring.of, Keyring):
         for given in ((key,), (OLD, key), (OLD, [key])):
-            with pytest.raises(InvalidKey, match="a keyring is made of Keys") as caught:
+            with pytest.raises(InvalidKey, match="a Keyring takes a current Key") as caught:
                 make(*cast(Any, given))
             assert key not in shown_by(caught.value)
 

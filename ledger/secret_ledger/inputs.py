@@ -63,7 +63,7 @@ def _wrap_item(number: int, item: object) -> tuple[Any, Wrapped, Any]:
     kind = type(item).__name__
     if isinstance(item, tuple):
         kind = f"a tuple of {len(item)}"
-    return _no_item(f"item {number} has the wrong shape: put_many takes", kind)
+    return _no_item(f"item {number} of put_many has the wrong shape: put_many takes", kind)
 
 
 def _no_item(what: str, kind: str) -> tuple[Any, Wrapped, Any]:

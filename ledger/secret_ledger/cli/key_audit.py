@@ -111,7 +111,8 @@ def _line(record: KeyRecord) -> _Line:
 async def history(
     *,
     at: Annotated[
-        str | None, Parameter(help="Only the key that was active then, as ISO 8601 with a zone.")
+        str | None,
+        Parameter(help="Only the key that was active at this time (ISO 8601 with a zone)."),
     ] = None,
     as_csv: Annotated[
         bool,

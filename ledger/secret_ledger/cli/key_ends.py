@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-KeyId = Annotated[str, Parameter(name="KEY_ID", help="As `keys status` shows it.")]
+KeyId = Annotated[str, Parameter(name="KEY_ID", help="The key's id, as `keys status` shows it.")]
 
 
 def add_to(family: App) -> None:
@@ -53,7 +53,7 @@ async def lost(
     key_id: KeyId,
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why, for the record.")],
+    reason: Annotated[str, Parameter(help="The reason; it is kept in the log.")],
     actor: Actor = None,
     yes: Yes = False,
     common: Common = DEFAULTS,

@@ -111,10 +111,10 @@ def _warn_of_readers(output: Output) -> None:
 async def status(
     *,
     warn_days: Annotated[
-        float, Parameter(help="Warn where the active key is older, in days.")
+        float, Parameter(help="Warn if the active key is older than this many days.")
     ] = 365.0,
     warn_events: Annotated[
-        int, Parameter(help="Warn where more events lie under it. Its bound is 2^32.")
+        int, Parameter(help="Warn if more events lie under the active key. The bound is 2^32.")
     ] = 2**31,
     moved: Moved = False,
     common: Common = DEFAULTS,
@@ -144,7 +144,9 @@ async def rotate(
     *,
     force_reason: Annotated[
         str | None,
-        Parameter(help="Rotate although live nodes can't read the key; kept in the log."),
+        Parameter(
+            help="Rotate even if live nodes can't read the key. The reason is kept in the log."
+        ),
     ] = None,
     actor: Actor = None,
     common: Common = DEFAULTS,

@@ -67,27 +67,36 @@ async def migrate(
         Parameter(
             name="--to",
             help="Move the ledger into this empty database. Default: OS_SECRET_LEDGER_TARGET_URL"
-            " (or its _FILE), the place for a URL with a password: others can see an argument.",
+            " (or its _FILE). Put a URL with a password there: others can see an argument.",
         ),
     ] = None,
     to_schema: Annotated[
-        str | None, Parameter(help="PostgreSQL's schema over there. Default: the one here.")
+        str | None,
+        Parameter(help="PostgreSQL's schema in the new database. Default: this ledger's schema."),
     ] = None,
     dry_run: Annotated[
         bool,
-        Parameter(negative=(), show_default=False, help="Read all, write nothing, and say."),
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="Read all, write nothing, and print what would be done.",
+        ),
     ] = False,
     abandon: Annotated[
         bool,
         Parameter(
             negative=(),
             show_default=False,
-            help="Throw a half-made migration away; of a move, at the target too if it is given.",
+            help="Throw an unfinished migration away. If --to names the target of a move: there"
+            " too.",
         ),
     ] = False,
     force_reason: Annotated[
         str | None,
-        Parameter(help="Rotate first although live nodes can't read the key; kept in the log."),
+        Parameter(
+            help="Rotate first, even if live nodes can't read the key. The reason is kept"
+            " in the log."
+        ),
     ] = None,
     actor: Actor = None,
     common: Common = DEFAULTS,

@@ -54,7 +54,7 @@ async def nodes(
             negative=(),
             consume_multiple=True,
             show_default=False,
-            help="Go on looking, every so many SECONDS (default 2), until Ctrl-C.",
+            help="Look again every SECONDS seconds (default 2), until Ctrl-C.",
         ),
     ] = None,
     moved: Moved = False,

@@ -32,7 +32,9 @@ _EVERYWHERE: Final = Group("Options of every verb", sort_key=9)
 Name = Annotated[str, Parameter(name="NAME", help="The secret, such as db/warehouse/password.")]
 Expect = Annotated[
     int | None,
-    Parameter(help="Only if this is its latest version; 0: only if there is none yet."),
+    Parameter(
+        help="Write only if this is the latest version; 0: only if the secret has no version yet."
+    ),
 ]
 Yes = Annotated[
     bool, Parameter(negative=(), show_default=False, help="Don't ask again on the terminal.")
@@ -43,12 +45,12 @@ Moved = Annotated[
         name="--moved",
         negative=(),
         show_default=False,
-        help="Read what is left of a ledger that moved to another database, as it was then.",
+        help="If the ledger moved to another database: read it here, as it was at the move.",
     ),
 ]
 Actor = Annotated[
     str | None,
-    Parameter(help="Who does it, for the record. Default: the user's name; '' for nobody."),
+    Parameter(help="Who does it; kept in the log. Default: the user's name; '' for nobody."),
 ]
 
 

@@ -25,7 +25,9 @@ __all__ = ["add_to"]
 
 _FIELDS: Final = ("projection", "secret", "column", "expected", "actual")
 _DIFFERENCE: Final = Columns(all=_FIELDS, shown=_FIELDS)
-_Which = Annotated[str | None, Parameter(name="NAME", help="Which one. Default: all of them.")]
+_Which = Annotated[
+    str | None, Parameter(name="NAME", help="The projection's name. Default: all projections.")
+]
 
 
 @dataclass(frozen=True, slots=True)

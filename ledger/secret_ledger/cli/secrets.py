@@ -81,13 +81,19 @@ def put(
     file: Annotated[Path | None, Parameter(help="Take the value from this file.")] = None,
     allow_empty: Annotated[
         bool,
-        Parameter(negative=(), show_default=False, help="Accept a value without any content."),
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="Accept a value that is empty or holds only line breaks.",
+        ),
     ] = False,
     expect: Expect = None,
     actor: Actor = None,
     metadata: Annotated[
         str | None,
-        Parameter(help="A JSON object to note with it, at most 4 KiB. It is stored in clear."),
+        Parameter(
+            help="A JSON object to store with the version, at most 4 KiB. It is not encrypted."
+        ),
     ] = None,
     common: Common = DEFAULTS,
 ) -> Coroutine[Any, Any, None]:
@@ -127,12 +133,15 @@ async def get(
     version: Annotated[int | None, Parameter(help="This version instead of the latest.")] = None,
     at: Annotated[
         str | None,
-        Parameter(name="--at", help="The one in force then: 2026-01-31T12:00:00Z (ISO 8601)."),
+        Parameter(
+            name="--at", help="The latest version at this time: 2026-01-31T12:00:00Z (ISO 8601)."
+        ),
     ] = None,
     unproven: Annotated[
         bool,
         Parameter(
-            help="With --version: by its own seal alone, if the newest event can't be opened.",
+            help="With --version: if the newest event can't be opened, check only the seal of this"
+            " version.",
             negative=(),
         ),
     ] = False,
@@ -173,13 +182,18 @@ async def get(
 
 
 async def list_(
-    prefix: Annotated[str, Parameter(name="PREFIX", help="What the names begin with.")] = "",
+    prefix: Annotated[
+        str, Parameter(name="PREFIX", help="List only names that begin with this.")
+    ] = "",
     /,
     *,
     all_: Annotated[
         bool,
         Parameter(
-            name="--all", negative=(), show_default=False, help="Deleted and destroyed ones too."
+            name="--all",
+            negative=(),
+            show_default=False,
+            help="List deleted and destroyed secrets too.",
         ),
     ] = False,
     check: Check = False,
@@ -251,7 +265,7 @@ async def restore(
     /,
     *,
     version: Annotated[
-        int | None, Parameter(help="Which value. Default: the last before the deletion.")
+        int | None, Parameter(help="The version to restore. Default: the last before the deletion.")
     ] = None,
     expect: Expect = None,
     actor: Actor = None,
@@ -268,7 +282,7 @@ def destroy(
     name: Name,
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why, for the record.")],
+    reason: Annotated[str, Parameter(help="The reason; it is kept in the log.")],
     actor: Actor = None,
     yes: Yes = False,
     common: Common = DEFAULTS,

@@ -99,10 +99,10 @@ async def upgrade(*, common: Common = DEFAULTS) -> None:
 
 async def grants(
     *,
-    role: Annotated[str, Parameter(help="The role of PostgreSQL that is to have them.")],
+    role: Annotated[str, Parameter(help="The role of PostgreSQL that gets the rights.")],
     read_only: Annotated[
         bool,
-        Parameter(negative=(), show_default=False, help="Those of a reader, who changes nothing."),
+        Parameter(negative=(), show_default=False, help="Give only the rights to read."),
     ] = False,
     common: Common = DEFAULTS,
 ) -> None:

@@ -295,8 +295,10 @@ class Builder:
             self._target, lambda c: c.execute(sql.ends, place_of).one(), "statement"
         )
         if first is not None and (first < 1 or last > building.position):
-            reason = f"the new generation has rows at positions {first} to {last} that the copy did"
-            " not write"
+            reason = (
+                f"the new generation has rows at positions {first} to {last} that the copy did"
+                " not write"
+            )
             raise not_the_same(building, Finding("tampered", reason, building.position + 1))
 
     def _is_there(self, connection: Connection, event: Event) -> bool:

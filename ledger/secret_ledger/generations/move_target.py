@@ -144,8 +144,8 @@ def _judged(
         raise TamperedEvent(
             f"{target.place} is in use, and yet the ledger never moved there: an older copy of the"
             " source was put in place",
-            hint="stop every process that writes to the old database; the ledger, with all newer"
-            " events, is the new database",
+            hint="stop every process that writes to the source of the move; the target holds the"
+            " ledger with all newer events",
         )
     known_keys = {(key.id, key.fingerprint) for key in control.keys}
     if half.head.state == "building" and there.keys != known_keys:

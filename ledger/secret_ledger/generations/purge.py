@@ -201,7 +201,9 @@ async def _check_what_stays(follower: Follower, generation: int, tell: OnProgres
     going = {key.fingerprint for key in control.keys if not control.positions_under(key, end)}
     proven = await prove_without(follower, going, "none", tell)
     check_whole(
-        proven, f"generation {generation} was not purged, because the generation in use is damaged"
+        proven,
+        f"generation {generation} was not purged, because the verification of the"
+        " generation in use found a problem",
     )
 
 

@@ -113,7 +113,8 @@ def choose_keys(control: Control, keys: Iterable[LedgerKey]) -> SealingKeys:
     elif current != control.active:
         warnings.append(
             f"the current key {current.id} of the settings was superseded: new events are sealed"
-            f" under the active key {control.active.id}; make it OS_SECRET_KEY"
+            f" under the active key {control.active.id}; make that key the current key"
+            " (OS_SECRET_KEY)"
         )
     return SealingKeys(active, control.active.id, pending, tuple(warnings))
 

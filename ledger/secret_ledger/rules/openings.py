@@ -129,8 +129,10 @@ def _not_kept(end: int, head: LogHead | None, count: int) -> str | None:
     if head.state != "closed":
         return f"its head row says that it is {head.state}; sealed events say that it is closed"
     if head.position != end:
-        return f"its head row says that it ends at position {head.position}; it was closed at"
-        f" position {end}"
+        return (
+            f"its head row says that it ends at position {head.position}; it was closed at"
+            f" position {end}"
+        )
     return None
 
 

@@ -155,8 +155,10 @@ class Rules:
             return None  # a node of an older release wrote the event: reads walk the chain
         if floor == (stated or 0):
             return None
-        return f"it says that the secret ended at version {stated or 0}; the log says at version"
-        f" {floor}"
+        return (
+            f"it says that the secret ended at version {stated or 0}; the log says at version"
+            f" {floor}"
+        )
 
     def each_in_stream(self, rows: Sequence[CheckedRow]) -> list[Finding | None]:
         """The finding for each row, alone or against the version before. None if it is sound."""

@@ -208,7 +208,7 @@ def _sentence(kind: str, lost: bool) -> str:
     if kind.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "55P03")):
         return f"another transaction holds the database's lock ({kind})"
     if kind in _WRONG_HOST:
-        return "no host that answers is of the kind that the ledger needs"
+        return "no host that answers is of the wanted kind"
     if lost:
         return f"the database can't be reached ({kind})"
     if kind.startswith("28") or kind == "3D000":
@@ -262,11 +262,15 @@ def _hint(kind: str, lost: bool) -> str:
             " in the URL)"
         )
     if kind == _READ_ONLY:
-        return "if the server is a standby, name the primary in the URL; to read from a standby,"
-        " open it with read_only=True"
+        return (
+            "if the server is a standby, name the primary in the URL; to read from a standby,"
+            " open it with read_only=True"
+        )
     if kind.startswith("40"):
-        return "try again; a standby cancels queries that hold up its replay:"
-        " hot_standby_feedback=on prevents that"
+        return (
+            "try again; if the server is a standby that cancels queries for its replay, set"
+            " hot_standby_feedback=on there"
+        )
     if kind.startswith("28"):
         return "check user, password and database, and whether the server wants TLS (sslmode)"
     if lost:

@@ -134,8 +134,9 @@ def _why_not_built_on(standing: Standing, attestation: Attestation, head: LogHea
         if key.fingerprint in needed and key.fingerprint not in standing.keys and not key.lost:
             return f"newest events may lie under {key.id}, which is not in hand"
     if head.position - attestation.position > max(attestation.heads, SAMPLE):
-        return "the log has more new events than secrets: to open each secret's newest event is"
-        " faster"
+        return (
+            "the log has more new events than secrets: to open each secret's newest event is faster"
+        )
     return None
 
 

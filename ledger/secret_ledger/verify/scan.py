@@ -291,7 +291,7 @@ class Scan:
                 "snapshot",
             )
             for position in sorted(set(asked) - {position for position, _ in found}):
-                why = "no event is found at this position, or by its stream"
+                why = "no event is found at this position, or none in its stream"
                 self.tally.add(
                     Finding("tampered", why, position=position, generation=self.generation)
                 )
