@@ -250,7 +250,7 @@ def _check_unused(key: ControlKey, report: KeyEnd, heads: Sequence[LogHead]) -> 
         steps.append("secret-ledger generations purge, of the generation that this closes")
     raise KeyInUse(
         f"key {key.id} ({short(key.fingerprint)}…) is needed for {', '.join(places)};"
-        f" {report.secrets:,} secrets have their latest version there",
+        f" {report.secrets:,} secrets have their latest version under it",
         hint=f"first: {', then '.join(steps)}",
         key_id=key.id,
         events=sum(use.events for use in report.uses),
