@@ -7,6 +7,7 @@ out tests on which the versions of libraries have no effect.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -41,8 +42,9 @@ OLDEST = (
 )
 
 MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of our own is made in it
+LOCK = "lock"
 ENOUGH = 4 * 1024**3
-"""Bytes that must be free in MEMORY. A whole run was seen to take half of them."""
+"""Bytes that must be free in MEMORY: several times what a run was seen to take."""
 
 
 def main() -> int:
@@ -85,16 +87,26 @@ def _temporary_folder() -> Iterator[dict[str, str]]:
         yield dict(os.environ)
         return
     prefix = "secret-ledger-tests-"
-    for left in MEMORY.glob(f"{prefix}*"):  # left by a killed run
-        if not Path("/proc", left.name.removeprefix(prefix)).exists():
-            shutil.rmtree(left, ignore_errors=True)
-    folder = MEMORY / f"{prefix}{os.getpid()}"
-    folder.mkdir()
-    folder.chmod(0o755)  # so that the server's user reaches its own folder inside
+    for left in MEMORY.glob(f"{prefix}*"):
+        _remove_if_left(left)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=MEMORY))
+    with (folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until we end, however we end
+        folder.chmod(0o755)  # so that the server's user reaches its own folder inside
+        try:
+            yield {**os.environ, "TMPDIR": str(folder)}
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_left(folder: Path) -> None:
+    """Remove the folder of a run that was killed: nobody holds its lock."""
     try:
-        yield {**os.environ, "TMPDIR": str(folder)}
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with (folder / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:  # a run that goes on, or one that has just begun
+        return
 
 
 def _may_use_memory() -> bool:

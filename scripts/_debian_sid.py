@@ -24,7 +24,9 @@ from _environment import ROOT, failure, say
 
 PACKAGES = ["binutils", "ca-certificates", "git", "pgbouncer", "procps", "sqlite3"]
 PIP_SETTINGS = ("etc/pip.conf", "etc/xdg/pip", "root/.config/pip", "root/.pip")
-KEPT = re.compile(r"PIP_|SSL_|CI$|TERM$|PYTEST_ADDOPTS$|HYPOTHESIS_|LANG$|SECRET_LEDGER_TEST_")
+KEPT = re.compile(
+    r"PIP_|SSL_|CI$|TERM$|PYTEST_ADDOPTS$|HYPOTHESIS_|LANG$|SECRET_LEDGER_TEST_|(?i:https?_proxy|no_proxy)$"
+)
 """Names of the variables that the script keeps."""
 
 # `exec` comes last: the script takes the shell's place, and unshare returns its exit code.

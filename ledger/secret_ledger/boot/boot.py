@@ -204,13 +204,14 @@ async def _pass(boot: _Boot, state: State, *, created: bool) -> Booted | None:
     checked = await _verified(boot, state, standing, place)
     if checked is None:
         return None
+    # Before the announcement: from now on each connection must recognise the log.
+    follower = Follower(boot.database, boot.keyring, standing)
+    follower.saw(state.in_use[0])
+    follower.lineage.remember([state.last])
     nodes = await _announced(boot, standing, checked)
     if nodes is None:
         return None
     warnings = await _told(boot, state, standing, checked, place, nodes)
-    follower = Follower(boot.database, boot.keyring, standing)
-    follower.saw(state.in_use[0])
-    follower.lineage.remember([state.last])
     return Booted(
         meta=state.meta,
         follower=follower,

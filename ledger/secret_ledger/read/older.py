@@ -156,7 +156,7 @@ async def walk_to_restore(
         walk = await down.until(is_found)
         return Walked(newest.event_hash, walk.floor, _restored(down.standing, walk, version))
 
-    return await _on_new_knowledge(follower, answer, read)
+    return await _on_new_knowledge(follower, answer)
 
 
 def _restored(standing: Standing, walk: Walk, version: int | None) -> Secret | LedgerError:
@@ -187,18 +187,16 @@ async def walk_to_floor(follower: Follower, stream: str, read: Read = patiently)
         walk = await down.until(lambda w: w.settled)
         return Walked(walk.newest.event_hash, walk.floor, None)
 
-    return await _on_new_knowledge(follower, answer, read)
+    return await _on_new_knowledge(follower, answer)
 
 
-async def _on_new_knowledge(
-    follower: Follower, answer: Callable[[Standing], Awaitable[T]], read: Read = patiently
-) -> T:
+async def _on_new_knowledge(follower: Follower, answer: Callable[[Standing], Awaitable[T]]) -> T:
     """MissingKey or TamperedEvent may rest on an old control stream: follow it, ask once more."""
     standing = follower.standing
     try:
         return await answer(standing)
     except (MissingKey, TamperedEvent):
-        return await answer(await follower.follow(standing, read=read))
+        return await answer(await follower.follow(standing))
 
 
 def _value(standing: Standing, event: Event) -> SecretVersion:
@@ -275,7 +273,7 @@ async def _begin(
     head, rows = found
     follower.saw(head)
     if not follower.is_current(head):
-        standing = await follower.follow(standing, read=read)
+        standing = await follower.follow(standing)
     if not rows:
         return None
     newest, control = rows[0], standing.control

@@ -33,7 +33,7 @@ from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.read_ahead import ahead
 from secret_ledger.store.reads import BULK, count_secrets, head_in_use, heads_page, streams_between
-from secret_ledger.store.retry import through_outages
+from secret_ledger.store.retry import for_a_write, through_outages
 from secret_ledger.write.append import Attempt, append_events, seal_draft
 from secret_ledger.write.committing import commit
 from secret_ledger.write.control_log import lock_control
@@ -200,14 +200,13 @@ class _Rekeyer:
         """Walks down the chains of secrets whose newest event does not state how far they ended."""
         control = self.standing.control
         found: dict[str, Walked] = {}
+        read = for_a_write(self.session.patience)  # one bound for the page
         for event in heads:
             if control.key(event.key_fingerprint) is control.active or event.version == 1:
                 continue
             if ended_at(control, event) is None:
                 with suppress(LedgerError):  # `_judge` skips the event, and says why
-                    walked = await walk_to_floor(
-                        self.session.follower, event.stream, through_outages
-                    )
+                    walked = await walk_to_floor(self.session.follower, event.stream, read)
                     if walked is not None:
                         found[event.stream] = walked
         return found

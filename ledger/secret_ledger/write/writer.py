@@ -117,10 +117,9 @@ class Writer:
         write if an older release wrote the newest event. If that event changes before the lock is
         taken, they are read again.
         """
-        since = asyncio.get_running_loop().time()
         if not isinstance(intents[0], Restore):  # else it is the only one
             try:
-                return await self._submit(Request(intents), since)
+                return await self._submit(Request(intents))
             except WalkNeeded as error:
                 needed = error.streams
         else:
@@ -131,7 +130,7 @@ class Writer:
             for stream in needed:
                 walked |= await self._walk(stream, intents[0], read)
             try:
-                return await self._submit(Request(intents, walked), since)
+                return await self._submit(Request(intents, walked))
             except WalkNeeded as error:
                 needed = error.streams
 
@@ -142,9 +141,10 @@ class Writer:
             found = await walk_to_floor(self._follower, stream, read)
         return {} if found is None else {stream: found}
 
-    async def _submit(self, request: Request, since: float) -> Sequence[SecretInfo]:
+    async def _submit(self, request: Request) -> Sequence[SecretInfo]:
         if self._closed:
             raise _closed()
+        since = asyncio.get_running_loop().time()
         self._database.home.check()
         self._serve()
         size = sum(len(i.value.reveal()) for i in request.intents if isinstance(i, Put))

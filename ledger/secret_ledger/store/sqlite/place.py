@@ -33,7 +33,7 @@ def file_exists(path: Path) -> bool:
     try:
         # Not `Path.exists`: since Python 3.14 a path that can't be looked at does not exist for it.
         found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no path at all
         return False
     except OSError as error:
         reason = os.strerror(error.errno or 0)
