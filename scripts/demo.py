@@ -224,7 +224,7 @@ def show(demo: Demo) -> None:
         holds=stored_in_clear(demo.file.parent, list(demo.values.values())) == 0,
     )
 
-    demo.step("Reopened with the right key: every head, every event, every chain is proven.")
+    demo.step("Reopened with the right key: every event and every chain is proven.")
     demo.run(right, "verify", "--level", "full", show=2)
 
     demo.step(

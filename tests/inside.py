@@ -24,6 +24,7 @@ from secret_ledger.config.environment import (
     MODE,
     PREVIOUS_KEYS,
     Environment,
+    keys_from_env,
     mode,
     parse_ledger_id,
     pinned_ledger_id,
@@ -31,7 +32,7 @@ from secret_ledger.config.environment import (
 )
 from secret_ledger.config.key_files import DEV_MARK, MAX_FILE_BYTES
 from secret_ledger.config.keyring import Keyring
-from secret_ledger.config.providers import EnvKeyProvider, LocalKeyProvider, keyring_from_env
+from secret_ledger.config.providers import EnvKeyProvider, LocalKeyProvider
 from secret_ledger.config.settings import LEDGER_TARGET_URL
 from secret_ledger.errors import (
     InsecureKeyFile,
@@ -277,7 +278,7 @@ __all__ = [
     "keep_proof",
     "key_metadata",
     "key_text",
-    "keyring_from_env",
+    "keys_from_env",
     "liveness",
     "main",
     "make_app",

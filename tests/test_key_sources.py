@@ -26,7 +26,7 @@ from inside import (
     Keyring,
     LedgerError,
     NoStableKey,
-    keyring_from_env,
+    keys_from_env,
     pinned_ledger_id,
 )
 from key_material import (
@@ -59,13 +59,13 @@ async def test_the_provider_reads_the_settings_when_it_is_asked_and_off_the_even
     assert (await provider.keyring()).keys == (KEYS[1],)
 
     threads: list[int] = []
-    real = keyring_from_env
+    real = keys_from_env
 
-    def spy(environ: Any) -> Keyring:
+    def spy(environ: Any) -> Any:
         threads.append(threading.get_ident())
         return real(environ)
 
-    monkeypatch.setattr("secret_ledger.config.providers.keyring_from_env", spy)
+    monkeypatch.setattr("secret_ledger.config.providers.keys_from_env", spy)
     await provider.keyring()
     assert threads != [threading.get_ident()]
 

@@ -16,7 +16,14 @@ from cutting_proxy import CuttingProxy
 from fleet import check_history
 from inside import RETRIES, emptying, pages, reads
 from ledgers import NEW, OLD, opened
-from secret_ledger import LedgerError, SecretLedger
+from log_builder import building
+from secret_ledger import (
+    Keyring,
+    LedgerError,
+    LedgerUnavailable,
+    SecretLedger,
+    upgrade_schema,
+)
 from secret_ledger_projections import SysSecret, catch_up, check, rebuild
 from waiting import until
 
@@ -134,3 +141,26 @@ async def test_what_a_restore_reads_first_rides_an_outage_out_as_the_write_does(
         proxy.down = False
         assert (await restoring).version == 5
         assert (await ledger.get("s/1")).value.reveal_text() == "2"
+
+
+async def test_an_outage_ends_a_rekey_and_is_no_reason_to_skip_a_secret(postgres_url: str) -> None:
+    """An older release did not state how far a secret had ended, so its versions are read."""
+    async with building(postgres_url, OLD, upto=5) as log:
+        await log.put("a", b"one")
+        await log.put("a", b"two")
+    await upgrade_schema(postgres_url, Keyring.of(OLD))
+    async with (
+        CuttingProxy(postgres_url) as proxy,
+        opened(proxy.url, NEW, OLD, heartbeat=3600, patience=0.2) as ledger,
+    ):
+        await ledger.rotate()
+        walk = ledger.database.statements.newest_of
+
+        def cut(original: Any, connection: Any, statement: Any, *given: Any) -> Any:
+            if statement is walk:  # whenever it is tried; all other statements get through
+                proxy.sever()
+            return original(connection, statement, *given)
+
+        with around("execute", cut), pytest.raises(LedgerUnavailable):
+            await ledger.rekey()
+        assert (await ledger.rekey()).rekeyed == 1

@@ -24,7 +24,7 @@ from inside import (
     Keyring,
     LedgerError,
     Secret,
-    keyring_from_env,
+    keys_from_env,
     mode,
     parse_ledger_id,
     pinned_ledger_id,
@@ -101,7 +101,7 @@ def test_an_environment_shows_no_value_in_its_repr_or_its_attributes(
 
 def test_no_function_that_is_handed_the_environment_shows_it_in_its_frame() -> None:
     environ = {"OTHER": "hunter2", KEY: "x", LEDGER_ID: "x", f"{MODE}_FILE": "/nowhere"}
-    for call in (keyring_from_env, Keyring.from_env, pinned_ledger_id, mode):
+    for call in (keys_from_env, Keyring.from_env, pinned_ledger_id, mode):
         with pytest.raises(LedgerError) as caught:
             call(environ)
         assert_shows_no_key(caught.value)

@@ -84,7 +84,7 @@ async def _pause(until: float) -> None:
         left = until - time.monotonic()
         if left <= 0:
             return
-        await asyncio.sleep(min(left, 1.0))
+        await asyncio.sleep(min(left, 1.0))  # whether the reader has gone is asked in between
 
 
 def _check_reader() -> None:

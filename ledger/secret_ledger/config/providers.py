@@ -13,14 +13,7 @@ from secret_ledger.config.keyring import Keyring
 from secret_ledger.config.settings import MODE, absolute_directory, home_directory
 from secret_ledger.errors import NoStableKey
 
-__all__ = ["EnvKeyProvider", "LocalKeyProvider", "keyring_from_env"]
-
-
-def keyring_from_env(environ: Mapping[str, str] | Environment) -> Keyring:
-    """The keyring of the settings. Blocking, and raises as `keys_from_env`."""
-    settings = Environment(environ)
-    del environ  # a traceback with locals would show its values
-    return Keyring.of(*keys_from_env(settings))
+__all__ = ["EnvKeyProvider", "LocalKeyProvider"]
 
 
 class EnvKeyProvider:
@@ -35,8 +28,8 @@ class EnvKeyProvider:
         self._settings = Environment(os.environ if environ is None else environ)
 
     async def keyring(self) -> Keyring:
-        """The keyring of the settings; raises as `keyring_from_env`."""
-        return await anyio.to_thread.run_sync(keyring_from_env, self._settings)
+        """The keyring of the settings; raises as `keys_from_env`."""
+        return Keyring.of(*await anyio.to_thread.run_sync(keys_from_env, self._settings))
 
 
 class LocalKeyProvider:

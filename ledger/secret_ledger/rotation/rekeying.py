@@ -11,13 +11,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
 from anyio import to_thread
 
-from secret_ledger.errors import Incomplete, LedgerError
+from secret_ledger.errors import Incomplete, LedgerError, LedgerUnavailable
 from secret_ledger.model.control import Control
 from secret_ledger.model.events import CONTROL_STREAM, Event
 from secret_ledger.model.floors import ended_at
@@ -33,7 +33,7 @@ from secret_ledger.session.opened import Session
 from secret_ledger.store.connection import Connection
 from secret_ledger.store.read_ahead import ahead
 from secret_ledger.store.reads import BULK, count_secrets, head_in_use, heads_page, streams_between
-from secret_ledger.store.retry import for_a_write, through_outages
+from secret_ledger.store.retry import through_outages
 from secret_ledger.write.append import Attempt, append_events, seal_draft
 from secret_ledger.write.committing import commit
 from secret_ledger.write.control_log import lock_control
@@ -158,7 +158,7 @@ class _Rekeyer:
         done = _Pass()
         heads = secrets = 0
         if on_progress is not None:
-            database, generation = self.session.follower.database, self.standing.control.generation
+            database, generation = self.session.database, self.standing.control.generation
             secrets = await through_outages(
                 database, lambda c: count_secrets(c, database, generation), "statement"
             )
@@ -177,7 +177,7 @@ class _Rekeyer:
         return done
 
     async def _pages(self) -> AsyncGenerator[_Page]:
-        database, generation = self.session.follower.database, self.standing.control.generation
+        database, generation = self.session.database, self.standing.control.generation
         after: str | None = None
 
         def read(connection: Connection) -> tuple[int, Sequence[Event]]:
@@ -200,15 +200,20 @@ class _Rekeyer:
         """Walks down the chains of secrets whose newest event does not state how far they ended."""
         control = self.standing.control
         found: dict[str, Walked] = {}
-        read = for_a_write(self.session.patience)  # one bound for the page
         for event in heads:
             if control.key(event.key_fingerprint) is control.active or event.version == 1:
                 continue
             if ended_at(control, event) is None:
-                with suppress(LedgerError):  # `_judge` skips the event, and says why
-                    walked = await walk_to_floor(self.session.follower, event.stream, read)
-                    if walked is not None:
-                        found[event.stream] = walked
+                try:
+                    walked = await walk_to_floor(
+                        self.session.follower, event.stream, through_outages
+                    )
+                except LedgerUnavailable:  # an outage is no damage: the rekey is run again
+                    raise
+                except LedgerError:  # `_judge` skips the event, and says why
+                    continue
+                if walked is not None:
+                    found[event.stream] = walked
         return found
 
     def _judge(self, page: _Page, heads: Sequence[Event], walked: Mapping[str, Walked]) -> None:
@@ -247,7 +252,7 @@ class _Rekeyer:
 
         Secrets that were written to meanwhile are left out.
         """
-        follower, database = self.session.follower, self.session.follower.database
+        follower, database = self.session.follower, self.session.database
         generation = self.standing.control.generation
 
         def write(connection: Connection, standing: Standing) -> Attempt | None:

@@ -64,14 +64,15 @@ def for_a_write(patience: float) -> Read:
     """Returns the function for the reads that a write begins with.
 
     From now on, these reads together wait at most `patience` seconds, as the write itself would.
-    If 0.75 seconds are longer, they wait as long as any other read.
+    But each of them waits at least as long as any other read.
     """
-    give_up = time.monotonic() + max(patience, sum(RETRIES))
+    give_up = time.monotonic() + patience
 
     async def read(
         database: Database, unit: Callable[[Connection], T], mode: Mode = "statement"
     ) -> T:
-        return await _until(give_up, database, unit, mode)
+        until = max(give_up, time.monotonic() + sum(RETRIES))
+        return await _until(until, database, unit, mode)
 
     return read
 

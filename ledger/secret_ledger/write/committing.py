@@ -127,6 +127,7 @@ async def commit(
             if isinstance(error, LedgerError) and is_transient(error):
                 if not waiters.hear(error, told):
                     raise told from None
+                # Longer after each failure, and never beyond the patience.
                 await asyncio.sleep(min(pause, max(0.0, waiters.left())))
                 pause = min(pause * 2, 1.0)
             elif looked or not in_commit:  # the attempt could not be looked for

@@ -379,7 +379,7 @@ class PostgresqlDatabase:
             except Exception as error:  # whatever asyncpg says of its parameters
                 if not has_no_connection(error) or loop.time() + pause > until:
                     raise
-            await_only(asyncio.sleep(pause))
+            await_only(asyncio.sleep(pause))  # until another session frees a connection
             pause = min(pause * 2, 0.5)
         raise closed(self.place)
 
